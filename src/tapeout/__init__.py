@@ -1,0 +1,1 @@
+"""Tapeout: everything an AI accelerator needs around it, from one description."""
