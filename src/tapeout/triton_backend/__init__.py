@@ -1,0 +1,1 @@
+"""Tapeout as a Triton back end (entry point `triton.backends`)."""

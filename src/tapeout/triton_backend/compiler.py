@@ -1,0 +1,102 @@
+"""Compiler half of the back end: Triton's stages from Python source to a Program."""
+
+import functools
+import hashlib
+from dataclasses import dataclass, fields
+from typing import Any
+
+from triton._C.libtriton import ir, passes
+from triton.backends.compiler import BaseBackend, GPUTarget
+
+
+@dataclass(frozen=True)
+class ChipOptions:
+    """Launch and code-generation options a kernel may be given; those without meaning on the chip are inert."""
+
+    num_warps: int = 4
+    num_stages: int = 2
+    num_ctas: int = 1
+    warp_size: int = 1
+    maxnreg: int | None = None
+    cluster_dims: tuple[int, ...] = (1, 1, 1)
+    ptx_version: int | None = None
+    enable_fp_fusion: bool = True
+    launch_cooperative_grid: bool = False
+    launch_pdl: bool = False
+    supported_fp8_dtypes: tuple[str, ...] = ("fp8e5", "fp8e4nv")
+    deprecated_fp8_dot_operand_dtypes: tuple[str, ...] = ()
+    default_dot_input_precision: str = "ieee"
+    allowed_dot_input_precisions: tuple[str, ...] = ("ieee", "tf32", "tf32x3", "bf16x3", "bf16x6")
+    max_num_imprecise_acc_default: int = 0
+    extern_libs: dict[str, str] | None = None
+    debug: bool = False
+    backend_name: str = "chip"
+    arch: str = ""
+    sanitize_overflow: bool = False
+    instrumentation_mode: str = ""
+    ir_override: str | None = None
+
+    def hash(self) -> str:
+        text = repr([(f.name, getattr(self, f.name)) for f in fields(self)])
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+class ChipBackend(BaseBackend):
+    """Turns TTIR into a Program for the chip named by the target's `arch`."""
+
+    binary_ext = "program"
+    instrumentation = None
+    supports_native_tensor_specialization = False
+
+    @staticmethod
+    def supports_target(target: GPUTarget) -> bool:
+        return target.backend == "chip"
+
+    @functools.cache  # noqa: B019
+    def hash(self) -> str:
+        return f"{self.target.arch}"
+
+    def parse_options(self, options: dict[str, Any]) -> ChipOptions:
+        known = {f.name for f in fields(ChipOptions)}
+        return ChipOptions(**{k: v for k, v in options.items() if k in known and v is not None})
+
+    def pack_metadata(self, metadata: Any) -> tuple[Any, ...]:
+        return ()
+
+    def get_codegen_implementation(self, options: ChipOptions) -> dict[str, Any]:
+        return {"min_dot_size": lambda lhs, rhs: (1, 1, 1)}
+
+    def get_module_map(self) -> dict[str, Any]:
+        from triton.language.extra.cuda import libdevice
+
+        return {"triton.language.extra.libdevice": libdevice}
+
+    def load_dialects(self, context: Any) -> None:
+        pass
+
+    def make_ttir(self, module: Any, metadata: dict[str, Any], options: ChipOptions) -> Any:
+        pm = ir.pass_manager(module.context)
+        passes.common.add_inliner(pm)
+        passes.ttir.add_rewrite_tensor_descriptor_to_pointer(pm)
+        passes.common.add_canonicalizer(pm)
+        passes.ttir.add_combine(pm)
+        passes.ttir.add_reorder_broadcast(pm)
+        passes.common.add_cse(pm)
+        passes.common.add_symbol_dce(pm)
+        passes.ttir.add_loop_unroll(pm)
+        pm.run(module, "make_ttir")
+        return module
+
+    def make_program(self, module: Any, metadata: dict[str, Any], options: ChipOptions) -> bytes:
+        metadata["name"] = module.get_entry_func_name()
+        metadata["shared"] = 0
+        metadata["global_scratch_size"] = 0
+        metadata["global_scratch_align"] = 1
+        metadata["profile_scratch_size"] = 0
+        metadata["profile_scratch_align"] = 1
+        metadata["tmem_size"] = 0
+        return str(module).encode()
+
+    def add_stages(self, stages: dict[str, Any], options: ChipOptions, language: Any) -> None:
+        stages["ttir"] = lambda module, metadata: self.make_ttir(module, metadata, options)
+        stages["program"] = lambda module, metadata: self.make_program(module, metadata, options)
