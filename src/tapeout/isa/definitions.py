@@ -1,0 +1,490 @@
+"""Every instruction of the core, each defined once.
+
+The sequencer executes its own instructions in order and puts the others, with register values filled in, into the
+queue of their unit. Each queue executes in order, one after the other; queues run independently, and only
+semaphores order them: a queued instruction takes a count of `wait_a` and `wait_b` before it starts and gives one to
+`signal_a` and `signal_b` when its last byte is written.
+"""
+
+# ruff: noqa: RUF009  (field declarations are calls by design)
+
+from tapeout.isa import fields as f
+from tapeout.isa.fields import Unit, instruction
+from tapeout.isa.functions import AtomicFunction, Function, Rounding
+
+# ---------------------------------------------------------------------------------------------- sequencer
+
+
+@instruction(0x01, "halt", Unit.SEQUENCER, meaning="wait until all queues are empty and idle; stop")
+class Halt:
+    """End of the program on this core."""
+
+
+@instruction(0x02, "jump", Unit.SEQUENCER, meaning="pc = target")
+class Jump:
+    """Continue elsewhere."""
+
+    target: int = f.target("where to")
+
+
+@instruction(0x03, "branch_nonzero", Unit.SEQUENCER, meaning="if r[condition] != 0: pc = target")
+class BranchNonzero:
+    """Continue elsewhere if a register is not zero."""
+
+    condition: int = f.register("tested register")
+    target: int = f.target("where to")
+
+
+@instruction(0x04, "branch_zero", Unit.SEQUENCER, meaning="if r[condition] == 0: pc = target")
+class BranchZero:
+    """Continue elsewhere if a register is zero."""
+
+    condition: int = f.register("tested register")
+    target: int = f.target("where to")
+
+
+@instruction(
+    0x05,
+    "next_program",
+    Unit.SEQUENCER,
+    meaning="r[destination] = 1 and (x, y, z) = the next program of the grid for this core; or 0 if there is none",
+)
+class NextProgram:
+    """Take the next program of the launched grid from the dispatcher."""
+
+    destination: int = f.register("1 if there was one, else 0")
+
+
+@instruction(0x06, "program_id", Unit.SEQUENCER, meaning="r[destination] = (x, y, z)[axis]")
+class ProgramId:
+    """Coordinate of the current program in the grid."""
+
+    destination: int = f.register("result")
+    axis: int = f.unsigned(2, "0, 1 or 2")
+
+
+@instruction(0x07, "grid_size", Unit.SEQUENCER, meaning="r[destination] = size of the grid along axis")
+class GridSize:
+    """Size of the launched grid."""
+
+    destination: int = f.register("result")
+    axis: int = f.unsigned(2, "0, 1 or 2")
+
+
+@instruction(0x08, "argument", Unit.SEQUENCER, meaning="r[destination] = argument[index]")
+class Argument:
+    """Read a launch argument: 64 bits; integers sign-extended, floats as their bits."""
+
+    destination: int = f.register("result")
+    index: int = f.unsigned(16, "which argument")
+
+
+@instruction(0x09, "workspace", Unit.SEQUENCER, meaning="r[destination] = address of this core's private area in HBM")
+class Workspace:
+    """Where this core may keep what outgrows its scratchpad; its size is in the program's header."""
+
+    destination: int = f.register("result")
+
+
+@instruction(0x0A, "load_immediate", Unit.SEQUENCER, meaning="r[destination] = value")
+class LoadImmediate:
+    """Set a register to a constant."""
+
+    destination: int = f.register("result")
+    value: int = f.signed(64, "the constant")
+
+
+@instruction(
+    0x0B,
+    "scalar",
+    Unit.SEQUENCER,
+    meaning="r[destination] = sign_extend(function(r[a], r[b]), dtype)",
+    numerics="Integer functions of the table, on the low bits that dtype names; a predicate gives 0 or 1; "
+    "an i1 result is 0 or 1.",
+)
+class Scalar:
+    """Integer arithmetic on registers."""
+
+    destination: int = f.register("result")
+    a: int = f.register("first operand")
+    b: int = f.register("second operand (unused by unary functions)", 0)
+    function: Function = f.choice(Function, 8, "what is computed")
+    dtype: object = f.dtype("operand type, an integer type")
+
+
+@instruction(0x0C, "scalar_select", Unit.SEQUENCER, meaning="r[destination] = r[a] if r[condition] != 0 else r[b]")
+class ScalarSelect:
+    """Choose between two registers."""
+
+    destination: int = f.register("result")
+    condition: int = f.register("tested register")
+    a: int = f.register("value if not zero")
+    b: int = f.register("value if zero")
+
+
+@instruction(
+    0x0D,
+    "scalar_convert",
+    Unit.SEQUENCER,
+    meaning="r[destination] = low bits of r[a] named by dtype, sign- or zero-extended to 64 bits",
+)
+class ScalarConvert:
+    """Extend the low bits of a register; an i1 is one bit."""
+
+    destination: int = f.register("result")
+    a: int = f.register("operand")
+    dtype: object = f.dtype("integer type of the low bits")
+    unsigned: bool = f.flag("zero-extend")
+
+
+@instruction(
+    0x0E,
+    "rotate",
+    Unit.SEQUENCER,
+    meaning="r[register] += step; if r[register] >= limit: r[register] = 0",
+)
+class Rotate:
+    """Advance a buffer offset to the next copy, cyclically."""
+
+    register: int = f.register("offset in bytes")
+    step: int = f.unsigned(22, "size of one copy")
+    limit: int = f.unsigned(22, "size of all copies")
+
+
+@instruction(
+    0x0F, "scalar_load", Unit.SEQUENCER, meaning="r[destination] = sign_extend(scratchpad[address + r[offset]], dtype)"
+)
+class ScalarLoad:
+    """Read one element of the scratchpad into a register (floats: their bits, zero-extended; i1: 0 or 1)."""
+
+    destination: int = f.register("result")
+    address: int = f.unsigned(22, "byte address")
+    offset: int = f.register("added to the address", 0)
+    dtype: object = f.dtype("element type")
+
+
+@instruction(0x10, "scalar_store", Unit.SEQUENCER, meaning="scratchpad[address + r[offset]] = low bits of r[a]")
+class ScalarStore:
+    """Write one element of the scratchpad from a register."""
+
+    a: int = f.register("value")
+    address: int = f.unsigned(22, "byte address")
+    offset: int = f.register("added to the address", 0)
+    dtype: object = f.dtype("element type")
+
+
+@instruction(0x11, "wait", Unit.SEQUENCER, meaning="until count[semaphore] >= 1: wait; count[semaphore] -= 1")
+class Wait:
+    """Hold the sequencer until a semaphore has been given."""
+
+    semaphore: int = f.semaphore("which")
+
+
+@instruction(
+    0x12,
+    "drain",
+    Unit.SEQUENCER,
+    meaning="wait until all four queues are empty and idle",
+)
+class Drain:
+    """Hold the sequencer until everything issued so far is done."""
+
+
+@instruction(
+    0x13,
+    "trap",
+    Unit.SEQUENCER,
+    meaning="stop the launch; report code and the current program",
+)
+class Trap:
+    """A failed device assertion."""
+
+    code: int = f.unsigned(32, "index into the program's table of messages")
+
+
+# ------------------------------------------------------------------------------------- synchronisation
+
+
+def _sync(opcode: int, mnemonic: str, unit: Unit) -> type:
+    @instruction(opcode, mnemonic, unit, meaning="nothing but its waits and signals")
+    class Sync:
+        """Take and give semaphores at this place of the queue."""
+
+    Sync.__name__ = Sync.__qualname__ = f"{unit.value.title()}Sync"
+    return Sync
+
+
+LoadSync = _sync(0x18, "load_sync", Unit.LOAD)
+StoreSync = _sync(0x19, "store_sync", Unit.STORE)
+MatrixSync = _sync(0x1A, "matrix_sync", Unit.MATRIX)
+VectorSync = _sync(0x1B, "vector_sync", Unit.VECTOR)
+SYNC = {Unit.LOAD: LoadSync, Unit.STORE: StoreSync, Unit.MATRIX: MatrixSync, Unit.VECTOR: VectorSync}
+
+# --------------------------------------------------------------------------------------------------- DMA
+
+_VALID = (
+    "an element (i0..i3) is valid if low_d <= i_d < high_d for every d (low_d: r[low[d]], 0 for register 0; "
+    "high_d: r[high[d]], the extent for register 0)"
+)
+
+
+@instruction(
+    0x20,
+    "load",
+    Unit.LOAD,
+    meaning=f"{_VALID};\ntile[i] = HBM[r[base] + sum(i_d * r[strides[d]])] where valid, else the low bits of r[fill]",
+    cost="One descriptor; bursts of the innermost dimension if its stride is the element size, else an element a burst.",
+)
+class Load:
+    """Copy a rectangular block from HBM to the scratchpad, filling what lies outside bounds."""
+
+    dtype: object = f.dtype("element type; only its size matters")
+    base: int = f.register("address of element (0,0,0,0), bytes")
+    strides: tuple = f.registers("bytes between neighbours along each dimension")
+    low: tuple = f.registers("first valid index of each dimension")
+    high: tuple = f.registers("end of the valid indices of each dimension")
+    fill: int = f.register("bits of the value outside bounds", 0)
+    shape: tuple = f.shape("extents")
+    tile: object = f.operand("destination", written=True)
+
+
+@instruction(
+    0x21,
+    "load_indexed",
+    Unit.LOAD,
+    meaning=f"{_VALID} and mask[i] != 0 (mask as register 0: no mask);\n"
+    "tile[i] = HBM[r[base] + index[i] * scale + sum(i_d * r[strides[d]])] where valid, else the low bits of r[fill]",
+    cost="An address per index; where index and mask do not vary along the innermost dimension, a burst per row.",
+)
+class LoadIndexed:
+    """Gather: like load, each element's address displaced by an element of an index tile, masked by an i1 tile."""
+
+    dtype: object = f.dtype("element type; only its size matters")
+    index_dtype: object = f.dtype("i32 or i64")
+    scale: int = f.unsigned(16, "bytes an index counts")
+    base: int = f.register("address, bytes")
+    strides: tuple = f.registers("bytes between neighbours along each dimension")
+    low: tuple = f.registers("first valid index of each dimension")
+    high: tuple = f.registers("end of the valid indices of each dimension")
+    fill: int = f.register("bits of the value where not valid", 0)
+    shape: tuple = f.shape("extents")
+    tile: object = f.operand("destination", written=True)
+    index: object = f.operand("indices (signed); a register is a constant index", scalar=True)
+    mask: object = f.operand("i1 tile; register 0: every element", scalar=True)
+
+
+@instruction(
+    0x22,
+    "store",
+    Unit.STORE,
+    meaning=f"{_VALID};\nHBM[r[base] + sum(i_d * r[strides[d]])] = tile[i] where valid",
+    cost="As load.",
+)
+class Store:
+    """Copy a rectangular block from the scratchpad to HBM, leaving alone what lies outside bounds."""
+
+    dtype: object = f.dtype("element type; only its size matters")
+    base: int = f.register("address of element (0,0,0,0), bytes")
+    strides: tuple = f.registers("bytes between neighbours along each dimension")
+    low: tuple = f.registers("first valid index of each dimension")
+    high: tuple = f.registers("end of the valid indices of each dimension")
+    shape: tuple = f.shape("extents")
+    tile: object = f.operand("source; a register stores one value everywhere", scalar=True)
+
+
+@instruction(
+    0x23,
+    "store_indexed",
+    Unit.STORE,
+    meaning=f"{_VALID} and mask[i] != 0 (mask as register 0: no mask);\n"
+    "HBM[r[base] + index[i] * scale + sum(i_d * r[strides[d]])] = tile[i] where valid, in the order of i",
+    cost="As load_indexed.",
+)
+class StoreIndexed:
+    """Scatter: like store, each element's address displaced by an element of an index tile, masked by an i1 tile."""
+
+    dtype: object = f.dtype("element type; only its size matters")
+    index_dtype: object = f.dtype("i32 or i64")
+    scale: int = f.unsigned(16, "bytes an index counts")
+    base: int = f.register("address, bytes")
+    strides: tuple = f.registers("bytes between neighbours along each dimension")
+    low: tuple = f.registers("first valid index of each dimension")
+    high: tuple = f.registers("end of the valid indices of each dimension")
+    shape: tuple = f.shape("extents")
+    tile: object = f.operand("source; a register stores one value everywhere", scalar=True)
+    index: object = f.operand("indices (signed); a register is a constant index", scalar=True)
+    mask: object = f.operand("i1 tile; register 0: every element", scalar=True)
+
+
+@instruction(
+    0x24,
+    "atomic",
+    Unit.STORE,
+    meaning="for each valid i, in order (valid as in store_indexed without bounds): one indivisible step of "
+    "x = HBM[r[base] + index[i] * scale]; HBM[...] = function(x, tile[i]); previous[i] = x\n"
+    "compare_swap: HBM[...] = other[i] if x == tile[i], else x",
+    numerics="Adds of floats round to nearest even; max and min exist for integers only.",
+    cost="A round trip to the last-level SRAM per element, pipelined.",
+)
+class Atomic:
+    """Read-modify-write of HBM words picked by an index tile; the old values come back into a tile."""
+
+    dtype: object = f.dtype("element type")
+    index_dtype: object = f.dtype("i32 or i64")
+    function: AtomicFunction = f.choice(AtomicFunction, 4, "what is done")
+    scale: int = f.unsigned(16, "bytes an index counts")
+    base: int = f.register("address, bytes")
+    shape: tuple = f.shape("extents")
+    tile: object = f.operand("operand a", scalar=True)
+    other: object = f.operand("new value of compare_swap", scalar=True)
+    index: object = f.operand("indices (signed)", scalar=True)
+    mask: object = f.operand("i1 tile; register 0: every element", scalar=True)
+    previous: object = f.operand("old values", written=True)
+
+
+# ------------------------------------------------------------------------------------------------ matrix
+
+
+@instruction(
+    0x30,
+    "matrix_multiply",
+    Unit.MATRIX,
+    meaning="shape is (batch, m, n, k);\nfor each (b, m, n): acc = accumulator[b,m,n] if accumulate else 0;\n"
+    "for k ascending: acc = fma(lhs[b,m,k], rhs[b,k,n], acc); accumulator[b,m,n] = acc",
+    numerics="Floats: operands are widened to float32 exactly; each step is a float32 fused multiply-add, rounded once to "
+    "nearest even, subnormals kept; a NaN result is the canonical NaN. bf16, f16 and fp8 products are exact, so the one "
+    "rounding is the sum's. i8: exact, accumulated in i32 with wrap-around. f64 operands: f64 fma, f64 accumulator.",
+    cost="ceil(m / rows) * ceil(n / columns) * k steps a batch, plus filling and draining the array.",
+)
+class MatrixMultiply:
+    """Multiply two tiles and accumulate. The strides of lhs are zero along n, those of rhs along m, of accumulator along k."""
+
+    lhs_dtype: object = f.dtype("f32, bf16, f16, f8e4m3, f8e5m2, f64 or i8")
+    rhs_dtype: object = f.dtype("like lhs_dtype; the two may differ among the float8 types only")
+    accumulate: bool = f.flag("start from the accumulator's content instead of zero")
+    shape: tuple = f.shape("batch, m, n, k")
+    accumulator: object = f.operand("float32 (i8: i32; f64: f64) result", written=True)
+    lhs: object = f.operand("left operand")
+    rhs: object = f.operand("right operand")
+
+
+# ------------------------------------------------------------------------------------------------ vector
+
+_LANES = "ceil(elements / lanes), lanes being those of the widest type involved, plus the pipeline's depth"
+
+
+@instruction(0x40, "map1", Unit.VECTOR, meaning="result[i] = function(a[i])", numerics="See functions.", cost=_LANES)
+class Map1:
+    """Apply a unary function to every element."""
+
+    function: Function = f.choice(Function, 8, "what is computed")
+    dtype: object = f.dtype("operand type")
+    shape: tuple = f.shape("extents")
+    result: object = f.operand("result", written=True)
+    a: object = f.operand("operand", scalar=True)
+
+
+@instruction(0x41, "map2", Unit.VECTOR, meaning="result[i] = function(a[i], b[i])", numerics="See functions.", cost=_LANES)
+class Map2:
+    """Apply a binary function to every pair of elements."""
+
+    function: Function = f.choice(Function, 8, "what is computed")
+    dtype: object = f.dtype("operand type; a predicate's result is i1")
+    shape: tuple = f.shape("extents")
+    result: object = f.operand("result", written=True)
+    a: object = f.operand("first operand", scalar=True)
+    b: object = f.operand("second operand", scalar=True)
+
+
+@instruction(
+    0x42, "map3", Unit.VECTOR, meaning="result[i] = function(a[i], b[i], c[i])", numerics="See functions.", cost=_LANES
+)
+class Map3:
+    """Apply a ternary function to every triple of elements."""
+
+    function: Function = f.choice(Function, 8, "what is computed")
+    dtype: object = f.dtype("operand and result type (select: of b and c; a is i1)")
+    shape: tuple = f.shape("extents")
+    result: object = f.operand("result", written=True)
+    a: object = f.operand("first operand", scalar=True)
+    b: object = f.operand("second operand", scalar=True)
+    c: object = f.operand("third operand", scalar=True)
+
+
+@instruction(
+    0x43,
+    "convert",
+    Unit.VECTOR,
+    meaning="result[i] = a[i] as result_dtype",
+    numerics="Float to float: one rounding as said by rounding; overflow to infinity (f8e4m3: NaN) or, saturating, to the "
+    "largest finite number; NaN to the canonical NaN. Float to integer: toward zero, saturating, NaN gives 0. Integer to "
+    "float: nearest even. Integer to integer: low bits, sign- or zero-extended (i1 counts as 0 or 1; to i1: the lowest bit).",
+    cost=_LANES,
+)
+class Convert:
+    """Change the type of every element."""
+
+    dtype: object = f.dtype("operand type")
+    result_dtype: object = f.dtype("result type")
+    unsigned: bool = f.flag("the integer type involved is unsigned")
+    rounding: Rounding = f.choice(Rounding, 2, "float to narrower float")
+    shape: tuple = f.shape("extents")
+    result: object = f.operand("result", written=True)
+    a: object = f.operand("operand", scalar=True)
+
+
+@instruction(
+    0x44,
+    "reduce",
+    Unit.VECTOR,
+    meaning="along dimension 3, of extent n; w = min(n, 32):\n"
+    "p[j] = a[j] for j < w; for j = w .. n-1 ascending: p[j mod w] = function(p[j mod w], a[j]);\n"
+    "while w > 1: h = ceil(w / 2); p[j] = function(p[j], p[j + h]) for j < w - h; w = h;\nresult[i0,i1,i2] = p[0]",
+    numerics="Each step rounds as the function does. The order is part of the definition and the same on every chip.",
+    cost=_LANES + ", plus five combining steps",
+)
+class Reduce:
+    """Combine the elements along the innermost dimension."""
+
+    function: Function = f.choice(Function, 8, "an associative function (see reductions)")
+    dtype: object = f.dtype("operand and result type")
+    shape: tuple = f.shape("extents; dimension 3 is reduced")
+    result: object = f.operand("result; its stride along dimension 3 is 0", written=True)
+    a: object = f.operand("operand")
+
+
+@instruction(
+    0x45,
+    "iota",
+    Unit.VECTOR,
+    meaning="result[i] = low bits of (start + sum(i_d * r[steps[d]])), start the register's value",
+    cost=_LANES,
+)
+class Iota:
+    """Write an affine function of the index: what arange and index arithmetic start from."""
+
+    dtype: object = f.dtype("integer type")
+    start: int = f.register("value at (0,0,0,0)", 0)
+    steps: tuple = f.registers("increment along each dimension (register 0: none)")
+    shape: tuple = f.shape("extents")
+    result: object = f.operand("result", written=True)
+
+
+@instruction(
+    0x46,
+    "gather",
+    Unit.VECTOR,
+    meaning="result[i] = scratchpad element at source's address of (i0,i1,i2,i3) + index[i] * stride elements",
+    numerics="Bits unchanged. An index outside the tile the compiler allocated reads what lies there.",
+    cost="One element per lane group and cycle.",
+)
+class Gather:
+    """Pick elements of a scratchpad tile by an index tile."""
+
+    dtype: object = f.dtype("element type; only its size matters")
+    index_dtype: object = f.dtype("i8, i16, i32 or i64")
+    stride: int = f.unsigned(24, "elements an index counts")
+    shape: tuple = f.shape("extents")
+    result: object = f.operand("result", written=True)
+    source: object = f.operand("tile picked from; its stride is 0 along the picked dimension")
+    index: object = f.operand("indices")

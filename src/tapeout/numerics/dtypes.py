@@ -1,0 +1,46 @@
+"""The element types a chip knows: name, width, kind and the code used in instructions.
+
+Everything that handles an element asks here for its width; formats and rounding are in `formats`.
+"""
+
+import enum
+
+
+class DType(enum.Enum):
+    """An element type. `code` is its number in an instruction; `bits` its width in memory (i1 takes a byte)."""
+
+    F32 = ("f32", 0, 32, "float")
+    BF16 = ("bf16", 1, 16, "float")
+    F16 = ("f16", 2, 16, "float")
+    F8E4M3 = ("f8e4m3", 3, 8, "float")
+    F8E5M2 = ("f8e5m2", 4, 8, "float")
+    F64 = ("f64", 5, 64, "float")
+    I1 = ("i1", 6, 8, "int")
+    I8 = ("i8", 7, 8, "int")
+    I16 = ("i16", 8, 16, "int")
+    I32 = ("i32", 9, 32, "int")
+    I64 = ("i64", 10, 64, "int")
+
+    def __init__(self, label: str, code: int, bits: int, kind: str) -> None:
+        self.label = label
+        self.code = code
+        self.bits = bits
+        self.kind = kind
+
+    @property
+    def size_bytes(self) -> int:
+        return self.bits // 8
+
+    @property
+    def is_float(self) -> bool:
+        return self.kind == "float"
+
+    def __str__(self) -> str:
+        return self.label
+
+    def __repr__(self) -> str:
+        return f"DType.{self.name}"
+
+
+BY_LABEL = {dtype.label: dtype for dtype in DType}
+BY_CODE = {dtype.code: dtype for dtype in DType}
