@@ -1,0 +1,43 @@
+"""The chip description, the only thing every stage knows."""
+
+from tapeout.chip.description import (
+    Chip,
+    Core,
+    DmaEngine,
+    GiB,
+    Hbm,
+    Host,
+    KiB,
+    LastLevelSram,
+    Links,
+    MatrixEngine,
+    MiB,
+    Scratchpad,
+    VectorEngine,
+)
+from tapeout.chip.loading import activate, active, load, refuse_activation_while
+from tapeout.chip.reference import REFERENCE_CHIPS, inference, tiny, training
+
+__all__ = [
+    "REFERENCE_CHIPS",
+    "Chip",
+    "Core",
+    "DmaEngine",
+    "GiB",
+    "Hbm",
+    "Host",
+    "KiB",
+    "LastLevelSram",
+    "Links",
+    "MatrixEngine",
+    "MiB",
+    "Scratchpad",
+    "VectorEngine",
+    "activate",
+    "active",
+    "inference",
+    "load",
+    "refuse_activation_while",
+    "tiny",
+    "training",
+]

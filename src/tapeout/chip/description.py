@@ -1,0 +1,416 @@
+"""The chip, written down once: frozen parts that refuse to describe an impossible chip.
+
+Takes figures, gives a `Chip`; what follows from the figures (peak rates, fingerprint) is a property or
+method of it. Reading files and choosing the active chip are in `tapeout.chip.loading`, the chips that ship
+with Tapeout in `tapeout.chip.reference`. Imports nothing but the standard library: every stage can afford it.
+
+Each field states its meaning and its bounds once, in its definition; checks, listings and error messages read
+them there.
+"""
+
+import dataclasses
+import hashlib
+import json
+import linecache
+import os
+import re
+import sys
+from dataclasses import MISSING, dataclass
+from typing import Any, ClassVar, NoReturn
+
+from tapeout.errors import ChipError
+
+KiB = 1 << 10
+MiB = 1 << 20
+GiB = 1 << 30
+
+PROCESS_NODES = ("N7", "N6", "N5", "N4", "N3", "N2")
+
+# Limits of the instruction encoding: a tile address has 24 bits, a semaphore or register number 6.
+SCRATCHPAD_ADDRESS_LIMIT_BYTES = 16 * MiB
+SEMAPHORE_NUMBER_LIMIT = 64
+REGISTER_NUMBER_LIMIT = 64
+
+BITS_OF_DTYPE = {"float64": 64, "float32": 32, "bfloat16": 16, "float16": 16, "float8": 8, "int8": 8}
+
+
+def count(
+    meaning: str, *, minimum: int = 1, maximum: int | None = None, default: Any = dataclasses.MISSING
+) -> Any:
+    """A whole number of something, within bounds."""
+    metadata = {"meaning": meaning, "kind": "count", "minimum": minimum, "maximum": maximum}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def rate(meaning: str, *, default: Any = MISSING) -> Any:
+    """A rate relative to the engine's base rate: a power of two from 1/64 to 4, or 0 for none."""
+    return dataclasses.field(default=default, metadata={"meaning": meaning, "kind": "rate"})
+
+
+def text(meaning: str, *, choices: tuple[str, ...] = ()) -> Any:
+    """A word, one of `choices` when they are given."""
+    return dataclasses.field(metadata={"meaning": meaning, "kind": "text", "choices": choices})
+
+
+def part(meaning: str) -> Any:
+    """A nested part of the chip."""
+    return dataclasses.field(metadata={"meaning": meaning, "kind": "part"})
+
+
+class Part:
+    """Base of every piece of the description: checks each field by its definition, then `check`s them all."""
+
+    label: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            fault = _fault_of_field(field, getattr(self, field.name))
+            if fault:
+                self.refuse(field.name, fault)
+        self.check()
+
+    def check(self) -> None:
+        """Refuse what no single field can see. Parts with nothing to add leave it empty."""
+
+    def refuse(self, field_name: str, fault: str) -> NoReturn:
+        """Raise a ChipError about one field, with the line of the user's file that constructs this part."""
+        name = f"{self.label}.{field_name}" if self.label else field_name
+        sentence = f"{name}={_shown(getattr(self, field_name))} {fault}"
+        raise ChipError(sentence, where=_construction_site(field_name), field=field_name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scratchpad(Part):
+    """A core's software-managed memory, where tiles live."""
+
+    label: ClassVar[str] = "scratchpad"
+
+    size_bytes: int = count("capacity", minimum=4 * KiB, maximum=SCRATCHPAD_ADDRESS_LIMIT_BYTES)
+    bank_count: int = count("banks that can be accessed in the same cycle", maximum=256)
+    port_width_bytes: int = count("bytes one bank reads or writes in a cycle", minimum=4, maximum=512)
+    latency_cycles: int = count("cycles from a read's address to its data", default=4)
+
+    def check(self) -> None:
+        if self.size_bytes % self.bank_count:
+            nearest = self.size_bytes // self.bank_count * self.bank_count
+            self.refuse("size_bytes", f"does not divide into {self.bank_count} banks; {nearest} does")
+        row_bytes = self.bank_count * self.port_width_bytes
+        if self.size_bytes % row_bytes:
+            nearest = max(self.size_bytes // row_bytes, 1) * row_bytes
+            self.refuse(
+                "size_bytes",
+                f"is not a whole number of rows of {self.bank_count} banks x {self.port_width_bytes} bytes; "
+                f"{nearest} is",
+            )
+        if not _is_power_of_two(self.port_width_bytes):
+            self.refuse(
+                "port_width_bytes", f"is not a power of two; {_power_of_two_below(self.port_width_bytes)} is"
+            )
+        if not _is_power_of_two(self.bank_count):
+            self.refuse("bank_count", f"is not a power of two; {_power_of_two_below(self.bank_count)} is")
+
+    @property
+    def bandwidth_bytes_per_cycle(self) -> int:
+        """All banks at once, with no conflict."""
+        return self.bank_count * self.port_width_bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class VectorEngine(Part):
+    """Elementwise arithmetic, reductions and special functions, `lane_count` float32 elements a cycle."""
+
+    label: ClassVar[str] = "vector"
+
+    lane_count: int = count("float32 multiply-adds a cycle", maximum=4096)
+    float64_rate: float = rate("float64 operations per float32 operation; 0 for an engine without float64")
+    special_rate: float = rate("reciprocal, rsqrt, exp2, log2, sin, cos per float32 operation")
+    latency_cycles: int = count("cycles from operands to result", default=12)
+
+    def check(self) -> None:
+        if not _is_power_of_two(self.lane_count):
+            self.refuse("lane_count", f"is not a power of two; {_power_of_two_below(self.lane_count)} is")
+        if self.special_rate == 0:
+            self.refuse(
+                "special_rate", "leaves the chip without exp2 and reciprocal; the slowest choice is 0.015625"
+            )
+
+    @property
+    def float64(self) -> bool:
+        return self.float64_rate > 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatrixEngine(Part):
+    """An output-stationary array of multiply-accumulate units.
+
+    Each cycle is one k step of a row_count x column_count output tile. Sums are float32 (int32 for int8), k
+    ascending. A float32 sum takes `accumulator_interleave` cycles, so that many output tiles take turns.
+    """
+
+    label: ClassVar[str] = "matrix"
+
+    row_count: int = count("rows of the array, and of an output tile", maximum=1024)
+    column_count: int = count("columns of the array, and of an output tile", maximum=1024)
+    accumulator_interleave: int = count(
+        "output tiles that take turns in the accumulators", maximum=16, default=3
+    )
+    float32_rate: float = rate("float32 products per bfloat16 product", default=0.25)
+    float16_rate: float = rate("float16 products per bfloat16 product", default=1.0)
+    float8_rate: float = rate("float8 products (both formats) per bfloat16 product", default=2.0)
+    int8_rate: float = rate("int8 products per bfloat16 product", default=2.0)
+
+    def check(self) -> None:
+        for name in ("row_count", "column_count"):
+            value = getattr(self, name)
+            if not _is_power_of_two(value):
+                self.refuse(name, f"is not a power of two; {_power_of_two_below(value)} is")
+
+    def multiply_accumulates_per_cycle(self, dtype: str) -> float:
+        """Multiply-accumulates a cycle at peak; 0 when the engine does not multiply `dtype`."""
+        relative = {"bfloat16": 1.0, "float64": 0.0} | {
+            name: getattr(self, f"{name}_rate") for name in ("float32", "float16", "float8", "int8")
+        }
+        return self.row_count * self.column_count * relative[dtype]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DmaEngine(Part):
+    """One direction between a core's scratchpad and the memory system."""
+
+    label: ClassVar[str] = "dma"
+
+    bytes_per_cycle: int = count("peak rate of one core", minimum=4, maximum=4096)
+    outstanding_bytes: int = count("bytes that may be in flight, which hides memory latency", minimum=64)
+    gather_addresses_per_cycle: int = count(
+        "addresses issued a cycle for a gather or scatter", maximum=64, default=1
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Core(Part):
+    """One sequencer with its queues, engines and scratchpad. A chip is a grid of equal cores."""
+
+    label: ClassVar[str] = "core"
+
+    scratchpad: Scratchpad = part("where tiles live")
+    vector: VectorEngine = part("elementwise engine")
+    matrix: MatrixEngine = part("matrix engine")
+    load_dma: DmaEngine = part("memory system to scratchpad")
+    store_dma: DmaEngine = part("scratchpad to memory system")
+    queue_depth: int = count("instructions that may wait in front of each engine", maximum=256, default=16)
+    semaphore_count: int = count("counting semaphores", maximum=SEMAPHORE_NUMBER_LIMIT, default=64)
+    register_count: int = count("scalar registers", minimum=8, maximum=REGISTER_NUMBER_LIMIT, default=64)
+    fetch_words_per_cycle: int = count(
+        "32-bit instruction words the sequencer fetches a cycle", maximum=64, default=4
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LastLevelSram(Part):
+    """The memory-side SRAM all cores share, in front of HBM."""
+
+    label: ClassVar[str] = "last_level_sram"
+
+    size_bytes: int = count("capacity", minimum=4 * KiB)
+    slice_count: int = count("slices that serve requests in parallel", maximum=1024)
+    line_bytes: int = count("bytes fetched from HBM on a miss", minimum=32, maximum=4 * KiB, default=128)
+    way_count: int = count("lines an address may be kept in", maximum=64, default=16)
+    bytes_per_cycle_per_slice: int = count("peak rate of one slice", minimum=4, maximum=1024, default=64)
+    latency_cycles: int = count("core cycles from a request to its data on a hit", default=120)
+
+    def check(self) -> None:
+        if not _is_power_of_two(self.line_bytes):
+            self.refuse("line_bytes", f"is not a power of two; {_power_of_two_below(self.line_bytes)} is")
+        set_bytes = self.slice_count * self.line_bytes * self.way_count
+        if self.size_bytes % set_bytes:
+            nearest = max(self.size_bytes // set_bytes, 1) * set_bytes
+            self.refuse(
+                "size_bytes",
+                f"is not a whole number of sets ({self.slice_count} slices x {self.way_count} ways x "
+                f"{self.line_bytes} bytes); {nearest} is",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hbm(Part):
+    """The chip's own DRAM: all stacks (or packages) together."""
+
+    label: ClassVar[str] = "hbm"
+
+    kind: str = text("what the stacks are", choices=("HBM2e", "HBM3", "HBM3e", "HBM4", "LPDDR5", "GDDR6"))
+    stack_count: int = count("stacks or packages", maximum=64)
+    size_bytes: int = count("capacity of all stacks", minimum=64 * MiB)
+    bandwidth_bytes_per_s: int = count("peak rate of all stacks")
+    channel_count: int = count("independent channels of all stacks", maximum=4096)
+    burst_bytes: int = count("bytes of one access", minimum=16, maximum=KiB, default=64)
+    row_bytes: int = count("bytes of an open row of one channel", minimum=256, maximum=64 * KiB, default=KiB)
+    bank_count_per_channel: int = count("banks with a row of their own", maximum=1024, default=64)
+    latency_ns: int = count("from a request at the controller to its first data, row open", default=60)
+    row_miss_ns: int = count("added when another row was open: precharge and activate", default=30)
+
+    def check(self) -> None:
+        for name in ("size_bytes", "channel_count"):
+            value = getattr(self, name)
+            if value % self.stack_count:
+                nearest = max(value // self.stack_count, 1) * self.stack_count
+                self.refuse(name, f"does not divide into {self.stack_count} stacks; {nearest} does")
+        for name in ("burst_bytes", "row_bytes"):
+            value = getattr(self, name)
+            if not _is_power_of_two(value):
+                self.refuse(name, f"is not a power of two; {_power_of_two_below(value)} is")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Links(Part):
+    """Links to other chips of the same kind."""
+
+    label: ClassVar[str] = "links"
+
+    link_count: int = count("links; 0 for a chip that stands alone", minimum=0, maximum=1024)
+    bandwidth_bytes_per_s: int = count("one link, one direction", minimum=0)
+    latency_ns: int = count("from the sender's memory to the receiver's", minimum=0)
+
+    def check(self) -> None:
+        if self.link_count and not self.bandwidth_bytes_per_s:
+            self.refuse(
+                "bandwidth_bytes_per_s",
+                f"leaves {self.link_count} links idle; give a bandwidth, or no link",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Host(Part):
+    """How the host reaches the chip: copies and kernel launches."""
+
+    label: ClassVar[str] = "host"
+
+    bandwidth_bytes_per_s: int = count("copies between host and HBM, one direction")
+    latency_ns: int = count("of one copy", default=2_000)
+    launch_ns: int = count("from a launch on the host to the first instruction on a core", default=3_000)
+    dispatch_cycles: int = count(
+        "cycles a core needs to start the next program instance of a grid", default=32
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chip(Part):
+    """A whole accelerator. Chips with equal fields are equal; `fingerprint()` names one in a cache."""
+
+    name: str = text("what people call it")
+    process_node: str = text("logic process", choices=PROCESS_NODES)
+    clock_hz: int = count("clock of cores and last-level SRAM", minimum=1_000_000, maximum=10_000_000_000)
+    core_count: int = count("cores", maximum=4096)
+    core: Core = part("each core")
+    last_level_sram: LastLevelSram = part("shared SRAM")
+    hbm: Hbm = part("main memory")
+    links: Links = part("links to other chips")
+    host: Host = part("link to the host")
+
+    def check(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", self.name):
+            self.refuse("name", "may hold letters, digits, '-', '_' and '.'; 'my-chip' does")
+
+    def peak_flops_per_s(self, dtype: str) -> float:
+        """Operations a second at peak, a multiply-accumulate counting two, on the fastest engine for `dtype`.
+
+        `dtype` is one of float64, float32, bfloat16, float16, float8, int8. 0 when no engine has it.
+        """
+        if dtype not in BITS_OF_DTYPE:
+            raise ChipError(f"no peak rate for dtype {dtype!r}; known: {', '.join(BITS_OF_DTYPE)}")
+        vector_rate = self.core.vector.float64_rate if dtype == "float64" else 1.0
+        per_cycle = max(
+            self.core.matrix.multiply_accumulates_per_cycle(dtype), self.core.vector.lane_count * vector_rate
+        )
+        return 2 * per_cycle * self.core_count * self.clock_hz
+
+    @property
+    def total_processing_performance(self) -> float:
+        """TPP of US export rule 3A090: 2 x multiply-accumulates/s x bits / 1e12 at the dtype that gives most,
+        summed over all processing units (88 FR 73458). Counts the vector engines; datasheets mostly do not.
+        """
+        matrix = max(
+            self.core.matrix.multiply_accumulates_per_cycle(d) * bits for d, bits in BITS_OF_DTYPE.items()
+        )
+        vector = self.core.vector.lane_count * max(32, 64 * self.core.vector.float64_rate)
+        return 2 * (matrix + vector) * self.core_count * self.clock_hz / 1e12
+
+    @property
+    def on_chip_sram_bytes(self) -> int:
+        return self.core_count * self.core.scratchpad.size_bytes + self.last_level_sram.size_bytes
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested plain values, as a TOML or JSON chip file holds them."""
+        return dataclasses.asdict(self)
+
+    def fingerprint(self) -> str:
+        """16 hex digits that change when any field does, and only then."""
+        canonical = json.dumps(self.to_dict(), sort_keys=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def _fault_of_field(field: "dataclasses.Field[Any]", value: Any) -> str | None:
+    """What is wrong with one value by itself, as the end of a sentence, or None."""
+    rules = field.metadata
+    kind = rules["kind"]
+    if kind == "count":
+        if isinstance(value, bool) or not isinstance(value, int):
+            whole = isinstance(value, float) and value.is_integer()
+            return f"is not a whole number; write {int(value)}" if whole else "is not a whole number"
+        if value < rules["minimum"]:
+            return f"is too small; the least is {rules['minimum']}"
+        if rules["maximum"] is not None and value > rules["maximum"]:
+            return f"is too large; the most is {rules['maximum']}"
+    elif kind == "rate":
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return "is not a number"
+        if value not in {0, *(2.0**exponent for exponent in range(-6, 3))}:
+            return "is not a rate; allowed are 0 and the powers of two from 1/64 to 4"
+    elif kind == "text":
+        if not isinstance(value, str) or not value:
+            return "is not a word in quotes"
+        if rules["choices"] and value not in rules["choices"]:
+            return f"is not known; choose from {', '.join(rules['choices'])}"
+    elif not isinstance(value, field.type):  # type: ignore[arg-type]
+        return f"is not a {field.type.__name__}(...)"  # type: ignore[union-attr]
+    return None
+
+
+def _shown(value: Any) -> str:
+    return type(value).__name__ + "(...)" if isinstance(value, Part) else repr(value)
+
+
+def _is_power_of_two(value: int) -> bool:
+    return value & (value - 1) == 0
+
+
+def _power_of_two_below(value: int) -> int:
+    return 1 << (value.bit_length() - 1)
+
+
+def _construction_site(field_name: str) -> str | None:
+    """`file:line` of the call outside this module that constructs the part; the line of the field if it shows.
+
+    None when the call is not in a file (an interactive session).
+    """
+    machinery = {
+        __file__,
+        dataclasses.__file__,
+        "<string>",
+    }  # "<string>" is the __init__ that dataclasses writes
+    frame = sys._getframe()
+    while frame is not None and frame.f_code.co_filename in machinery:
+        frame = frame.f_back  # type: ignore[assignment]
+    if frame is None or frame.f_code.co_filename.startswith("<"):
+        return None
+    filename = frame.f_code.co_filename
+    positions = list(frame.f_code.co_positions())[frame.f_lasti // 2]
+    first, last = positions[0] or frame.f_lineno, positions[1] or frame.f_lineno
+    naming = re.compile(rf"\b{field_name}\s*=")
+    line = next((n for n in range(first, last + 1) if naming.search(linecache.getline(filename, n))), first)
+    return f"{shown_path(filename)}:{line}"
+
+
+def shown_path(path: str) -> str:
+    """As the user would type it: relative when it is below the working directory."""
+    relative = os.path.relpath(path)
+    return path if relative.startswith(os.pardir) else relative

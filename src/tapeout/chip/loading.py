@@ -1,0 +1,236 @@
+"""From a name or a file to a `Chip`, and the one chip that is active in this process.
+
+A `.py` file is the user's program and is run. A `.toml` or `.json` file is data: it is parsed, checked
+against the description's fields and never runs anything.
+"""
+
+import dataclasses
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tapeout.chip.description import Chip, Part, shown_path
+from tapeout.chip.reference import REFERENCE_CHIPS
+from tapeout.errors import ChipError
+
+CHIP_VARIABLE = "TAPEOUT_CHIP"
+DEFAULT_CHIP = "inference"
+
+KeyPath = tuple[str, ...]
+
+
+def load(name_or_path: str | os.PathLike[str]) -> Chip:
+    """The reference chip of that name, or the chip in that .py, .toml or .json file. Raises ChipError."""
+    given = os.fspath(name_or_path)
+    if given in REFERENCE_CHIPS:
+        return REFERENCE_CHIPS[given]
+    readers = {".py": _load_python, ".toml": _load_toml, ".json": _load_json}
+    path = Path(given)
+    if path.suffix in readers:
+        if not path.is_file():
+            raise ChipError(f"there is no chip file {given!r} in {os.getcwd()}")
+        return readers[path.suffix](path)
+    if path.exists():
+        raise ChipError(f"{given} is not a chip file; one ends in {', '.join(readers)}")
+    raise ChipError(
+        _unknown("chip", given, REFERENCE_CHIPS) + ". Your own: a path that ends in .py, .toml or .json"
+    )
+
+
+def _load_python(path: Path) -> Chip:
+    import runpy  # here and below: most programs name a reference chip and need none of the readers
+
+    try:
+        names = runpy.run_path(str(path))
+    except ChipError:
+        raise
+    except Exception as error:
+        raise ChipError(f"{type(error).__name__}: {error}", where=_line_in_file(error, path)) from error
+    if isinstance(names.get("chip"), Chip):
+        return names["chip"]
+    shipped = {
+        id(chip) for chip in REFERENCE_CHIPS.values()
+    }  # imported to build upon, not what the file is about
+    own = {
+        name: value for name, value in names.items() if isinstance(value, Chip) and id(value) not in shipped
+    }
+    if not own:
+        raise ChipError("defines no chip; assign one to the name `chip`", where=shown_path(str(path)))
+    if len({id(value) for value in own.values()}) > 1:
+        listed = ", ".join(own)
+        raise ChipError(
+            f"defines several chips ({listed}); name the one to use `chip`", where=shown_path(str(path))
+        )
+    return next(iter(own.values()))
+
+
+def _line_in_file(error: Exception, path: Path) -> str:
+    import traceback
+
+    if isinstance(error, SyntaxError):
+        return f"{shown_path(str(path))}:{error.lineno}"
+    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
+    return f"{shown_path(str(path))}:{lines[-1]}" if lines else shown_path(str(path))
+
+
+def _load_toml(path: Path) -> Chip:
+    import tomllib
+
+    text = _read(path)
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ChipError(f"is not TOML: {error}", where=shown_path(str(path))) from None
+    return _DataFile(path, _lines_of_toml_keys(text)).chip(data)
+
+
+def _load_json(path: Path) -> Chip:
+    text = _read(path)
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ChipError(
+            f"is not JSON: {error.msg}", where=f"{shown_path(str(path))}:{error.lineno}"
+        ) from None
+    return _DataFile(path, _lines_of_json_keys(text)).chip(data)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ChipError(f"cannot be read: {error}", where=shown_path(str(path))) from None
+
+
+@dataclasses.dataclass(frozen=True)
+class _DataFile:
+    """A parsed data file on its way to becoming a chip; knows on which line each key stands."""
+
+    path: Path
+    line_of_key: dict[KeyPath, int]
+
+    def chip(self, data: Any) -> Chip:
+        if not isinstance(data, dict):
+            raise self.error((), "holds no table of chip fields")
+        values = dict(data)
+        base = values.pop("based_on", None)
+        if base is None:
+            return self.part(Chip, values, ())
+        if base not in REFERENCE_CHIPS:
+            raise self.error(("based_on",), _unknown("chip", base, REFERENCE_CHIPS))
+        return self.part(Chip, values, (), REFERENCE_CHIPS[base])
+
+    def part(self, kind: type[Any], values: dict[str, Any], place: KeyPath, base: Any = None) -> Any:
+        """Build one part from its table; fields the table leaves out come from `base`, then from defaults."""
+        fields = {field.name: field for field in dataclasses.fields(kind)}
+        built: dict[str, Any] = {name: getattr(base, name) for name in fields} if base is not None else {}
+        for key, value in values.items():
+            here = (*place, key)
+            if key not in fields:
+                raise self.error(here, f"{'.'.join(here)}: " + _unknown("field", key, fields))
+            nested = fields[key].type
+            if isinstance(nested, type) and issubclass(nested, Part):
+                if not isinstance(value, dict):
+                    raise self.error(here, f"{'.'.join(here)}={value!r} is not a table")
+                built[key] = self.part(nested, value, here, built.get(key))
+            else:
+                built[key] = value
+        for field in fields.values():
+            if field.name not in built and field.default is dataclasses.MISSING:
+                raise self.error(
+                    place, f"{'.'.join((*place, field.name))} is missing ({field.metadata['meaning']})"
+                )
+        try:
+            return kind(**built)
+        except ChipError as error:
+            here = (*place, error.field or "")
+            sentence = error.sentence.replace(f"{kind.label}.{error.field}", ".".join(here), 1)
+            raise self.error(here, sentence) from None
+
+    def error(self, place: KeyPath, sentence: str) -> ChipError:
+        line = None
+        while place and line is None:  # a key inside an inline table is on its table's line
+            line = self.line_of_key.get(place)
+            place = place[:-1]
+        file = shown_path(str(self.path))
+        return ChipError(sentence, where=f"{file}:{line}" if line else file)
+
+
+def _lines_of_toml_keys(text: str) -> dict[KeyPath, int]:
+    """Line of each table header and of each key that begins a line; inside inline tables nothing is noted."""
+    lines: dict[KeyPath, int] = {}
+    table: KeyPath = ()
+    key = r"[A-Za-z0-9_\"'-]+(?:\s*\.\s*[A-Za-z0-9_\"'-]+)*"
+    for number, line in enumerate(text.splitlines(), 1):
+        if header := re.match(rf"\s*\[\s*({key})\s*\]", line):
+            table = _split_key(header[1])
+            lines.setdefault(table, number)
+        elif assignment := re.match(rf"\s*({key})\s*=", line):
+            lines.setdefault((*table, *_split_key(assignment[1])), number)
+    return lines
+
+
+def _split_key(dotted: str) -> KeyPath:
+    return tuple(word.strip().strip("\"'") for word in dotted.split("."))
+
+
+def _lines_of_json_keys(text: str) -> dict[KeyPath, int]:
+    """Line of each key of an already valid JSON text."""
+    lines: dict[KeyPath, int] = {}
+    open_keys: list[str] = []
+    key = ""
+    for token in re.finditer(r'"((?:[^"\\]|\\.)*)"(\s*:)?|[{}]', text):
+        if token[0] == "{":
+            open_keys.append(key)
+        elif token[0] == "}":
+            open_keys.pop()
+        elif token[2]:
+            key = token[1]
+            lines.setdefault((*open_keys[1:], key), text.count("\n", 0, token.start()) + 1)
+    return lines
+
+
+def _unknown(what: str, given: Any, known: Any) -> str:
+    import difflib
+
+    nearest = difflib.get_close_matches(str(given), known, n=1)
+    guess = f"; did you mean {nearest[0]!r}?" if nearest else "."
+    return f"unknown {what} {given!r}{guess} Known: {', '.join(known)}"
+
+
+_active: Chip | None = None
+_refusals: list[Callable[[], str | None]] = []
+
+
+def active() -> Chip:
+    """The chip this process runs on: the one activated, else the one TAPEOUT_CHIP names, else `inference`."""
+    global _active
+    if _active is None:
+        _active = load(os.environ.get(CHIP_VARIABLE) or DEFAULT_CHIP)
+    return _active
+
+
+def activate(chip: Chip | str | os.PathLike[str]) -> Chip:
+    """Make a chip (or the one of that name or file) the active one, and return it.
+
+    Raises ChipError while the device holds memory: its addresses and kernels belong to the chip before.
+    """
+    global _active
+    chosen = chip if isinstance(chip, Chip) else load(chip)
+    if _active is not None and chosen != _active:
+        for refusal in _refusals:
+            if reason := refusal():
+                raise ChipError(
+                    f"cannot activate {chosen.name!r}: {reason}. Activate a chip before the first tensor, "
+                    f"or set {CHIP_VARIABLE}={chosen.name}"
+                )
+    _active = chosen
+    return chosen
+
+
+def refuse_activation_while(reason: Callable[[], str | None]) -> None:
+    """Let a later stage veto a change of chip: `reason()` gives a clause ("12 MiB are in use") or None."""
+    _refusals.append(reason)
