@@ -91,17 +91,13 @@ class Scratchpad(Part):
     latency_cycles: int = count("cycles from a read's address to its data", default=4)
 
     def check(self) -> None:
-        if self.size_bytes % self.bank_count:
-            nearest = self.size_bytes // self.bank_count * self.bank_count
-            self.refuse("size_bytes", f"does not divide into {self.bank_count} banks; {nearest} does")
         row_bytes = self.bank_count * self.port_width_bytes
+        nearest = max(self.size_bytes // row_bytes, 1) * row_bytes
+        if self.size_bytes % self.bank_count:
+            self.refuse("size_bytes", f"does not divide into {self.bank_count} banks; {nearest} does")
         if self.size_bytes % row_bytes:
-            nearest = max(self.size_bytes // row_bytes, 1) * row_bytes
-            self.refuse(
-                "size_bytes",
-                f"is not a whole number of rows of {self.bank_count} banks x {self.port_width_bytes} bytes; "
-                f"{nearest} is",
-            )
+            rows = f"rows of {self.bank_count} banks x {self.port_width_bytes} bytes"
+            self.refuse("size_bytes", f"is not a whole number of {rows}; {nearest} is")
         if not _is_power_of_two(self.port_width_bytes):
             self.refuse(
                 "port_width_bytes", f"is not a power of two; {_power_of_two_below(self.port_width_bytes)} is"
@@ -388,7 +384,7 @@ def _power_of_two_below(value: int) -> int:
 
 
 def _construction_site(field_name: str) -> str | None:
-    """`file:line` of the call outside this module that constructs the part; the line of the field if it shows.
+    """`file:line` of the call outside this module that constructs the part, on the field's line if shown.
 
     None when the call is not in a file (an interactive session).
     """

@@ -73,7 +73,7 @@ tiny = Chip(
     clock_hz=1_000_000_000,
     core_count=2,
     core=Core(
-        scratchpad=Scratchpad(size_bytes=128 * KiB, bank_count=8, port_width_bytes=32),
+        scratchpad=Scratchpad(size_bytes=128 * KiB, bank_count=8, port_width_bytes=64),
         vector=VectorEngine(lane_count=16, float64_rate=0, special_rate=1 / 4),
         matrix=MatrixEngine(row_count=8, column_count=8),
         load_dma=DmaEngine(bytes_per_cycle=32, outstanding_bytes=8 * KiB),
