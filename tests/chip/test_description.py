@@ -40,7 +40,7 @@ def test_illegal_scratchpad_names_the_file_the_line_and_the_remedy(tmp_path, mon
     )
     monkeypatch.chdir(tmp_path)
     error = refusal(lambda: exec(compile(mine.read_text(), str(mine), "exec")))
-    expected = "chips/mine.py:5: scratchpad.size_bytes=10001 does not divide into 16 banks; 10000 does"
+    expected = "chips/mine.py:5: scratchpad.size_bytes=10001 does not divide into 16 banks; 9984 does"
     assert str(error) == expected
     assert error.field == "size_bytes"
 

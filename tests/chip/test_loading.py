@@ -113,7 +113,7 @@ def test_json_holds_a_whole_chip(working_directory):
         ("[links]\nlink_count = ", "wide.toml: is not TOML: Invalid value (at line 9, column 14)"),
         (
             "[core.scratchpad]\nsize_bytes = 1000001",
-            "wide.toml:9: core.scratchpad.size_bytes=1000001 does not divide into 32 banks; 1000000 does",
+            "wide.toml:9: core.scratchpad.size_bytes=1000001 does not divide into 32 banks; 999424 does",
         ),
         ("[core]\nmatrix = 3", None),
         ("[cores]", None),
