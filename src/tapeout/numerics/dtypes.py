@@ -4,6 +4,8 @@ Everything that handles an element asks here for its width; formats and rounding
 """
 
 import enum
+import math
+import struct
 
 
 class DType(enum.Enum):
@@ -44,3 +46,35 @@ class DType(enum.Enum):
 
 BY_LABEL = {dtype.label: dtype for dtype in DType}
 BY_CODE = {dtype.code: dtype for dtype in DType}
+
+
+def exact_bits(value: float, dtype: DType) -> int:
+    """Bits of a value that the float type represents exactly (or NaN: the canonical one), as an unsigned integer."""
+    if math.isnan(value):
+        return CANONICAL_NAN[dtype]
+    if dtype is DType.F64:
+        return int.from_bytes(struct.pack("<d", value), "little")
+    if dtype in (DType.F32, DType.BF16):
+        bits = int.from_bytes(struct.pack("<f", value), "little")
+        return bits >> (32 - dtype.bits)
+    if dtype in (DType.F16, DType.F8E5M2):
+        bits = int.from_bytes(struct.pack("<e", value), "little")
+        return bits >> (16 - dtype.bits)
+    sign = 0x80 if math.copysign(1.0, value) < 0 else 0
+    fraction, exponent = math.frexp(abs(value))
+    if value == 0.0:
+        return sign
+    exponent = max(exponent - 1, -6)
+    significand = int(abs(value) / 2.0 ** (exponent - 3))
+    return sign | ((exponent + 7) << 3) + significand - 8 if significand >= 8 else sign | significand
+
+
+CANONICAL_NAN = {
+    DType.F32: 0x7FC00000,
+    DType.BF16: 0x7FC0,
+    DType.F16: 0x7E00,
+    DType.F64: 0x7FF8000000000000,
+    DType.F8E4M3: 0x7F,
+    DType.F8E5M2: 0x7E,
+}
+"""The one NaN that arithmetic yields."""

@@ -1,0 +1,1 @@
+"""From a kernel in tile IR to a Program: passes in the order of `pipeline.compile_kernel`."""

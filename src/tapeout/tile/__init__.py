@@ -1,0 +1,1 @@
+"""The tile IR: a kernel as operations on scalars and tiles, imported from Triton's IR."""
