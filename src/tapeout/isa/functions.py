@@ -22,7 +22,7 @@ class Function(enum.Enum):
     NEG = ("neg", 1, 1, ARITHMETIC_FLOATS, False, "-a: the sign bit flipped, NaN too")
     ABS = ("abs", 2, 1, ARITHMETIC_FLOATS, False, "|a|: the sign bit cleared, NaN too")
     SQRT = ("sqrt", 3, 1, ARITHMETIC_FLOATS, False, "square root, correctly rounded")
-    RSQRT = ("rsqrt", 4, 1, ARITHMETIC_FLOATS, False, "1 / sqrt(a), each of the two steps rounded")
+    RSQRT = ("rsqrt", 4, 1, ARITHMETIC_FLOATS, False, "1 / sqrt(a), each step rounded to f32 (f64: f64)")
     RECIPROCAL = ("reciprocal", 5, 1, ARITHMETIC_FLOATS, False, "1 / a, correctly rounded")
     EXP2 = ("exp2", 6, 1, SPECIAL, False, "2 to the power a")
     LOG2 = ("log2", 7, 1, SPECIAL, False, "logarithm of a to base 2")
@@ -34,6 +34,8 @@ class Function(enum.Enum):
     ROUND_EVEN = ("round_even", 13, 1, ARITHMETIC_FLOATS, False, "a rounded to the nearest integer, ties to even")
     COUNT_LEADING_ZEROS = ("clz", 14, 1, INTEGERS, False, "number of leading zero bits")
     POPULATION_COUNT = ("popcount", 15, 1, INTEGERS, False, "number of one bits")
+    EXP = ("exp", 16, 1, SPECIAL, False, "e to the power a")
+    LOG = ("log", 17, 1, SPECIAL, False, "natural logarithm of a")
 
     ADD = ("add", 32, 2, (*ARITHMETIC_FLOATS, *INTEGERS), False, "a + b; integers wrap")
     SUB = ("sub", 33, 2, (*ARITHMETIC_FLOATS, *INTEGERS), False, "a - b; integers wrap")
