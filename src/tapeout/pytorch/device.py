@@ -1,0 +1,378 @@
+"""`torch.chip`: what PyTorch programs expect of an accelerator's module, as they know it from `torch.cuda`.
+
+The functions take and ignore a device where torch passes one: a process simulates one chip. The first use of the
+device runs `_lazy_init`, which loads the C++ shim and reserves the active chip's HBM; asking about the device
+(is_available, device_count, get_device_properties) does not.
+"""
+
+import contextlib
+import ctypes
+import functools
+import os
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from tapeout import chip as chips
+from tapeout.errors import TapeoutError
+from tapeout.pytorch import build
+
+FALLBACK_VARIABLE = "TAPEOUT_FALLBACK"
+FALLBACK_POLICIES = {"count": 0, "warn": 1, "error": 2}
+
+DeviceLike = torch.device | str | int | None
+
+_shim: ctypes.CDLL | None = None
+_initializing = threading.RLock()
+
+
+def _lazy_init() -> None:
+    """Called by torch before the first use of the device."""
+    if _shim is None:
+        shim()
+
+
+def shim() -> ctypes.CDLL:
+    """The loaded shim with HBM reserved; loads it if this is the first use."""
+    global _shim
+    with _initializing:
+        if _shim is not None:
+            return _shim
+        loaded = build.load()
+        _declare(loaded)
+        chip = chips.active()
+        refused = loaded.tapeout_initialize(chip.hbm.size_bytes, chip.name.encode())
+        if refused:
+            raise TapeoutError(
+                f"the host refuses to reserve {chip.hbm.size_bytes} bytes of address space for the HBM of chip "
+                f"{chip.name!r}: {os.strerror(refused)}. Raise `ulimit -v` or vm.overcommit_memory, or describe a "
+                "chip with a smaller hbm.size_bytes"
+            )
+        _shim = loaded
+        if _seed_before_first_use is not None:
+            manual_seed(_seed_before_first_use)
+        set_fallback(os.environ.get(FALLBACK_VARIABLE) or "count")
+        chips.refuse_activation_while(_memory_in_use)
+        # The engine's thread for the device would take the GIL while the interpreter finalises, and abort.
+        torch.autograd.set_multithreading_enabled(False)
+        from tapeout.pytorch.registration import when_imported
+
+        when_imported("triton.runtime.driver", _make_triton_use_the_chip)
+        return _shim
+
+
+def _declare(loaded: ctypes.CDLL) -> None:
+    uint64, int64 = ctypes.c_uint64, ctypes.c_int64
+    loaded.tapeout_initialize.argtypes = [uint64, ctypes.c_char_p]
+    loaded.tapeout_arena_base.restype = uint64
+    loaded.tapeout_arena_size_bytes.restype = uint64
+    loaded.tapeout_block_of.argtypes = [uint64, ctypes.POINTER(uint64), ctypes.POINTER(uint64)]
+    loaded.tapeout_memory_statistics.argtypes = [ctypes.POINTER(int64)]
+    loaded.tapeout_count_on_chip.argtypes = [ctypes.c_char_p, int64]
+    loaded.tapeout_ledger.argtypes = [ctypes.c_char_p, uint64]
+    loaded.tapeout_ledger.restype = uint64
+
+
+def _memory_in_use() -> str | None:
+    used = memory_allocated()
+    return f"{used} bytes of the present chip's HBM are in use" if used else None
+
+
+def _make_triton_use_the_chip() -> None:
+    import triton
+
+    from tapeout.triton_backend.driver import ChipDriver
+
+    triton.runtime.driver.set_active(ChipDriver())
+
+
+def set_fallback(policy: str) -> None:
+    """What happens to an operator without a chip kernel: "count" it, "warn" once per operator, or raise an "error"."""
+    if policy not in FALLBACK_POLICIES:
+        raise TapeoutError(
+            f"{FALLBACK_VARIABLE}={policy!r} is not a policy; choose one of {', '.join(FALLBACK_POLICIES)}"
+        )
+    shim().tapeout_set_fallback_policy(FALLBACK_POLICIES[policy])
+
+
+# ---------------------------------------------------------------------------------------------- the one device
+
+
+def is_available() -> bool:
+    """True: the chip is simulated, so it is there wherever tapeout is."""
+    return True
+
+
+def is_initialized() -> bool:
+    return _shim is not None
+
+
+def device_count() -> int:
+    return 1
+
+
+def current_device() -> int:
+    return 0
+
+
+def set_device(device: DeviceLike) -> None:
+    _check_index(device)
+
+
+def _exchange_device(index: int) -> int:
+    if index >= 0:
+        _check_index(index)
+    return 0
+
+
+_maybe_exchange_device = _exchange_device
+
+
+def _check_index(device: DeviceLike) -> None:
+    index = device if isinstance(device, int) else torch.device(device).index if device is not None else 0
+    if index not in (None, 0):
+        raise ValueError(f"there is no chip {index}: this process simulates one chip, 'chip' or 'chip:0'")
+
+
+class device:
+    """Context manager that selects the chip; with one chip there is nothing to switch."""
+
+    def __init__(self, device: DeviceLike):
+        _check_index(device)
+        self.idx = 0
+
+    def __enter__(self) -> "device":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class DeviceProperties:
+    """The active chip under the names PyTorch programs and Inductor know from other accelerators.
+
+    What a chip of this kind has no counterpart for (warps, registers) has a neutral value: Inductor's heuristics
+    divide by them.
+    """
+
+    name: str
+    total_memory: int
+    multi_processor_count: int
+    clock_rate: int
+    L2_cache_size: int
+    shared_memory_per_multiprocessor: int
+    major: int = 1
+    minor: int = 0
+    warp_size: int = 1
+    max_threads_per_block: int = 1024
+    max_threads_per_multi_processor: int = 1024
+    regs_per_multiprocessor: int = 1 << 20
+
+
+@functools.lru_cache(maxsize=4)
+def _properties(chip: chips.Chip) -> DeviceProperties:
+    return DeviceProperties(
+        name=chip.name,
+        total_memory=chip.hbm.size_bytes,
+        multi_processor_count=chip.core_count,
+        clock_rate=chip.clock_hz // 1000,
+        L2_cache_size=chip.last_level_sram.size_bytes,
+        shared_memory_per_multiprocessor=chip.core.scratchpad.size_bytes,
+    )
+
+
+def get_device_properties(device: DeviceLike = None) -> DeviceProperties:
+    _check_index(device)
+    return _properties(chips.active())
+
+
+def get_device_name(device: DeviceLike = None) -> str:
+    return get_device_properties(device).name
+
+
+def get_device_capability(device: DeviceLike = None) -> tuple[int, int]:
+    properties = get_device_properties(device)
+    return (properties.major, properties.minor)
+
+
+def is_bf16_supported(including_emulation: bool = True) -> bool:
+    return True
+
+
+def get_amp_supported_dtype() -> list[torch.dtype]:
+    return [torch.float16, torch.bfloat16]
+
+
+def _is_in_bad_fork() -> bool:
+    return False
+
+
+# ---------------------------------------------------------------------------------------------- streams and events
+
+
+def synchronize(device: DeviceLike = None) -> None:
+    """Returns at once: a launch returns when its work is done."""
+
+
+class Stream(torch.Stream):
+    """A queue of work. Everything on the chip happens in program order, so a stream only has an identity."""
+
+    def __new__(cls, device: DeviceLike = None, priority: int = 0, **kwargs: Any) -> "Stream":
+        _lazy_init()
+        if "stream_id" in kwargs:
+            return super().__new__(cls, **kwargs)
+        return super().__new__(cls, device="chip", priority=priority)
+
+
+class Event(torch.Event):
+    """A moment in a stream; `elapsed_time` is in milliseconds."""
+
+    def __new__(  # type: ignore[misc]
+        cls, enable_timing: bool = False, blocking: bool = False, interprocess: bool = False
+    ) -> torch.Event:
+        _lazy_init()
+        # Not an instance of cls: torch.Event.elapsed_time refuses subclasses of torch.Event as its argument.
+        return torch.Event("chip", enable_timing=enable_timing)
+
+
+def current_stream(device: DeviceLike = None) -> torch.Stream:
+    _lazy_init()
+    return torch.accelerator.current_stream(torch.device("chip", 0))
+
+
+default_stream = current_stream
+
+
+def set_stream(stream: torch.Stream) -> None:
+    _lazy_init()
+    torch.accelerator.set_stream(stream)
+
+
+@contextlib.contextmanager
+def stream(stream: torch.Stream | None) -> Iterator[None]:
+    """Make a stream current for the length of the block."""
+    if stream is None:
+        yield
+        return
+    before = current_stream()
+    set_stream(stream)
+    try:
+        yield
+    finally:
+        set_stream(before)
+
+
+# ---------------------------------------------------------------------------------------------- memory
+
+
+@dataclass(frozen=True)
+class Block:
+    """One live allocation in HBM."""
+
+    address: int
+    size_bytes: int
+
+
+def arena() -> Block:
+    """The whole of HBM: where it begins and how large it is."""
+    loaded = shim()
+    return Block(loaded.tapeout_arena_base(), loaded.tapeout_arena_size_bytes())
+
+
+def block_of(address: int) -> Block | None:
+    """The live allocation that holds this address, or None if it is foreign or has been freed."""
+    start, size_bytes = ctypes.c_uint64(), ctypes.c_uint64()
+    if not shim().tapeout_block_of(address, ctypes.byref(start), ctypes.byref(size_bytes)):
+        return None
+    return Block(start.value, size_bytes.value)
+
+
+def memory_stats(device: DeviceLike = None) -> dict[str, int]:
+    """Bytes and counts of the HBM allocator, under the names torch.cuda gives them."""
+    names = (
+        "allocated_bytes.all.current",
+        "allocated_bytes.all.peak",
+        "reserved_bytes.all.current",
+        "active.all.current",
+        "allocation.all.allocated",
+        "num_ooms",
+    )
+    if _shim is None:
+        return dict.fromkeys(names, 0)
+    values = (ctypes.c_int64 * len(names))()
+    _shim.tapeout_memory_statistics(values)
+    return dict(zip(names, values, strict=True))
+
+
+def memory_allocated(device: DeviceLike = None) -> int:
+    return memory_stats()["allocated_bytes.all.current"]
+
+
+def max_memory_allocated(device: DeviceLike = None) -> int:
+    return memory_stats()["allocated_bytes.all.peak"]
+
+
+def memory_reserved(device: DeviceLike = None) -> int:
+    """HBM up to the highest address in use since the last empty_cache()."""
+    return memory_stats()["reserved_bytes.all.current"]
+
+
+def reset_peak_memory_stats(device: DeviceLike = None) -> None:
+    if _shim is not None:
+        _shim.tapeout_reset_peak()
+
+
+def empty_cache() -> None:
+    """Give the host back the pages behind free HBM."""
+    if _shim is not None:
+        _shim.tapeout_return_free_pages()
+
+
+def mem_get_info(device: DeviceLike = None) -> tuple[int, int]:
+    """Free and total bytes of HBM."""
+    total = chips.active().hbm.size_bytes
+    return total - memory_allocated(), total
+
+
+# ---------------------------------------------------------------------------------------------- random numbers
+
+
+_seed_before_first_use: int | None = None
+
+
+def _generator() -> torch.Generator:
+    shim()
+    return torch.ops.tapeout.default_generator()
+
+
+def manual_seed(seed: int) -> None:
+    """Seed the chip's default generator; torch.manual_seed calls this. Does not wake the device."""
+    global _seed_before_first_use
+    if _shim is None:
+        _seed_before_first_use = seed
+    else:
+        _generator().manual_seed(seed)
+
+
+manual_seed_all = manual_seed
+
+
+def seed() -> int:
+    """Seed the chip's default generator from the operating system; returns the seed."""
+    return _generator().seed()
+
+
+def initial_seed() -> int:
+    return _generator().initial_seed()
+
+
+def get_rng_state(device: DeviceLike = "chip") -> torch.Tensor:
+    return _generator().get_state()
+
+
+def set_rng_state(state: torch.Tensor, device: DeviceLike = "chip") -> None:
+    _generator().set_state(state)

@@ -1,0 +1,911 @@
+// The `chip` device as PyTorch sees it: HBM arena, guard, hooks, views, copies and the host fallback.
+//
+// HBM is host memory reserved once (`tapeout_initialize`) and handed out by an allocator, so every chip tensor's
+// data_ptr() is its HBM address and lies inside the arena. An operator without a chip kernel runs on the host over
+// the same bytes; while it runs, the CPU allocator hands out arena memory, so its results need no copy.
+// The Python side (device.py, build.py) reads the counters and sets the policy through the C functions at the end.
+
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/EmptyTensor.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/detail/PrivateUse1HooksInterface.h>
+#include <ATen/ops/_reshape_alias_native.h>
+#include <ATen/ops/as_strided_native.h>
+#include <ATen/ops/convolution.h>
+#include <ATen/ops/convolution_backward.h>
+#include <ATen/ops/resize_native.h>
+#include <ATen/ops/set_native.h>
+#include <ATen/ops/unfold_native.h>
+#include <ATen/ops/view_as_complex_native.h>
+#include <ATen/ops/view_as_real_native.h>
+#include <ATen/ops/view_native.h>
+#include <c10/core/CPUAllocator.h>
+#include <c10/core/impl/DeviceGuardImplInterface.h>
+#include <c10/core/impl/alloc_cpu.h>
+#include <torch/library.h>
+
+#include <sys/mman.h>
+
+#include <atomic>
+#include <chrono>
+#include <cstring>
+#include <map>
+#include <mutex>
+#include <set>
+#include <sstream>
+#include <string>
+#include <unordered_map>
+#include <unordered_set>
+
+namespace {
+
+using at::Tensor;
+using c10::Device;
+using c10::DeviceIndex;
+using c10::IValue;
+
+constexpr auto kChip = c10::DeviceType::PrivateUse1;
+
+// ------------------------------------------------------------------------------------------------ HBM
+
+constexpr size_t kAlignmentBytes = 512;
+constexpr uintptr_t kArenaHint = uintptr_t{0x100000000000};  // far from the heap, the libraries and the stack
+constexpr size_t kPageBytes = 4096;
+
+std::string readable(size_t bytes) {
+  std::ostringstream out;
+  out.setf(std::ios::fixed);
+  out.precision(2);
+  if (bytes >= (size_t{1} << 30)) {
+    out << static_cast<double>(bytes) / (size_t{1} << 30) << " GiB";
+  } else if (bytes >= (size_t{1} << 20)) {
+    out << static_cast<double>(bytes) / (size_t{1} << 20) << " MiB";
+  } else {
+    out << bytes << " bytes";
+  }
+  return out.str();
+}
+
+// One address range and a best-fit free list over it. Ties go to the lowest address, so a program that allocates
+// the same sizes in the same order gets the same addresses in every run.
+class Arena {
+ public:
+  // Reserves (does not commit) size_bytes. Returns false and leaves errno set when the host refuses.
+  bool reserve(size_t size_bytes, const char* chip_name) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    void* address = mmap(reinterpret_cast<void*>(kArenaHint), size_bytes, PROT_READ | PROT_WRITE,
+                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (address == MAP_FAILED) {
+      return false;
+    }
+    madvise(address, size_bytes, MADV_HUGEPAGE);
+    base_ = reinterpret_cast<uintptr_t>(address);
+    size_bytes_ = size_bytes;
+    chip_name_ = chip_name;
+    insert_free(base_, size_bytes);
+    return true;
+  }
+
+  uintptr_t base() const { return base_; }
+  size_t size_bytes() const { return size_bytes_; }
+  bool contains(const void* pointer) const {
+    auto address = reinterpret_cast<uintptr_t>(pointer);
+    return address - base_ < size_bytes_;
+  }
+
+  void* allocate(size_t requested_bytes) {
+    if (requested_bytes == 0) {
+      return nullptr;
+    }
+    size_t bytes = (requested_bytes + kAlignmentBytes - 1) / kAlignmentBytes * kAlignmentBytes;
+    std::lock_guard<std::mutex> lock(mutex_);
+    auto best = free_by_size_.lower_bound({bytes, 0});
+    if (bytes < requested_bytes || best == free_by_size_.end()) {
+      ++out_of_memory_count_;
+      size_t largest = free_by_size_.empty() ? 0 : free_by_size_.rbegin()->first;
+      TORCH_CHECK_WITH(OutOfMemoryError, false, "chip out of memory: tried to allocate ", readable(requested_bytes),
+                       ", but of the ", readable(size_bytes_), " of HBM on chip '", chip_name_, "' ",
+                       readable(allocated_bytes_), " are allocated in ", live_.size(),
+                       " blocks and the largest free block has ", readable(largest),
+                       ". Free tensors, make the batch or the model smaller, or describe a chip with a larger "
+                       "hbm.size_bytes.");
+    }
+    auto [block_bytes, address] = *best;
+    erase_free(address, block_bytes);
+    if (block_bytes > bytes) {
+      insert_free(address + bytes, block_bytes - bytes);
+    }
+    live_.emplace(address, Block{bytes, requested_bytes});
+    allocated_bytes_ += bytes;
+    peak_bytes_ = std::max(peak_bytes_, allocated_bytes_);
+    touched_end_ = std::max(touched_end_, address + bytes);
+    ++allocation_count_;
+    return reinterpret_cast<void*>(address);
+  }
+
+  void release(void* pointer) {
+    if (pointer == nullptr) {
+      return;
+    }
+    std::lock_guard<std::mutex> lock(mutex_);
+    auto found = live_.find(reinterpret_cast<uintptr_t>(pointer));
+    if (found == live_.end()) {
+      return;
+    }
+    auto address = found->first;
+    auto bytes = found->second.bytes;
+    live_.erase(found);
+    allocated_bytes_ -= bytes;
+    auto next = free_.lower_bound(address);
+    if (next != free_.end() && next->first == address + bytes) {
+      bytes += next->second;
+      next = erase_free(next->first, next->second);
+    }
+    if (next != free_.begin()) {
+      auto previous = std::prev(next);
+      if (previous->first + previous->second == address) {
+        address = previous->first;
+        bytes += previous->second;
+        erase_free(previous->first, previous->second);
+      }
+    }
+    insert_free(address, bytes);
+  }
+
+  // The live allocation that holds the address: start and requested size. False for a foreign address.
+  bool block_of(uintptr_t address, uintptr_t* start, size_t* requested_bytes) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    auto after = live_.upper_bound(address);
+    if (after == live_.begin()) {
+      return false;
+    }
+    auto block = std::prev(after);
+    if (address >= block->first + block->second.requested_bytes) {
+      return false;
+    }
+    *start = block->first;
+    *requested_bytes = block->second.requested_bytes;
+    return true;
+  }
+
+  // Gives the host back the pages of all free blocks.
+  void return_free_pages() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    for (auto [address, bytes] : free_) {
+      auto begin = (address + kPageBytes - 1) / kPageBytes * kPageBytes;
+      auto end = std::min(address + bytes, touched_end_) / kPageBytes * kPageBytes;
+      if (begin < end) {
+        madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+      }
+    }
+    touched_end_ = live_.empty() ? base_ : live_.rbegin()->first + live_.rbegin()->second.bytes;
+  }
+
+  void statistics(int64_t* out) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    out[0] = static_cast<int64_t>(allocated_bytes_);
+    out[1] = static_cast<int64_t>(peak_bytes_);
+    out[2] = static_cast<int64_t>(touched_end_ > base_ ? touched_end_ - base_ : 0);
+    out[3] = static_cast<int64_t>(live_.size());
+    out[4] = static_cast<int64_t>(allocation_count_);
+    out[5] = static_cast<int64_t>(out_of_memory_count_);
+  }
+
+  void reset_peak() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    peak_bytes_ = allocated_bytes_;
+  }
+
+ private:
+  struct Block {
+    size_t bytes;
+    size_t requested_bytes;
+  };
+  using FreeBlocks = std::map<uintptr_t, size_t>;
+
+  void insert_free(uintptr_t address, size_t bytes) {
+    free_.emplace(address, bytes);
+    free_by_size_.emplace(bytes, address);
+  }
+  FreeBlocks::iterator erase_free(uintptr_t address, size_t bytes) {
+    free_by_size_.erase({bytes, address});
+    return free_.erase(free_.find(address));
+  }
+
+  std::mutex mutex_;
+  uintptr_t base_ = 0;
+  size_t size_bytes_ = 0;
+  std::string chip_name_;
+  FreeBlocks free_;
+  std::set<std::pair<size_t, uintptr_t>> free_by_size_;
+  std::map<uintptr_t, Block> live_;
+  size_t allocated_bytes_ = 0;
+  size_t peak_bytes_ = 0;
+  uintptr_t touched_end_ = 0;
+  size_t allocation_count_ = 0;
+  size_t out_of_memory_count_ = 0;
+};
+
+Arena& arena() {
+  static auto* the_arena = new Arena;  // never destroyed: tensors may outlive every static destructor
+  return *the_arena;
+}
+
+void release_hbm(void* pointer) { arena().release(pointer); }
+
+struct HbmAllocator final : c10::Allocator {
+  c10::DataPtr allocate(size_t bytes) override {
+    void* pointer = arena().allocate(bytes);
+    return {pointer, pointer, &release_hbm, Device(kChip, 0)};
+  }
+  c10::DeleterFnPtr raw_deleter() const override { return &release_hbm; }
+  void copy_data(void* to, const void* from, size_t bytes) const override { std::memcpy(to, from, bytes); }
+};
+
+HbmAllocator hbm_allocator;
+REGISTER_ALLOCATOR(kChip, &hbm_allocator);
+
+// The process's CPU allocator while this library is loaded: host memory as before, except that a thread that is
+// running a fallback gets HBM, so what the host computes for the chip is born on the chip.
+class HostAllocator final : public c10::Allocator {
+ public:
+  HostAllocator() : host_(c10::GetCPUAllocator()) { host_release_ = host_->raw_deleter(); }
+  c10::DataPtr allocate(size_t bytes) override {
+    if (!in_fallback) {
+      return host_->allocate(bytes);
+    }
+    void* pointer = arena().allocate(bytes);
+    return {pointer, pointer, &release_hbm, Device(c10::kCPU)};
+  }
+  c10::DeleterFnPtr raw_deleter() const override { return &release_either; }
+  bool is_simple_data_ptr(const c10::DataPtr& pointer) const override {
+    return pointer.get() == pointer.get_context();
+  }
+  void copy_data(void* to, const void* from, size_t bytes) const override { std::memcpy(to, from, bytes); }
+
+  static thread_local bool in_fallback;
+
+ private:
+  static void release_either(void* pointer) {
+    if (arena().contains(pointer)) {
+      arena().release(pointer);
+    } else {
+      host_release_(pointer);
+    }
+  }
+  c10::Allocator* host_;
+  static c10::DeleterFnPtr host_release_;
+};
+
+thread_local bool HostAllocator::in_fallback = false;
+c10::DeleterFnPtr HostAllocator::host_release_ = nullptr;
+
+struct AllocateHostResultsInHbm {
+  bool before = std::exchange(HostAllocator::in_fallback, true);
+  ~AllocateHostResultsInHbm() { HostAllocator::in_fallback = before; }
+};
+
+// Pinned host memory is ordinary host memory whose addresses are remembered, so that is_pinned() tells the truth.
+class PinnedAllocator final : public c10::Allocator {
+ public:
+  c10::DataPtr allocate(size_t bytes) override {
+    void* pointer = c10::alloc_cpu(bytes);
+    std::lock_guard<std::mutex> lock(mutex());
+    pinned()[reinterpret_cast<uintptr_t>(pointer)] = bytes;
+    return {pointer, pointer, &release, Device(c10::kCPU)};
+  }
+  c10::DeleterFnPtr raw_deleter() const override { return &release; }
+  void copy_data(void* to, const void* from, size_t bytes) const override { std::memcpy(to, from, bytes); }
+  static bool holds(const void* pointer) {
+    std::lock_guard<std::mutex> lock(mutex());
+    auto after = pinned().upper_bound(reinterpret_cast<uintptr_t>(pointer));
+    if (after == pinned().begin()) {
+      return false;
+    }
+    auto block = std::prev(after);
+    return reinterpret_cast<uintptr_t>(pointer) < block->first + std::max<size_t>(block->second, 1);
+  }
+
+ private:
+  static void release(void* pointer) {
+    {
+      std::lock_guard<std::mutex> lock(mutex());
+      pinned().erase(reinterpret_cast<uintptr_t>(pointer));
+    }
+    c10::free_cpu(pointer);
+  }
+  static std::mutex& mutex() {
+    static auto* the_mutex = new std::mutex;
+    return *the_mutex;
+  }
+  static std::map<uintptr_t, size_t>& pinned() {
+    static auto* blocks = new std::map<uintptr_t, size_t>;
+    return *blocks;
+  }
+};
+
+PinnedAllocator pinned_allocator;
+
+// ------------------------------------------------------------------------------------------------ guard and hooks
+
+std::atomic<int64_t> next_stream_id{1};
+thread_local c10::StreamId current_stream_id = 0;
+
+double now_ms() {
+  using namespace std::chrono;
+  return duration<double, std::milli>(steady_clock::now().time_since_epoch()).count();
+}
+
+void check_device(Device device) {
+  TORCH_CHECK(!device.has_index() || device.index() == 0, "device '", device.str(),
+              "' does not exist: this process simulates one chip, 'chip' or 'chip:0'");
+}
+
+// Work is done when a launch returns, so streams and events only keep their identity and the host's time.
+struct ChipGuard final : c10::impl::DeviceGuardImplInterface {
+  c10::DeviceType type() const override { return kChip; }
+  Device exchangeDevice(Device device) const override {
+    check_device(device);
+    return Device(kChip, 0);
+  }
+  Device getDevice() const override { return Device(kChip, 0); }
+  void setDevice(Device device) const override { check_device(device); }
+  void uncheckedSetDevice(Device) const noexcept override {}
+  c10::Stream getStream(Device) const override { return stream(current_stream_id); }
+  c10::Stream getNewStream(Device, int) const override { return stream(next_stream_id++); }
+  c10::Stream exchangeStream(c10::Stream to) const override {
+    return stream(std::exchange(current_stream_id, to.id()));
+  }
+  DeviceIndex deviceCount() const noexcept override { return 1; }
+  void record(void** event, const c10::Stream&, DeviceIndex, c10::EventFlag) const override {
+    if (*event == nullptr) {
+      *event = new double;
+    }
+    *static_cast<double*>(*event) = now_ms();
+  }
+  void block(void*, const c10::Stream&) const override {}
+  bool queryEvent(void*) const override { return true; }
+  bool queryStream(const c10::Stream&) const override { return true; }
+  void synchronizeStream(const c10::Stream&) const override {}
+  void synchronizeEvent(void*) const override {}
+  void synchronizeDevice(DeviceIndex) const override {}
+  void destroyEvent(void* event, DeviceIndex) const noexcept override { delete static_cast<double*>(event); }
+  double elapsedTime(void* from, void* to, DeviceIndex) const override {
+    TORCH_CHECK(from != nullptr && to != nullptr, "both events must be recorded before their elapsed time is known");
+    return *static_cast<double*>(to) - *static_cast<double*>(from);
+  }
+
+ private:
+  static c10::Stream stream(c10::StreamId id) { return c10::Stream(c10::Stream::UNSAFE, Device(kChip, 0), id); }
+};
+
+C10_REGISTER_GUARD_IMPL(PrivateUse1, ChipGuard);
+
+// A generator that says it lives on the chip and draws from a host generator: the host runs the random operators
+// until the chip has its own, and one seed gives the same numbers on both.
+struct ChipGenerator final : c10::GeneratorImpl {
+  ChipGenerator() : ChipGenerator(at::detail::createCPUGenerator()) {}
+  explicit ChipGenerator(at::Generator host)
+      : c10::GeneratorImpl(Device(kChip, 0), c10::DispatchKeySet(c10::DispatchKey::PrivateUse1)),
+        host(std::move(host)) {}
+  void set_current_seed(uint64_t seed) override { host.set_current_seed(seed); }
+  void set_offset(uint64_t offset) override { host.set_offset(offset); }
+  uint64_t get_offset() const override { return host.get_offset(); }
+  uint64_t current_seed() const override { return host.current_seed(); }
+  uint64_t seed() override { return host.seed(); }
+  void set_state(const c10::TensorImpl& state) override { host.unsafeGetGeneratorImpl()->set_state(state); }
+  c10::intrusive_ptr<c10::TensorImpl> get_state() const override {
+    return host.unsafeGetGeneratorImpl()->get_state();
+  }
+  ChipGenerator* clone_impl() const override { return new ChipGenerator(host.clone()); }
+
+  at::Generator host;
+};
+
+const at::Generator& default_generator() {
+  static auto* generator = new at::Generator(at::make_generator<ChipGenerator>());
+  return *generator;
+}
+
+at::Generator default_generator_handle() { return default_generator(); }
+
+at::Generator host_generator(const at::Generator& generator) {
+  return generator.device().type() == kChip
+      ? static_cast<ChipGenerator*>(generator.unsafeGetGeneratorImpl())->host
+      : generator;
+}
+
+struct ChipHooks final : at::PrivateUse1HooksInterface {
+  bool isBuilt() const override { return true; }
+  bool isAvailable() const override { return true; }
+  bool hasPrimaryContext(DeviceIndex) const override { return true; }
+  DeviceIndex deviceCount() const override { return 1; }
+  DeviceIndex getCurrentDevice() const override { return 0; }
+  void setCurrentDevice(DeviceIndex index) const override { check_device(Device(kChip, index)); }
+  DeviceIndex exchangeDevice(DeviceIndex index) const override {
+    check_device(Device(kChip, index));
+    return 0;
+  }
+  DeviceIndex maybeExchangeDevice(DeviceIndex) const override { return 0; }
+  Device getDeviceFromPtr(void* pointer) const override {
+    TORCH_CHECK(arena().contains(pointer), "address ", pointer, " is not in the chip's HBM");
+    return Device(kChip, 0);
+  }
+  bool isPinnedPtr(const void* pointer) const override { return PinnedAllocator::holds(pointer); }
+  c10::Allocator* getPinnedMemoryAllocator() const override { return &pinned_allocator; }
+  const at::Generator& getDefaultGenerator(DeviceIndex) const override { return default_generator(); }
+  at::Generator getNewGenerator(DeviceIndex) const override { return at::make_generator<ChipGenerator>(); }
+  void resizePrivateUse1Bytes(const c10::Storage& storage, size_t bytes) const override {
+    auto* impl = storage.unsafeGetStorageImpl();
+    auto resized = hbm_allocator.allocate(bytes);
+    if (auto kept = std::min(bytes, storage.nbytes()); kept != 0) {
+      std::memcpy(resized.get(), storage.data(), kept);
+    }
+    impl->set_data_ptr_noswap(std::move(resized));
+    impl->set_nbytes(bytes);
+  }
+};
+
+// ------------------------------------------------------------------------------------------------ accounting
+
+enum class FallbackPolicy : int { count = 0, warn = 1, error = 2 };
+
+struct OpCount {
+  int64_t calls = 0;
+  int64_t bytes = 0;
+};
+
+// What ran where, by operator name. Bytes are those of the tensors an operator read and returned.
+class Ledger {
+ public:
+  void fallback(const std::string& name, int64_t bytes) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    auto& count = fallbacks_[name];
+    ++count.calls;
+    count.bytes += bytes;
+    if (count.calls == 1 && policy == FallbackPolicy::warn) {
+      TORCH_WARN(name, " has no kernel for the chip and runs on the host");
+    }
+  }
+  void refuse_if_forbidden(const std::string& name) const {
+    TORCH_CHECK_NOT_IMPLEMENTED(policy != FallbackPolicy::error, name,
+                                " has no kernel for the chip, and TAPEOUT_FALLBACK=error forbids running it on the "
+                                "host. Compile the code around it with torch.compile, or unset TAPEOUT_FALLBACK.");
+  }
+  void on_chip(const std::string& name, int64_t calls) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    on_chip_[name] += calls;
+  }
+  std::string text() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    std::ostringstream out;
+    for (auto& [name, count] : fallbacks_) {
+      out << "fallback\t" << name << "\t" << count.calls << "\t" << count.bytes << "\n";
+    }
+    for (auto& [name, calls] : on_chip_) {
+      out << "chip\t" << name << "\t" << calls << "\t0\n";
+    }
+    out << "copy\thost_to_chip\t" << to_chip_calls << "\t" << to_chip_bytes << "\n";
+    out << "copy\tchip_to_host\t" << to_host_calls << "\t" << to_host_bytes << "\n";
+    return out.str();
+  }
+  void reset() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    fallbacks_.clear();
+    on_chip_.clear();
+    to_chip_calls = to_chip_bytes = to_host_calls = to_host_bytes = 0;
+  }
+
+  std::atomic<FallbackPolicy> policy{FallbackPolicy::count};
+  std::atomic<int64_t> to_chip_calls{0}, to_chip_bytes{0}, to_host_calls{0}, to_host_bytes{0};
+
+ private:
+  std::mutex mutex_;
+  std::map<std::string, OpCount> fallbacks_;
+  std::map<std::string, int64_t> on_chip_;
+};
+
+Ledger& ledger() {
+  static auto* the_ledger = new Ledger;
+  return *the_ledger;
+}
+
+// ------------------------------------------------------------------------------------------------ host aliases
+
+bool on_chip(const Tensor& tensor) { return tensor.defined() && tensor.device().type() == kChip; }
+
+Tensor rewrap(const Tensor& tensor, c10::Storage storage, c10::DispatchKey key) {
+  auto result = at::detail::make_tensor<c10::TensorImpl>(std::move(storage), c10::DispatchKeySet(key), tensor.dtype());
+  result.unsafeGetTensorImpl()->set_sizes_and_strides(tensor.sizes(), tensor.strides(), tensor.storage_offset());
+  return result;
+}
+
+void drop_storage(void* storage) { delete static_cast<c10::Storage*>(storage); }
+
+// A storage over the same bytes that says it is on `device` and keeps the original alive.
+c10::Storage alias(const c10::Storage& storage, Device device, c10::Allocator* allocator) {
+  auto* keeper = new c10::Storage(storage);
+  return c10::Storage(c10::Storage::use_byte_size_t(), storage.nbytes(),
+                      at::DataPtr(storage.mutable_data(), keeper, &drop_storage, device), allocator, true);
+}
+
+// The same elements as a CPU tensor, without a copy.
+Tensor as_host(const Tensor& tensor) {
+  if (!on_chip(tensor)) {
+    return tensor;
+  }
+  auto result = rewrap(tensor, alias(tensor.storage(), c10::kCPU, c10::GetCPUAllocator()), c10::DispatchKey::CPU);
+  result._set_conj(tensor.is_conj());
+  result._set_neg(tensor.is_neg());
+  return result;
+}
+
+// A host result as a chip tensor. Results made under AllocateHostResultsInHbm are taken over without a copy, views
+// of an argument become views of that argument's storage, and anything else is copied into HBM.
+Tensor as_chip(const Tensor& tensor, const std::vector<Tensor>& arguments) {
+  if (!tensor.defined() || tensor.device().type() != c10::kCPU) {
+    return tensor;
+  }
+  TORCH_CHECK_NOT_IMPLEMENTED(tensor.layout() == c10::kStrided, "the chip has strided tensors only, not ",
+                              tensor.layout(), ": move the operands to the CPU first");
+  auto storage = tensor.storage();
+  const void* data = storage.data();
+  Tensor result;
+  if (data != nullptr && arena().contains(data)) {
+    for (auto& argument : arguments) {
+      if (argument.storage().data() == data) {
+        result = rewrap(tensor, argument.storage(), c10::DispatchKey::PrivateUse1);
+        break;
+      }
+    }
+    if (!result.defined()) {
+      result = rewrap(tensor, alias(storage, Device(kChip, 0), &hbm_allocator), c10::DispatchKey::PrivateUse1);
+    }
+  } else {
+    auto bytes = storage.nbytes();
+    auto memory = hbm_allocator.allocate(bytes);
+    if (bytes != 0) {
+      std::memcpy(memory.get(), data, bytes);
+    }
+    result = rewrap(tensor, c10::Storage(c10::Storage::use_byte_size_t(), bytes, std::move(memory), &hbm_allocator, true),
+                    c10::DispatchKey::PrivateUse1);
+  }
+  result._set_conj(tensor.is_conj());
+  result._set_neg(tensor.is_neg());
+  if (tensor.unsafeGetTensorImpl()->is_wrapped_number()) {
+    result.unsafeGetTensorImpl()->set_wrapped_number(true);
+  }
+  return result;
+}
+
+// ------------------------------------------------------------------------------------------------ the fallback
+
+int64_t tensor_bytes(const IValue& value) {
+  if (value.isTensor()) {
+    auto& tensor = value.toTensor();
+    return tensor.defined() && tensor.layout() == c10::kStrided ? static_cast<int64_t>(tensor.nbytes()) : 0;
+  }
+  int64_t sum = 0;
+  if (value.isTensorList()) {
+    for (const Tensor& tensor : value.toTensorVector()) {
+      sum += static_cast<int64_t>(tensor.nbytes());
+    }
+  }
+  return sum;
+}
+
+IValue to_host(const IValue& value, std::vector<Tensor>& chip_arguments) {
+  auto convert = [&](const Tensor& tensor) {
+    if (on_chip(tensor)) {
+      chip_arguments.push_back(tensor);
+    }
+    return as_host(tensor);
+  };
+  if (value.isTensor()) {
+    return convert(value.toTensor());
+  }
+  if (value.isTensorList()) {
+    c10::List<Tensor> list;
+    for (const Tensor& tensor : value.toTensorVector()) {
+      list.push_back(convert(tensor));
+    }
+    return list;
+  }
+  if (value.isOptionalTensorList()) {
+    c10::List<std::optional<Tensor>> list;
+    for (const std::optional<Tensor>& tensor : value.toOptionalTensorVector()) {
+      list.push_back(tensor ? std::optional<Tensor>(convert(*tensor)) : std::nullopt);
+    }
+    return list;
+  }
+  if (value.isDevice() && value.toDevice().type() == kChip) {
+    return Device(c10::kCPU);
+  }
+  if (value.isGenerator()) {
+    return host_generator(value.toGenerator());
+  }
+  return value;
+}
+
+// A written argument whose host alias was resized or re-strided (out= variants do) takes over what it became.
+void adopt_rewritten(const Tensor& chip, const Tensor& host, const std::vector<Tensor>& arguments) {
+  if (!on_chip(chip) || (chip.sizes() == host.sizes() && chip.strides() == host.strides() &&
+                         (host.numel() == 0 || chip.const_data_ptr() == host.const_data_ptr()))) {
+    return;
+  }
+  auto rewritten = as_chip(host, arguments);
+  auto* impl = chip.unsafeGetTensorImpl();
+  impl->set_storage_keep_dtype(rewritten.storage());
+  impl->set_sizes_and_strides(rewritten.sizes(), rewritten.strides(), rewritten.storage_offset());
+}
+
+void run_on_host(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
+  auto name = c10::toString(op.operator_name());
+  ledger().refuse_if_forbidden(name);
+  auto& schema = op.schema();
+  auto argument_count = schema.arguments().size();
+  auto first = stack->size() - argument_count;
+  std::vector<IValue> original(stack->begin() + first, stack->end());
+  std::vector<Tensor> chip_arguments;
+  int64_t bytes = 0;
+  for (size_t i = 0; i < argument_count; ++i) {
+    auto& value = (*stack)[first + i];
+    bytes += tensor_bytes(value);
+    if (value.isNone() && schema.arguments()[i].name() == "generator") {
+      value = host_generator(default_generator());
+    } else {
+      value = to_host(value, chip_arguments);
+    }
+  }
+  std::vector<IValue> host(stack->begin() + first, stack->end());
+  {
+    AllocateHostResultsInHbm in_hbm;
+    op.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::CPU), stack);
+  }
+  for (size_t i = 0; i < argument_count; ++i) {
+    auto* alias_info = schema.arguments()[i].alias_info();
+    if (alias_info == nullptr || !alias_info->isWrite()) {
+      continue;
+    }
+    if (original[i].isTensor()) {
+      adopt_rewritten(original[i].toTensor(), host[i].toTensor(), chip_arguments);
+    } else if (original[i].isTensorList()) {
+      auto chip_list = original[i].toTensorVector();
+      auto host_list = host[i].toTensorVector();
+      for (size_t k = 0; k < chip_list.size(); ++k) {
+        adopt_rewritten(chip_list[k], host_list[k], chip_arguments);
+      }
+    }
+  }
+  auto return_count = schema.returns().size();
+  auto first_return = stack->size() - return_count;
+  for (size_t i = 0; i < return_count; ++i) {
+    auto& value = (*stack)[first_return + i];
+    bytes += tensor_bytes(value);
+    auto* alias_info = schema.returns()[i].alias_info();
+    bool is_argument = false;
+    for (size_t k = 0; alias_info != nullptr && alias_info->isWrite() && k < argument_count; ++k) {
+      auto* argument_alias = schema.arguments()[k].alias_info();
+      if (argument_alias != nullptr && argument_alias->isWrite() && *alias_info == *argument_alias) {
+        value = original[k];
+        is_argument = true;
+        break;
+      }
+    }
+    if (is_argument) {
+      continue;
+    }
+    if (value.isTensor()) {
+      value = as_chip(value.toTensor(), chip_arguments);
+    } else if (value.isTensorList()) {
+      c10::List<Tensor> list;
+      for (const Tensor& tensor : value.toTensorVector()) {
+        list.push_back(as_chip(tensor, chip_arguments));
+      }
+      value = list;
+    }
+  }
+  ledger().fallback(name, bytes);
+}
+
+// Convolution has its own dispatch for out-of-tree devices; the host does it as any other fallback.
+Tensor convolution_on_host(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias,
+                           c10::SymIntArrayRef stride, c10::SymIntArrayRef padding, c10::SymIntArrayRef dilation,
+                           bool transposed, c10::SymIntArrayRef output_padding, c10::SymInt groups) {
+  ledger().refuse_if_forbidden("aten::convolution");
+  Tensor result;
+  {
+    AllocateHostResultsInHbm in_hbm;
+    result = at::convolution_symint(as_host(input), as_host(weight),
+                                    bias ? std::optional<Tensor>(as_host(*bias)) : std::nullopt, stride, padding,
+                                    dilation, transposed, output_padding, groups);
+  }
+  ledger().fallback("aten::convolution", static_cast<int64_t>(input.nbytes() + weight.nbytes() + result.nbytes()));
+  return as_chip(result, {input, weight});
+}
+
+std::tuple<Tensor, Tensor, Tensor> convolution_backward_on_host(
+    const Tensor& grad_output, const Tensor& input, const Tensor& weight, c10::SymIntArrayRef stride,
+    c10::SymIntArrayRef padding, c10::SymIntArrayRef dilation, bool transposed, c10::SymIntArrayRef output_padding,
+    c10::SymInt groups, std::array<bool, 3> output_mask) {
+  ledger().refuse_if_forbidden("aten::convolution_backward");
+  // The bias's size is the number of output channels, which is all that its gradient needs to know.
+  std::vector<c10::SymInt> bias_sizes{grad_output.sym_size(1)};
+  std::tuple<Tensor, Tensor, Tensor> result;
+  {
+    AllocateHostResultsInHbm in_hbm;
+    result = at::convolution_backward_symint(
+        as_host(grad_output), as_host(input), as_host(weight), c10::SymIntArrayRef(bias_sizes), stride, padding,
+        dilation, transposed, output_padding, groups, output_mask);
+  }
+  ledger().fallback("aten::convolution_backward",
+                    static_cast<int64_t>(grad_output.nbytes() + input.nbytes() + weight.nbytes()));
+  std::vector<Tensor> arguments{grad_output, input, weight};
+  return {as_chip(std::get<0>(result), arguments), as_chip(std::get<1>(result), arguments),
+          as_chip(std::get<2>(result), arguments)};
+}
+
+// ------------------------------------------------------------------------------------------------ allocation, views
+
+Tensor empty(c10::IntArrayRef sizes, std::optional<c10::ScalarType> dtype, std::optional<c10::Layout> layout,
+             std::optional<Device> device, std::optional<bool>, std::optional<c10::MemoryFormat> format) {
+  TORCH_CHECK_NOT_IMPLEMENTED(c10::layout_or_default(layout) == c10::kStrided,
+                              "the chip has strided tensors only, not ", *layout);
+  check_device(c10::device_or_default(device));
+  return at::detail::empty_generic(sizes, &hbm_allocator, c10::DispatchKeySet(c10::DispatchKey::PrivateUse1),
+                                   c10::dtype_or_default(dtype), format);
+}
+
+Tensor empty_strided(c10::IntArrayRef sizes, c10::IntArrayRef strides, std::optional<c10::ScalarType> dtype,
+                     std::optional<c10::Layout>, std::optional<Device> device, std::optional<bool>) {
+  check_device(c10::device_or_default(device));
+  return at::detail::empty_strided_generic(sizes, strides, &hbm_allocator,
+                                           c10::DispatchKeySet(c10::DispatchKey::PrivateUse1),
+                                           c10::dtype_or_default(dtype));
+}
+
+Tensor as_strided(const Tensor& self, c10::SymIntArrayRef sizes, c10::SymIntArrayRef strides,
+                  std::optional<c10::SymInt> offset) {
+  return at::native::as_strided_tensorimpl_meta_symint(self, sizes, strides, std::move(offset));
+}
+Tensor view(const Tensor& self, c10::SymIntArrayRef sizes) {
+  return at::native::view(self, C10_AS_INTARRAYREF_SLOW(sizes));
+}
+Tensor reshape_alias(const Tensor& self, c10::SymIntArrayRef sizes, c10::SymIntArrayRef strides) {
+  return at::native::_reshape_alias(self, C10_AS_INTARRAYREF_SLOW(sizes), C10_AS_INTARRAYREF_SLOW(strides));
+}
+Tensor unfold(const Tensor& self, int64_t dimension, int64_t size, int64_t step) {
+  return at::native::unfold(self, dimension, size, step);
+}
+Tensor view_as_real(const Tensor& self) { return at::native::view_as_real(self); }
+Tensor view_as_complex(const Tensor& self) { return at::native::view_as_complex(self); }
+const Tensor& resize_(const Tensor& self, c10::SymIntArrayRef sizes, std::optional<at::MemoryFormat> format) {
+  return at::native::resize_(self, C10_AS_INTARRAYREF_SLOW(sizes), format);
+}
+Tensor& set_source_tensor(Tensor& self, const Tensor& source) { return at::native::set_tensor_(self, source); }
+Tensor& set_source_storage(Tensor& self, at::Storage source) { return at::native::set_(self, std::move(source)); }
+Tensor& set_source_storage_offset(Tensor& self, at::Storage source, c10::SymInt offset, c10::SymIntArrayRef sizes,
+                                  c10::SymIntArrayRef strides) {
+  return at::native::set_storage_cpu_(self, std::move(source), offset.guard_int(__FILE__, __LINE__),
+                                      C10_AS_INTARRAYREF_SLOW(sizes), C10_AS_INTARRAYREF_SLOW(strides));
+}
+
+// ------------------------------------------------------------------------------------------------ copies
+
+Tensor copy_from(const Tensor& source, const Tensor& destination, bool) {
+  auto bytes = static_cast<int64_t>(source.nbytes());
+  if (on_chip(source) && on_chip(destination)) {
+    ledger().refuse_if_forbidden("aten::copy_");
+    ledger().fallback("aten::copy_", bytes + static_cast<int64_t>(destination.nbytes()));
+  } else if (on_chip(destination)) {
+    ++ledger().to_chip_calls;
+    ledger().to_chip_bytes += bytes;
+  } else {
+    ++ledger().to_host_calls;
+    ledger().to_host_bytes += bytes;
+  }
+  as_host(destination).copy_(as_host(source));
+  return destination;
+}
+
+Tensor copy_from_and_resize(const Tensor& source, const Tensor& destination) {
+  if (on_chip(destination)) {
+    at::native::resize_(destination, source.sizes(), std::nullopt);
+  } else {
+    destination.resize_(source.sizes());
+  }
+  return copy_from(source, destination, false);
+}
+
+at::Scalar local_scalar_dense(const Tensor& self) {
+  ++ledger().to_host_calls;
+  ledger().to_host_bytes += static_cast<int64_t>(self.nbytes());
+  return as_host(self).item();
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(_, PrivateUse1, m) { m.fallback(torch::CppFunction::makeFromBoxedFunction<&run_on_host>()); }
+
+TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
+  m.impl("empty.memory_format", empty);
+  m.impl("empty_strided", empty_strided);
+  m.impl("as_strided", as_strided);
+  m.impl("view", view);
+  m.impl("_reshape_alias", reshape_alias);
+  m.impl("unfold", unfold);
+  m.impl("view_as_real", view_as_real);
+  m.impl("view_as_complex", view_as_complex);
+  m.impl("resize_", resize_);
+  m.impl("set_.source_Tensor", set_source_tensor);
+  m.impl("set_.source_Storage", set_source_storage);
+  m.impl("set_.source_Storage_storage_offset", set_source_storage_offset);
+  m.impl("_copy_from", copy_from);
+  m.impl("_copy_from_and_resize", copy_from_and_resize);
+  m.impl("_local_scalar_dense", local_scalar_dense);
+  m.impl("convolution_overrideable", convolution_on_host);
+  m.impl("convolution_backward_overrideable", convolution_backward_on_host);
+}
+
+// copy_from resolves lazy conjugation and negation itself. torch's own way, a clone first, would copy for ever.
+TORCH_LIBRARY_IMPL(aten, Conjugate, m) {
+  m.impl("_copy_from", torch::CppFunction::makeFallthrough());
+  m.impl("_copy_from_and_resize", torch::CppFunction::makeFallthrough());
+}
+TORCH_LIBRARY_IMPL(aten, Negative, m) {
+  m.impl("_copy_from", torch::CppFunction::makeFallthrough());
+  m.impl("_copy_from_and_resize", torch::CppFunction::makeFallthrough());
+}
+
+// as_host: the bytes of a chip tensor as a CPU tensor, for our own code that looks at them without a copy.
+TORCH_LIBRARY(tapeout, m) {
+  m.def("as_host(Tensor(a) tensor) -> Tensor(a)", as_host);
+  m.def("default_generator() -> Generator?", default_generator_handle);
+}
+
+// ------------------------------------------------------------------------------------------------ for device.py
+
+#pragma GCC visibility push(default)
+extern "C" {
+
+// Reserves HBM and takes over the device type. Returns 0, or errno when the host refuses the reservation.
+int tapeout_initialize(uint64_t hbm_size_bytes, const char* chip_name) {
+  if (!arena().reserve(hbm_size_bytes, chip_name)) {
+    return errno;
+  }
+  c10::SetCPUAllocator(new HostAllocator, /*priority=*/255);
+  at::RegisterPrivateUse1HooksInterface(new ChipHooks);
+  return 0;
+}
+
+uint64_t tapeout_arena_base() { return arena().base(); }
+uint64_t tapeout_arena_size_bytes() { return arena().size_bytes(); }
+
+int tapeout_block_of(uint64_t address, uint64_t* start, uint64_t* size_bytes) {
+  uintptr_t block_start = 0;
+  size_t block_bytes = 0;
+  if (!arena().block_of(address, &block_start, &block_bytes)) {
+    return 0;
+  }
+  *start = block_start;
+  *size_bytes = block_bytes;
+  return 1;
+}
+
+void tapeout_memory_statistics(int64_t* six) { arena().statistics(six); }
+void tapeout_reset_peak() { arena().reset_peak(); }
+void tapeout_return_free_pages() { arena().return_free_pages(); }
+
+void tapeout_set_fallback_policy(int policy) { ledger().policy = static_cast<FallbackPolicy>(policy); }
+void tapeout_count_on_chip(const char* name, int64_t calls) { ledger().on_chip(name, calls); }
+void tapeout_reset_ledger() { ledger().reset(); }
+
+// Writes the ledger as lines of tab-separated text; returns the bytes it needs, which may exceed the room.
+uint64_t tapeout_ledger(char* room, uint64_t room_bytes) {
+  auto text = ledger().text();
+  std::memcpy(room, text.data(), std::min<size_t>(room_bytes, text.size()));
+  return text.size();
+}
+}
+#pragma GCC visibility pop
