@@ -1,0 +1,36 @@
+"""The command `tapeout`: one file a command, which parses its arguments, calls the package and prints."""
+
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape as rich_escape
+
+from tapeout.cli import chat, chips, isa
+from tapeout.errors import InternalError, TapeoutError
+
+
+class Commands(typer.core.TyperGroup):
+    """Prints a user's mistake as one sentence; a bug of ours keeps its traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except InternalError:
+            raise
+        except TapeoutError as error:
+            Console(stderr=True).print(
+                f"[bold red]error:[/] {rich_escape(str(error))}", soft_wrap=True, highlight=False
+            )
+            raise typer.Exit(1) from None
+
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Everything an AI accelerator needs around it, from one description.",
+)
+app.command("chat")(chat.chat)
+app.command("chips")(chips.chips)
+app.command("isa")(isa.isa)

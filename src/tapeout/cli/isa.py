@@ -1,0 +1,21 @@
+"""`tapeout isa`: the instruction set manual, generated from the definitions."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def isa(
+    output: Annotated[
+        Path | None, typer.Option(help="Write it to this file instead of the terminal.")
+    ] = None,
+) -> None:
+    """Print the instruction set manual (Markdown)."""
+    from tapeout.isa import manual
+
+    text = manual.render()
+    if output:
+        output.write_text(text, "utf-8")
+    else:
+        print(text, end="")

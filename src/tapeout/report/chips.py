@@ -1,0 +1,79 @@
+"""Chip descriptions as tables."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+
+from rich.box import SIMPLE
+from rich.table import Table
+
+from tapeout.chip import Chip
+from tapeout.chip.description import BITS_OF_DTYPE, Part
+from tapeout.report.units import binary_bytes, decimal
+
+
+def overview(chips: Iterable[Chip]) -> Table:
+    """A column a chip, with the figures one looks at first."""
+    columns = list(chips)
+    table = Table("", title="Designs, not silicon: every figure is a choice or follows from one", box=SIMPLE)
+    for chip in columns:
+        table.add_column(chip.name, justify="right")
+    for label, figure in _FIGURES.items():
+        table.add_row(label, *(figure(chip) for chip in columns))
+    return table
+
+
+_FIGURES: dict[str, Callable[[Chip], str]] = {
+    "process node": lambda chip: chip.process_node,
+    "cores": lambda chip: str(chip.core_count),
+    "clock": lambda chip: decimal(chip.clock_hz, "Hz"),
+    "matrix engine": lambda chip: f"{chip.core.matrix.row_count} x {chip.core.matrix.column_count}",
+    "vector lanes a core": lambda chip: str(chip.core.vector.lane_count),
+    "scratchpad a core": lambda chip: binary_bytes(chip.core.scratchpad.size_bytes),
+    "last-level SRAM": lambda chip: binary_bytes(chip.last_level_sram.size_bytes),
+    "memory": lambda chip: f"{binary_bytes(chip.hbm.size_bytes)} {chip.hbm.kind}",
+    "memory bandwidth": lambda chip: decimal(chip.hbm.bandwidth_bytes_per_s, "B/s"),
+    **{
+        f"peak {dtype}": lambda chip, dtype=dtype: _rate(chip.peak_flops_per_s(dtype))  # type: ignore[misc]
+        for dtype in BITS_OF_DTYPE
+    },
+    "links": lambda chip: (
+        f"{chip.links.link_count} x {decimal(chip.links.bandwidth_bytes_per_s, 'B/s')}"
+        if chip.links.link_count
+        else "none"
+    ),
+    "TPP, matrix and vector": lambda chip: f"{chip.total_processing_performance:.0f}",
+}
+
+
+def sheet(chip: Chip) -> Table:
+    """Every field of one chip with its meaning, then the figures that follow from them."""
+    table = Table(title=f"{chip.name} (fingerprint {chip.fingerprint()})", box=SIMPLE)
+    table.add_column("field", no_wrap=True)
+    table.add_column("value", justify="right", no_wrap=True)
+    table.add_column("meaning", style="dim")
+    for name, value, meaning in _fields(chip, ""):
+        table.add_row(name, value, meaning)
+    table.add_section()
+    for label, figure in _FIGURES.items():
+        if label.startswith(("peak", "TPP")):
+            table.add_row(label, figure(chip), "derived")
+    return table
+
+
+def _rate(operations_per_s: float) -> str:
+    return decimal(operations_per_s, "OP/s") if operations_per_s else "none"
+
+
+def _fields(part: Part, prefix: str) -> Iterator[tuple[str, str, str]]:
+    for field in dataclasses.fields(part):  # type: ignore[arg-type]
+        value = getattr(part, field.name)
+        if isinstance(value, Part):
+            yield from _fields(value, f"{prefix}{field.name}.")
+        else:
+            yield f"{prefix}{field.name}", _value(field.name, value), field.metadata["meaning"]
+
+
+def _value(name: str, value: object) -> str:
+    if isinstance(value, int) and name.endswith("size_bytes"):
+        return binary_bytes(value)
+    return f"{value:_}" if isinstance(value, int) else str(value)
