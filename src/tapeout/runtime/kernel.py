@@ -1,0 +1,137 @@
+"""A Program made callable: object code from the cache or the functional simulator, launched on all host threads."""
+
+import ctypes
+import functools
+import hashlib
+import struct
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+
+from tapeout.chip import Chip
+from tapeout.errors import InternalError, LaunchError
+from tapeout.isa import Program
+from tapeout.runtime import cache, native
+from tapeout.runtime.counters import compilations
+from tapeout.sim import functional
+from tapeout.sim.functional.machine import host_fingerprint
+
+ALIGNMENT_OF_TYPE = {"fp64": 8, "i64": 8, "u64": 8, "fp32": 4, "i32": 4, "u32": 4, "fp16": 2, "bf16": 2, "i16": 2, "u16": 2}
+_FAILURES = ("none", "trap", "outside HBM", "foreign pointer", "misaligned pointer")
+
+
+def _alignment(parameter_type: str) -> int:
+    """Bytes a pointer must be a multiple of; 0 for a parameter that is no pointer."""
+    if not parameter_type.startswith("*"):
+        return 0
+    element = parameter_type.lstrip("*").removeprefix("k")
+    return 8 if parameter_type.startswith("**") else ALIGNMENT_OF_TYPE.get(element, 1)
+
+
+def _word_format(parameter_type: str) -> str:
+    """How `struct` packs an argument: pointers and bits of floats have no sign."""
+    return "q" if parameter_type[:1] == "i" else "Q"
+
+
+class Kernel:
+    """Machine code of a Program for one chip. Launches of all kernels of a process run one after the other."""
+
+    def __init__(self, program: Program, chip: Chip, code: bytes):
+        self.program = program
+        self.chip = chip
+        self._keep, entry = functional.load_object(code)
+        library = native.library()
+        library.tapeout_need_scratchpad(max(program.scratchpad_bytes, chip.core.scratchpad.size_bytes))
+        types = [parameter.type for parameter in program.parameters]
+        alignment = (ctypes.c_int64 * len(types))(*map(_alignment, types))
+        handle = library.tapeout_kernel(
+            entry, len(types), ctypes.addressof(alignment), program.workspace_bytes, int(program.order_free)
+        )
+        weakref.finalize(self, library.tapeout_free_kernel, handle)
+        self._handle = handle
+        self._pack = struct.Struct("<3q" + "".join(map(_word_format, types))).pack
+        self._launch = library.tapeout_launch
+
+    def launch(self, grid: tuple[int, int, int], arguments: Sequence[int]) -> None:
+        """Run all programs of the grid and return when the last is done.
+
+        `arguments` are raw 64-bit words in the order of the program's parameters: pointers as addresses, integers as
+        their value, floats as their bits. Raises LaunchError for an argument the kernel cannot run on, an access outside
+        HBM, or a failed device assertion.
+        """
+        try:
+            words = self._pack(*grid, *arguments)
+        except struct.error as error:
+            raise self._bad_arguments(grid, arguments, error) from None
+        if self._launch(self._handle, words):
+            raise self._failure()
+
+    def _bad_arguments(self, grid: tuple[int, int, int], arguments: Sequence[int], error: Exception) -> LaunchError:
+        wanted = len(self.program.parameters)
+        if len(arguments) != wanted:
+            names = ", ".join(p.name for p in self.program.parameters)
+            return LaunchError(f"{self.program.name}: {len(arguments)} arguments given, {wanted} needed: {names}")
+        return LaunchError(f"{self.program.name}: grid {grid} and arguments {tuple(arguments)} are not 64-bit words: {error}")
+
+    def _failure(self) -> Exception:
+        words = (ctypes.c_int64 * 6)()
+        native.library().tapeout_failure(ctypes.addressof(words))
+        kind, detail, index, *place = words
+        program, name = self.program, self.program.name
+        where = f"program ({', '.join(map(str, place))})"
+        match _FAILURES[kind]:
+            case "trap":
+                message = program.messages[detail] if detail < len(program.messages) else f"trap {detail}"
+                return LaunchError(f"{name}: {where}: {message}")
+            case "outside HBM":
+                item = program.instructions[index]
+                return LaunchError(
+                    f"{program.location(index)}: {name}: {where}: {item.mnemonic} at {detail:#x} is outside HBM; "
+                    "check the offsets and the mask of this access"
+                )
+            case "foreign pointer":
+                return LaunchError(
+                    f"{name}: argument {program.parameters[index].name!r} is a foreign pointer ({detail:#x}): it does not "
+                    "point into the chip's memory; move the tensor with .to('chip')"
+                )
+            case "misaligned pointer":
+                parameter = program.parameters[index]
+                return LaunchError(
+                    f"{name}: argument {parameter.name!r} ({parameter.type}) is misaligned: {detail:#x} is not a multiple of "
+                    f"{_alignment(parameter.type)}"
+                )
+        return InternalError(f"{name}: failure of unknown kind {kind}")
+
+
+@functools.cache
+def _simulator_fingerprint() -> str:
+    """Changes with every source file that has a part in object code."""
+    package = Path(functional.__file__).parent
+    files = [*package.glob("*.py"), *package.parent.parent.joinpath("numerics").glob("*.py")]
+    files += package.parent.parent.joinpath("isa").glob("*.py")
+    digest = hashlib.sha256(host_fingerprint().encode())
+    for path in sorted(files):
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def load(program: Program, chip: Chip) -> Kernel:
+    """The kernel of a program, its object code compiled now or taken from the cache."""
+    key = hashlib.sha256(
+        b"\0".join((program.encode(), chip.fingerprint().encode(), _simulator_fingerprint().encode()))
+    ).hexdigest()
+    code = cache.entry("objects", key)
+    if code is None:
+        code = functional.compile_object(functional.translate(program))
+        cache.store("objects", key, code)
+        compilations.compiled += 1
+    else:
+        compilations.loaded += 1
+    return Kernel(program, chip, code)
+
+
+def set_arena(base: int, size_bytes: int) -> None:
+    """Say which addresses are the chip's HBM. From then on pointer arguments and accesses outside are refused."""
+    native.library().tapeout_set_arena(base, size_bytes)
+
+

@@ -1,0 +1,1128 @@
+// The native half of the runtime: launches on host threads, DMA, matrix products and atomics.
+//
+// Generated code calls these functions through addresses in its Context. "abi.h" is written by
+// tapeout.sim.functional.abi when this file is built. HBM and scratchpad are host memory and never overlap.
+
+#include "abi.h"
+
+#include <sys/mman.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+namespace {
+
+enum DType { F32, BF16, F16, F8E4M3, F8E5M2, F64, I1, I8, I16, I32, I64 };
+
+// ------------------------------------------------------------------------------------------- launches
+
+struct Failure {
+    int64_t kind;  // 0 none, 1 trap, 2 address outside HBM, 3 foreign pointer, 4 misaligned pointer
+    int64_t detail;       // trap code, address, or argument
+    int64_t instruction;  // of kind 2; parameter of kinds 3 and 4
+    int64_t program[3];
+};
+
+struct Kernel {
+    void (*entry)(Context*);
+    int64_t parameter_count;
+    int64_t workspace_bytes;
+    bool order_free;
+    std::vector<int64_t> alignment;  // bytes for pointer parameters, 0 for the others
+};
+
+constexpr int64_t cache_line = 64;
+constexpr int64_t guard_bytes = 4096;
+
+// Private memory of a host thread, kept from launch to launch and only ever grown.
+struct Area {
+    char* start = nullptr;
+    int64_t size = 0;
+
+    void reserve(int64_t bytes) {
+        if (bytes <= size) return;
+        release();
+        void* mapped = mmap(nullptr, bytes + 2 * guard_bytes, PROT_READ | PROT_WRITE,
+                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (mapped == MAP_FAILED) abort();
+        start = static_cast<char*>(mapped) + guard_bytes;  // reads a little outside the ends are harmless
+        size = bytes;
+    }
+    void release() {
+        if (start) munmap(start - guard_bytes, size + 2 * guard_bytes);
+        start = nullptr;
+        size = 0;
+    }
+};
+
+struct Launch {
+    const Kernel* kernel;
+    const int64_t* words;  // grid x, y, z, then arguments
+    int64_t total;
+    int64_t chunk;
+    alignas(cache_line) std::atomic<int64_t> next;
+    alignas(cache_line) std::atomic<bool> failed;
+};
+
+struct Worker {
+    Context context{};
+    Area scratchpad, workspace;
+    jmp_buf escape;
+    std::thread thread;
+};
+
+struct Pool {
+    std::mutex launch_mutex;
+    int64_t scratchpad_bytes = 0;
+    int64_t arena_base = 0, arena_bytes = 0;
+    int64_t totals[7] = {};
+    int64_t launches = 0;
+    Failure failure{};
+    std::mutex failure_mutex;
+    Launch launch;
+    std::vector<Worker*> workers;
+    alignas(cache_line) std::atomic<uint32_t> epoch{0};
+    alignas(cache_line) std::atomic<int32_t> joined{closed};
+    static constexpr int32_t closed = 1 << 30;
+};
+
+Pool* pool = nullptr;
+constexpr int spin_limit = 4000;
+
+inline void relax() {
+#if defined(__x86_64__)
+    _mm_pause();
+#elif defined(__aarch64__)
+    asm volatile("yield");
+#endif
+}
+
+[[noreturn]] void fail(Context* context, int64_t kind, int64_t detail, int64_t instruction) {
+    {
+        std::lock_guard<std::mutex> lock(pool->failure_mutex);
+        if (!pool->failure.kind) {
+            pool->failure = {kind, detail, instruction, {context->program[0], context->program[1], context->program[2]}};
+        }
+    }
+    pool->launch.failed.store(true, std::memory_order_relaxed);
+    longjmp(reinterpret_cast<Worker*>(context->thread)->escape, 1);
+}
+
+void trap(Context* context, int64_t code) { fail(context, 1, code, 0); }
+
+int64_t next_program(Context* context) {
+    if (++context->linear < context->linear_end) {
+        if (++context->program[0] == context->grid[0]) {
+            context->program[0] = 0;
+            if (++context->program[1] == context->grid[1]) {
+                context->program[1] = 0;
+                ++context->program[2];
+            }
+        }
+        return 1;
+    }
+    Launch* launch = reinterpret_cast<Launch*>(context->launch);
+    if (launch->failed.load(std::memory_order_relaxed)) return 0;
+    int64_t start = launch->next.fetch_add(launch->chunk, std::memory_order_relaxed);
+    if (start >= launch->total) return 0;
+    context->linear = start;
+    context->linear_end = std::min(start + launch->chunk, launch->total);
+    context->program[0] = start % context->grid[0];
+    context->program[1] = start / context->grid[0] % context->grid[1];
+    context->program[2] = start / context->grid[0] / context->grid[1];
+    return 1;
+}
+
+void run(Worker* worker) {
+    Launch* launch = &pool->launch;
+    const Kernel* kernel = launch->kernel;
+    Context* context = &worker->context;
+    worker->scratchpad.reserve(pool->scratchpad_bytes);
+    worker->workspace.reserve(kernel->workspace_bytes);
+    context->arguments = reinterpret_cast<int64_t>(launch->words + 3);
+    for (int axis = 0; axis < 3; axis++) {
+        context->grid[axis] = launch->words[axis];
+        context->program[axis] = 0;
+    }
+    context->scratchpad = reinterpret_cast<int64_t>(worker->scratchpad.start);
+    context->workspace = reinterpret_cast<int64_t>(worker->workspace.start);
+    context->linear = context->linear_end = 0;
+    context->launch = reinterpret_cast<int64_t>(launch);
+    context->thread = reinterpret_cast<int64_t>(worker);
+#if defined(__x86_64__)
+    unsigned saved = _mm_getcsr();  // a caller may have asked for flushed subnormals or another rounding
+    _mm_setcsr(0x1f80);
+#endif
+    if (!setjmp(worker->escape)) kernel->entry(context);
+#if defined(__x86_64__)
+    _mm_setcsr(saved);
+#endif
+}
+
+void serve(Worker* worker) {
+    uint32_t seen = pool->epoch.load(std::memory_order_acquire);
+    for (;;) {
+        for (int spin = 0; pool->epoch.load(std::memory_order_acquire) == seen; spin++) {
+            if (spin < spin_limit) {
+                relax();
+            } else {
+                pool->epoch.wait(seen, std::memory_order_acquire);
+            }
+        }
+        seen = pool->epoch.load(std::memory_order_acquire);
+        if (!(pool->joined.fetch_add(1, std::memory_order_acq_rel) & Pool::closed)) run(worker);
+        pool->joined.fetch_sub(1, std::memory_order_acq_rel);
+    }
+}
+
+void collect(Worker* worker) {
+    int64_t* total = pool->totals;
+#define COLLECT(name) \
+    *total++ += worker->context.name; \
+    worker->context.name = 0;
+    TAPEOUT_COUNTERS(COLLECT)
+#undef COLLECT
+}
+
+// ----------------------------------------------------------------------------------------------- DMA
+
+struct Valid {
+    int64_t low[4], high[4];
+    bool whole = true, empty = false;
+
+    Valid(const BlockValues* values, const int64_t* extent) {
+        for (int d = 0; d < 4; d++) {
+            low[d] = std::max<int64_t>(values->low[d], 0);
+            high[d] = std::min(values->high[d], extent[d]);
+            whole &= low[d] == 0 && high[d] == extent[d];
+            empty |= low[d] >= high[d];
+        }
+    }
+    int64_t count() const {
+        int64_t product = 1;
+        for (int d = 0; d < 4; d++) product *= high[d] - low[d];
+        return product;
+    }
+};
+
+inline bool inside(int64_t first, int64_t end, int64_t base, int64_t bytes) {
+    return uint64_t(first - base) <= uint64_t(bytes) && uint64_t(end - base) <= uint64_t(bytes) && first <= end;
+}
+
+inline void check(Context* context, int64_t first, int64_t end, int64_t instruction) {
+    if (__builtin_expect(inside(first, end, pool->arena_base, pool->arena_bytes) || !pool->arena_bytes, true)) return;
+    if (inside(first, end, context->workspace, pool->launch.kernel->workspace_bytes)) return;
+    fail(context, 2, inside(first, first, pool->arena_base, pool->arena_bytes) ? end - 1 : first, instruction);
+}
+
+// Loops of a copy, outermost first; strides in bytes. Rearranged only where the order of writes cannot show.
+struct Loops {
+    int rank = 0;
+    int64_t count[4], to[4], from[4];
+
+    void add(int64_t n, int64_t to_stride, int64_t from_stride) {
+        if (n == 1) return;
+        count[rank] = n;
+        to[rank] = to_stride;
+        from[rank++] = from_stride;
+    }
+    void swap(int a, int b) {
+        std::swap(count[a], count[b]);
+        std::swap(to[a], to[b]);
+        std::swap(from[a], from[b]);
+    }
+    // Innermost the smallest destination stride; then neighbours that are one loop in truth are merged.
+    void simplify(int64_t element_bytes) {
+        for (int i = 1; i < rank; i++) {
+            for (int j = i; j > 0 && std::abs(to[j]) > std::abs(to[j - 1]); j--) swap(j, j - 1);
+        }
+        int64_t reach = element_bytes;
+        bool distinct = true;
+        for (int i = rank - 1; i >= 0; i--) {
+            distinct &= std::abs(to[i]) >= reach;
+            reach = std::abs(to[i]) * count[i];
+        }
+        if (!distinct) return;
+        int merged = 0;
+        for (int i = 0; i < rank; i++) {
+            if (merged && to[merged - 1] == to[i] * count[i] && from[merged - 1] == from[i] * count[i]) {
+                count[merged - 1] *= count[i];
+                to[merged - 1] = to[i];
+                from[merged - 1] = from[i];
+            } else {
+                count[merged] = count[i];
+                to[merged] = to[i];
+                from[merged++] = from[i];
+            }
+        }
+        rank = merged;
+    }
+    bool distinct(int64_t element_bytes) const {
+        Loops sorted = *this;
+        for (int i = 1; i < rank; i++) {
+            for (int j = i; j > 0 && std::abs(sorted.to[j]) > std::abs(sorted.to[j - 1]); j--) sorted.swap(j, j - 1);
+        }
+        int64_t reach = element_bytes;
+        for (int i = rank - 1; i >= 0; i--) {
+            if (std::abs(sorted.to[i]) < reach) return false;
+            reach = std::abs(sorted.to[i]) * sorted.count[i];
+        }
+        return true;
+    }
+};
+
+typedef uint8_t v64u8 __attribute__((vector_size(64), aligned(1), may_alias));
+typedef uint8_t v32u8 __attribute__((vector_size(32), aligned(1), may_alias));
+typedef uint8_t v16u8 __attribute__((vector_size(16), aligned(1), may_alias));
+typedef uint64_t word __attribute__((aligned(1), may_alias));
+typedef uint32_t half_word __attribute__((aligned(1), may_alias));
+typedef uint16_t quarter_word __attribute__((aligned(1), may_alias));
+
+template <class V>
+inline void copy_ends(char* to, const char* from, int64_t bytes) {
+    V first = *(const V*)from, last = *(const V*)(from + bytes - sizeof(V));
+    *(V*)to = first;
+    *(V*)(to + bytes - sizeof(V)) = last;
+}
+
+inline void copy_bytes(char* to, const char* from, int64_t bytes) {
+    if (bytes >= 64) {
+        int64_t i = 0;
+        for (; i + 256 <= bytes; i += 256) {
+            v64u8 a = *(const v64u8*)(from + i), b = *(const v64u8*)(from + i + 64);
+            v64u8 c = *(const v64u8*)(from + i + 128), d = *(const v64u8*)(from + i + 192);
+            *(v64u8*)(to + i) = a;
+            *(v64u8*)(to + i + 64) = b;
+            *(v64u8*)(to + i + 128) = c;
+            *(v64u8*)(to + i + 192) = d;
+        }
+        for (; i + 64 <= bytes; i += 64) *(v64u8*)(to + i) = *(const v64u8*)(from + i);
+        if (i < bytes) *(v64u8*)(to + bytes - 64) = *(const v64u8*)(from + bytes - 64);
+    } else if (bytes >= 32) {
+        copy_ends<v32u8>(to, from, bytes);
+    } else if (bytes >= 16) {
+        copy_ends<v16u8>(to, from, bytes);
+    } else if (bytes >= 8) {
+        copy_ends<word>(to, from, bytes);
+    } else if (bytes >= 4) {
+        copy_ends<half_word>(to, from, bytes);
+    } else {
+        for (int64_t i = 0; i < bytes; i++) to[i] = from[i];
+    }
+}
+
+template <class T>
+void copy_elements(char* to, const char* from, int64_t count, int64_t to_stride, int64_t from_stride) {
+    typedef T type __attribute__((aligned(1), may_alias));
+    for (int64_t i = 0; i < count; i++) *(type*)(to + i * to_stride) = *(const type*)(from + i * from_stride);
+}
+
+// One side runs along the outer loop, the other along the inner one: square blocks keep both in the cache.
+template <class T>
+void transpose(char* to, const char* from, int64_t outer, int64_t inner, int64_t to_outer, int64_t to_inner,
+               int64_t from_outer, int64_t from_inner) {
+    typedef T type __attribute__((aligned(1), may_alias));
+    constexpr int64_t block = 16;
+    for (int64_t i0 = 0; i0 < outer; i0 += block) {
+        int64_t rows = std::min(block, outer - i0);
+        for (int64_t j0 = 0; j0 < inner; j0 += block) {
+            int64_t columns = std::min(block, inner - j0);
+            for (int64_t i = i0; i < i0 + rows; i++) {
+                for (int64_t j = j0; j < j0 + columns; j++) {
+                    *(type*)(to + i * to_outer + j * to_inner) = *(const type*)(from + i * from_outer + j * from_inner);
+                }
+            }
+        }
+    }
+}
+
+template <class T>
+void copy_loops(char* to, const char* from, const Loops& loops) {
+    int rank = loops.rank;
+    int64_t count[4] = {1, 1, 1, 1}, ts[4] = {}, fs[4] = {};
+    for (int i = 0; i < rank; i++) {
+        count[4 - rank + i] = loops.count[i];
+        ts[4 - rank + i] = loops.to[i];
+        fs[4 - rank + i] = loops.from[i];
+    }
+    constexpr int64_t size = sizeof(T);
+    bool rows = rank && ts[3] == size && fs[3] == size;
+    bool transposed = rank >= 2 && ts[3] == size && std::abs(fs[2]) < std::abs(fs[3]) && loops.distinct(size);
+    for (int64_t i0 = 0; i0 < count[0]; i0++) {
+        for (int64_t i1 = 0; i1 < count[1]; i1++) {
+            char* t = to + i0 * ts[0] + i1 * ts[1];
+            const char* f = from + i0 * fs[0] + i1 * fs[1];
+            if (transposed) {
+                transpose<T>(t, f, count[2], count[3], ts[2], ts[3], fs[2], fs[3]);
+                continue;
+            }
+            for (int64_t i2 = 0; i2 < count[2]; i2++, t += ts[2], f += fs[2]) {
+                if (rows) {
+                    copy_bytes(t, f, count[3] * size);
+                } else if (ts[3] == size) {
+                    copy_elements<T>(t, f, count[3], size, fs[3]);
+                } else if (fs[3] == size) {
+                    copy_elements<T>(t, f, count[3], ts[3], size);
+                } else {
+                    copy_elements<T>(t, f, count[3], ts[3], fs[3]);
+                }
+            }
+        }
+    }
+}
+
+void copy(char* to, const char* from, Loops loops, int64_t element_bytes) {
+    if (loops.distinct(element_bytes)) loops.simplify(element_bytes);
+    switch (element_bytes) {
+        case 1: return copy_loops<uint8_t>(to, from, loops);
+        case 2: return copy_loops<uint16_t>(to, from, loops);
+        case 4: return copy_loops<uint32_t>(to, from, loops);
+        default: return copy_loops<uint64_t>(to, from, loops);
+    }
+}
+
+void fill_all(char* tile, const BlockFacts* facts, int64_t value) {
+    int64_t repeated[1] = {value};
+    Loops loops;
+    for (int d = 0; d < 4; d++) loops.add(facts->extent[d], facts->tile_stride[d], 0);
+    copy(tile, (const char*)repeated, loops, facts->element_bytes);
+}
+
+// Offset of the first valid element, and a check of all valid addresses.
+int64_t admit(Context* context, const Valid& valid, const BlockValues* values, int64_t element_bytes, int64_t instruction) {
+    int64_t start = values->base, first = values->base, last = values->base;
+    for (int d = 0; d < 4; d++) {
+        int64_t a = valid.low[d] * values->stride[d], b = (valid.high[d] - 1) * values->stride[d];
+        start += a;
+        first += std::min(a, b);
+        last += std::max(a, b);
+    }
+    check(context, first, last + element_bytes, instruction);
+    return start;
+}
+
+int64_t load_block(Context* context, const BlockFacts* facts, const BlockValues* values, char* tile) {
+    Valid valid(values, facts->extent);
+    if (!valid.whole) fill_all(tile, facts, values->fill);
+    if (valid.empty) return 0;
+    int64_t start = admit(context, valid, values, facts->element_bytes, facts->instruction);
+    Loops loops;
+    for (int d = 0; d < 4; d++) {
+        tile += valid.low[d] * facts->tile_stride[d];
+        loops.add(valid.high[d] - valid.low[d], facts->tile_stride[d], values->stride[d]);
+    }
+    copy(tile, (const char*)start, loops, facts->element_bytes);
+    return valid.count() * facts->element_bytes;
+}
+
+int64_t store_block(Context* context, const BlockFacts* facts, const BlockValues* values, const char* tile) {
+    Valid valid(values, facts->extent);
+    if (valid.empty) return 0;
+    int64_t start = admit(context, valid, values, facts->element_bytes, facts->instruction);
+    Loops loops;
+    for (int d = 0; d < 4; d++) {
+        tile += valid.low[d] * facts->tile_stride[d];
+        loops.add(valid.high[d] - valid.low[d], values->stride[d], facts->tile_stride[d]);
+    }
+    copy((char*)start, tile, loops, facts->element_bytes);
+    return valid.count() * facts->element_bytes;
+}
+
+inline int64_t signed_at(const char* address, int64_t bytes) {
+    switch (bytes) {
+        case 1: return *(const int8_t*)address;
+        case 2: return *(const int16_t*)address;
+        case 4: return *(const int32_t*)address;
+        default: return *(const int64_t*)address;
+    }
+}
+
+inline int64_t at(const int64_t* stride, int64_t i0, int64_t i1, int64_t i2) {
+    return i0 * stride[0] + i1 * stride[1] + i2 * stride[2];
+}
+
+inline void move_element(char* to, const char* from, int64_t bytes) {
+    switch (bytes) {
+        case 1: *(uint8_t*)to = *(const uint8_t*)from; break;
+        case 2: *(quarter_word*)to = *(const quarter_word*)from; break;
+        case 4: *(half_word*)to = *(const half_word*)from; break;
+        default: *(word*)to = *(const word*)from;
+    }
+}
+
+template <bool loading>
+int64_t indexed(Context* context, const IndexedFacts* facts, const BlockValues* values, char* tile, const char* index,
+                const char* mask) {
+    Valid valid(values, facts->extent);
+    int64_t bytes = facts->element_bytes, moved = 0;
+    const int64_t* extent = facts->extent;
+    if (loading && !valid.whole) {
+        fill_all(tile, reinterpret_cast<const BlockFacts*>(facts), values->fill);
+    }
+    if (valid.empty) return 0;
+    int64_t first = valid.low[3], count = valid.high[3] - valid.low[3];
+    bool rows = facts->index_stride[3] == 0 && (!mask || facts->mask_stride[3] == 0);
+    for (int64_t i0 = valid.low[0]; i0 < valid.high[0]; i0++) {
+        for (int64_t i1 = valid.low[1]; i1 < valid.high[1]; i1++) {
+            for (int64_t i2 = valid.low[2]; i2 < valid.high[2]; i2++) {
+                char* t = tile + at(facts->tile_stride, i0, i1, i2) + first * facts->tile_stride[3];
+                const char* i = index + at(facts->index_stride, i0, i1, i2) + first * facts->index_stride[3];
+                const char* m = mask ? mask + at(facts->mask_stride, i0, i1, i2) + first * facts->mask_stride[3] : nullptr;
+                int64_t row = values->base + at(values->stride, i0, i1, i2) + first * values->stride[3];
+                if (rows) {
+                    Loops loops;
+                    if (m && !*m) {
+                        if (!loading) continue;
+                        int64_t fill = values->fill;
+                        loops.add(count, facts->tile_stride[3], 0);
+                        copy(t, (const char*)&fill, loops, bytes);
+                        continue;
+                    }
+                    int64_t start = row + signed_at(i, facts->index_bytes) * facts->scale;
+                    int64_t reach = (count - 1) * values->stride[3];
+                    check(context, start + std::min<int64_t>(reach, 0), start + std::max<int64_t>(reach, 0) + bytes,
+                          facts->instruction);
+                    if (loading) {
+                        loops.add(count, facts->tile_stride[3], values->stride[3]);
+                        copy(t, (const char*)start, loops, bytes);
+                    } else {
+                        loops.add(count, values->stride[3], facts->tile_stride[3]);
+                        copy((char*)start, t, loops, bytes);
+                    }
+                    moved += count;
+                    continue;
+                }
+                for (int64_t i3 = 0; i3 < count; i3++) {
+                    if (m && !m[i3 * facts->mask_stride[3]]) {
+                        if (loading) move_element(t + i3 * facts->tile_stride[3], (const char*)&values->fill, bytes);
+                        continue;
+                    }
+                    int64_t position = row + i3 * values->stride[3] +
+                                       signed_at(i + i3 * facts->index_stride[3], facts->index_bytes) * facts->scale;
+                    check(context, position, position + bytes, facts->instruction);
+                    if (loading) {
+                        move_element(t + i3 * facts->tile_stride[3], (const char*)position, bytes);
+                    } else {
+                        move_element((char*)position, t + i3 * facts->tile_stride[3], bytes);
+                    }
+                    moved++;
+                }
+            }
+        }
+    }
+    return moved * bytes;
+}
+
+int64_t load_indexed(Context* context, const IndexedFacts* facts, const BlockValues* values, char* tile, const char* index,
+                     const char* mask) {
+    return indexed<true>(context, facts, values, tile, index, mask);
+}
+
+int64_t store_indexed(Context* context, const IndexedFacts* facts, const BlockValues* values, char* tile,
+                      const char* index, const char* mask) {
+    return indexed<false>(context, facts, values, tile, index, mask);
+}
+
+// ----------------------------------------------------------------------------------------- conversions
+
+inline float float_of_bits(uint32_t bits) {
+    float value;
+    memcpy(&value, &bits, 4);
+    return value;
+}
+inline uint32_t bits_of_float(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, 4);
+    return bits;
+}
+
+constexpr uint32_t canonical_nan = 0x7fc00000;
+
+inline float bf16_to_float(uint16_t bits) { return float_of_bits(uint32_t(bits) << 16); }
+
+inline uint16_t float_to_bf16(float value) {
+    uint32_t bits = bits_of_float(value);
+    if (value != value) return 0x7fc0;
+    return uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+// A float of `exponent_bits` and `mantissa_bits`; `finite`: no infinities, only all ones is NaN (e4m3).
+inline float small_to_float(uint32_t bits, int exponent_bits, int mantissa_bits, bool finite) {
+    uint32_t sign = bits >> (exponent_bits + mantissa_bits) << 31;
+    uint32_t exponent = bits >> mantissa_bits & ((1u << exponent_bits) - 1);
+    uint32_t mantissa = bits & ((1u << mantissa_bits) - 1);
+    int bias = (1 << (exponent_bits - 1)) - 1;
+    uint32_t ones = (1u << exponent_bits) - 1;
+    if (exponent == ones && !finite) {
+        return float_of_bits(sign | (mantissa ? canonical_nan : 0x7f800000));
+    }
+    if (exponent == ones && finite && mantissa == (1u << mantissa_bits) - 1) return float_of_bits(sign | canonical_nan);
+    float magnitude = exponent ? std::ldexp(float(mantissa | 1u << mantissa_bits), int(exponent) - bias - mantissa_bits)
+                               : std::ldexp(float(mantissa), 1 - bias - mantissa_bits);
+    return float_of_bits(bits_of_float(magnitude) | sign);
+}
+
+inline float f16_to_float(uint16_t bits) {
+#if defined(__F16C__)
+    return _cvtsh_ss(bits);
+#else
+    return small_to_float(bits, 5, 10, false);
+#endif
+}
+
+inline uint16_t float_to_f16(float value) {
+    if (value != value) return 0x7e00;
+    uint32_t bits = bits_of_float(value), sign = bits >> 16 & 0x8000, magnitude = bits & 0x7fffffff;
+    if (magnitude >= 0x477ff000) return uint16_t(sign | 0x7c00);
+    if (magnitude < 0x38800000) {
+        // Subnormal: adding 0.5 leaves the rounded multiple of 2^-24 in the low mantissa bits.
+        float shifted = float_of_bits(magnitude) + 0.5f;
+        return uint16_t(sign | (bits_of_float(shifted) - bits_of_float(0.5f)));
+    }
+    uint32_t rounded = magnitude + 0xfff + (magnitude >> 13 & 1);
+    return uint16_t(sign | ((rounded - 0x38000000) >> 13));
+}
+
+struct SmallTables {
+    float e4m3[256], e5m2[256];
+    SmallTables() {
+        for (uint32_t i = 0; i < 256; i++) {
+            e4m3[i] = small_to_float(i, 4, 3, true);
+            e5m2[i] = small_to_float(i, 5, 2, false);
+        }
+    }
+};
+const SmallTables small_tables;
+
+// -------------------------------------------------------------------------------------------- atomics
+
+enum Atomic { ADD, MAX_S, MIN_S, MAX_U, MIN_U, AND, OR, XOR, EXCHANGE, COMPARE_SWAP };
+
+template <class U>
+U integer_atomic(int64_t function, U x, U a, U b) {
+    using S = std::make_signed_t<U>;
+    switch (function) {
+        case ADD: return x + a;
+        case MAX_S: return S(x) > S(a) ? x : a;
+        case MIN_S: return S(x) < S(a) ? x : a;
+        case MAX_U: return x > a ? x : a;
+        case MIN_U: return x < a ? x : a;
+        case AND: return x & a;
+        case OR: return x | a;
+        case XOR: return x ^ a;
+        case EXCHANGE: return a;
+        default: return x == a ? b : x;
+    }
+}
+
+uint64_t float_add(int64_t dtype, uint64_t x, uint64_t a) {
+    switch (dtype) {
+        case F64: {
+            double p, q, sum;
+            memcpy(&p, &x, 8);
+            memcpy(&q, &a, 8);
+            sum = p + q;
+            if (sum != sum) return 0x7ff8000000000000;
+            uint64_t bits;
+            memcpy(&bits, &sum, 8);
+            return bits;
+        }
+        case BF16: return float_to_bf16(bf16_to_float(uint16_t(x)) + bf16_to_float(uint16_t(a)));
+        case F16: return float_to_f16(f16_to_float(uint16_t(x)) + f16_to_float(uint16_t(a)));
+        default: {
+            float sum = float_of_bits(uint32_t(x)) + float_of_bits(uint32_t(a));
+            return sum != sum ? canonical_nan : bits_of_float(sum);
+        }
+    }
+}
+
+int64_t atomic(Context* context, const IndexedFacts* facts, int64_t base, const char* tile, const char* other,
+               const char* index, const char* mask, char* previous) {
+    int64_t bytes = facts->element_bytes, moved = 0;
+    const int64_t* extent = facts->extent;
+    bool is_float_add = facts->function == ADD && facts->dtype <= F64;
+    for (int64_t i0 = 0; i0 < extent[0]; i0++) {
+        for (int64_t i1 = 0; i1 < extent[1]; i1++) {
+            for (int64_t i2 = 0; i2 < extent[2]; i2++) {
+                for (int64_t i3 = 0; i3 < extent[3]; i3++) {
+                    auto place = [&](const int64_t* stride) { return at(stride, i0, i1, i2) + i3 * stride[3]; };
+                    if (mask && !mask[place(facts->mask_stride)]) continue;
+                    int64_t position =
+                        base + signed_at(index + place(facts->index_stride), facts->index_bytes) * facts->scale;
+                    check(context, position, position + bytes, facts->instruction);
+                    uint64_t x = 0, a = 0, b = 0, result;
+                    move_element((char*)&x, (const char*)position, bytes);
+                    move_element((char*)&a, tile + place(facts->tile_stride), bytes);
+                    if (facts->function == COMPARE_SWAP) {
+                        move_element((char*)&b, other + place(facts->other_stride), bytes);
+                    }
+                    if (is_float_add) {
+                        result = float_add(facts->dtype, x, a);
+                    } else {
+                        switch (bytes) {
+                            case 1: result = integer_atomic<uint8_t>(facts->function, x, a, b); break;
+                            case 2: result = integer_atomic<uint16_t>(facts->function, x, a, b); break;
+                            case 4: result = integer_atomic<uint32_t>(facts->function, x, a, b); break;
+                            default: result = integer_atomic<uint64_t>(facts->function, x, a, b);
+                        }
+                    }
+                    move_element((char*)position, (const char*)&result, bytes);
+                    move_element(previous + place(facts->previous_stride), (const char*)&x, bytes);
+                    moved++;
+                }
+            }
+        }
+    }
+    return moved * bytes;
+}
+
+// --------------------------------------------------------------------------------------------- gather
+
+void pick(const PickFacts* facts, char* result, const char* source, const char* index) {
+    int64_t bytes = facts->element_bytes;
+    const int64_t* extent = facts->extent;
+    for (int64_t i0 = 0; i0 < extent[0]; i0++) {
+        for (int64_t i1 = 0; i1 < extent[1]; i1++) {
+            for (int64_t i2 = 0; i2 < extent[2]; i2++) {
+                char* r = result + at(facts->result_stride, i0, i1, i2);
+                const char* s = source + at(facts->source_stride, i0, i1, i2);
+                const char* x = index + at(facts->index_stride, i0, i1, i2);
+                for (int64_t i3 = 0; i3 < extent[3]; i3++) {
+                    int64_t picked = signed_at(x + i3 * facts->index_stride[3], facts->index_bytes) * facts->step;
+                    move_element(r + i3 * facts->result_stride[3], s + i3 * facts->source_stride[3] + picked, bytes);
+                }
+            }
+        }
+    }
+}
+
+// --------------------------------------------------------------------------------------------- matrix
+
+typedef float v16f __attribute__((vector_size(64)));
+typedef float v16f_any __attribute__((vector_size(64), aligned(1), may_alias));
+typedef uint32_t v16u __attribute__((vector_size(64)));
+typedef int32_t v16i __attribute__((vector_size(64)));
+typedef uint16_t v16h __attribute__((vector_size(32), aligned(1), may_alias));
+
+inline v16f splat(float x) { return v16f{} + x; }
+
+inline v16f fused(v16f a, v16f b, v16f c) {
+#if defined(__AVX512F__)
+    return (v16f)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined(__FMA__)
+    union { v16f whole; __m256 part[2]; } x{a}, y{b}, z{c};
+    for (int i = 0; i < 2; i++) z.part[i] = _mm256_fmadd_ps(x.part[i], y.part[i], z.part[i]);
+    return z.whole;
+#elif defined(__aarch64__)
+    union { v16f whole; float32x4_t part[4]; } x{a}, y{b}, z{c};
+    for (int i = 0; i < 4; i++) z.part[i] = vfmaq_f32(z.part[i], x.part[i], y.part[i]);
+    return z.whole;
+#else
+    for (int i = 0; i < 16; i++) c[i] = __builtin_fmaf(a[i], b[i], c[i]);
+    return c;
+#endif
+}
+
+inline v16f load16(const float* from) { return (v16f) * (const v16f_any*)from; }
+inline void store16(float* to, v16f value) { *(v16f_any*)to = (v16f_any)value; }
+
+inline v16f widen_bf16(const char* from) {
+    v16u wide = __builtin_convertvector(*(const v16h*)from, v16u) << 16;
+    return (v16f)wide;
+}
+
+inline v16f widen_f16(const char* from) {
+#if defined(__AVX512F__)
+    return (v16f)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)from));
+#else
+    v16f wide;
+    for (int i = 0; i < 16; i++) wide[i] = f16_to_float(*(const quarter_word*)(from + 2 * i));
+    return wide;
+#endif
+}
+
+template <int dtype>
+struct Element;
+template <>
+struct Element<F32> {
+    static constexpr int64_t size = 4;
+    static float one(const char* p) { return float_of_bits(*(const half_word*)p); }
+    static v16f sixteen(const char* p) { return load16((const float*)p); }
+};
+template <>
+struct Element<BF16> {
+    static constexpr int64_t size = 2;
+    static float one(const char* p) { return bf16_to_float(*(const quarter_word*)p); }
+    static v16f sixteen(const char* p) { return widen_bf16(p); }
+};
+template <>
+struct Element<F16> {
+    static constexpr int64_t size = 2;
+    static float one(const char* p) { return f16_to_float(*(const quarter_word*)p); }
+    static v16f sixteen(const char* p) { return widen_f16(p); }
+};
+template <>
+struct Element<F8E4M3> {
+    static constexpr int64_t size = 1;
+    static float one(const char* p) { return small_tables.e4m3[uint8_t(*p)]; }
+    static v16f sixteen(const char* p) {
+        v16f wide;
+        for (int i = 0; i < 16; i++) wide[i] = one(p + i);
+        return wide;
+    }
+};
+template <>
+struct Element<F8E5M2> {
+    static constexpr int64_t size = 1;
+    static float one(const char* p) { return small_tables.e5m2[uint8_t(*p)]; }
+    static v16f sixteen(const char* p) {
+        v16f wide;
+        for (int i = 0; i < 16; i++) wide[i] = one(p + i);
+        return wide;
+    }
+};
+
+constexpr int64_t panel_columns = 32;
+
+// rows x columns of floats in memory (strides in floats) from elements (strides in bytes).
+struct Floats {
+    const float* start;
+    int64_t row, column;
+};
+
+template <class E>
+Floats widen(const char* from, int64_t rows, int64_t columns, int64_t row_stride, int64_t column_stride, float* room) {
+    if (column_stride != E::size && row_stride == E::size) {
+        Floats transposed = widen<E>(from, columns, rows, column_stride, row_stride, room);
+        return {transposed.start, transposed.column, transposed.row};
+    }
+    for (int64_t r = 0; r < rows; r++) {
+        const char* source = from + r * row_stride;
+        float* target = room + r * columns;
+        int64_t c = 0;
+        if (column_stride == E::size) {
+            for (; c + 16 <= columns; c += 16) store16(target + c, E::sixteen(source + c * E::size));
+        }
+        for (; c < columns; c++) target[c] = E::one(source + c * column_stride);
+    }
+    return {room, columns, 1};
+}
+
+inline void transpose16(v16f (&r)[16]) {
+#define STAGE(d, ...)                                                        \
+    for (int i = 0; i < 16; i++) {                                           \
+        if (i & d) continue;                                                 \
+        v16f a = r[i], b = r[i + d];                                         \
+        r[i] = __builtin_shuffle(a, b, low_##d);                             \
+        r[i + d] = __builtin_shuffle(a, b, high_##d);                        \
+    }
+    constexpr v16i low_8 = {0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23};
+    constexpr v16i high_8 = {8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31};
+    constexpr v16i low_4 = {0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27};
+    constexpr v16i high_4 = {4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31};
+    constexpr v16i low_2 = {0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29};
+    constexpr v16i high_2 = {2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31};
+    constexpr v16i low_1 = {0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30};
+    constexpr v16i high_1 = {1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31};
+    STAGE(8) STAGE(4) STAGE(2) STAGE(1)
+#undef STAGE
+}
+
+// A panel of the right operand: k rows of panel_columns floats, columns beyond `columns` zero.
+template <class E>
+void pack_panel(const char* from, int64_t k, int64_t columns, int64_t k_stride, int64_t n_stride, float* panel) {
+    if (n_stride == E::size) {
+        for (int64_t i = 0; i < k; i++) {
+            const char* source = from + i * k_stride;
+            float* target = panel + i * panel_columns;
+            int64_t c = 0;
+            for (; c + 16 <= columns; c += 16) store16(target + c, E::sixteen(source + c * E::size));
+            for (; c < columns; c++) target[c] = E::one(source + c * E::size);
+            for (; c < panel_columns; c++) target[c] = 0;
+        }
+        return;
+    }
+    for (int64_t c0 = 0; c0 < panel_columns; c0 += 16) {
+        int64_t width = std::min<int64_t>(16, columns - c0);
+        int64_t i = 0;
+        if (k_stride == E::size) {
+            for (; i + 16 <= k; i += 16) {
+                v16f block[16];
+                for (int64_t c = 0; c < 16; c++) {
+                    block[c] = c < width ? E::sixteen(from + (c0 + c) * n_stride + i * E::size) : v16f{};
+                }
+                transpose16(block);
+                for (int64_t j = 0; j < 16; j++) store16(panel + (i + j) * panel_columns + c0, block[j]);
+            }
+        }
+        for (; i < k; i++) {
+            for (int64_t c = 0; c < 16; c++) {
+                panel[i * panel_columns + c0 + c] = c < width ? E::one(from + i * k_stride + (c0 + c) * n_stride) : 0;
+            }
+        }
+    }
+}
+
+// `rows` x (16 * vectors) outputs; sums run over k in ascending order, one fused step each.
+template <int rows, int vectors>
+void micro(const float* a, int64_t a_row, int64_t a_k, const float* b, int64_t b_k, int64_t k, float* c, int64_t c_row,
+           bool accumulate) {
+    v16f sum[rows][vectors];
+    for (int r = 0; r < rows; r++) {
+        for (int v = 0; v < vectors; v++) sum[r][v] = accumulate ? load16(c + r * c_row + 16 * v) : v16f{};
+    }
+    for (int64_t i = 0; i < k; i++) {
+        v16f right[vectors];
+        for (int v = 0; v < vectors; v++) right[v] = load16(b + i * b_k + 16 * v);
+        for (int r = 0; r < rows; r++) {
+            v16f left = splat(a[r * a_row + i * a_k]);
+            for (int v = 0; v < vectors; v++) sum[r][v] = fused(left, right[v], sum[r][v]);
+        }
+    }
+    for (int r = 0; r < rows; r++) {
+        for (int v = 0; v < vectors; v++) {
+            v16f value = sum[r][v];
+            store16(c + r * c_row + 16 * v, value != value ? (v16f)(v16u{} + canonical_nan) : value);
+        }
+    }
+}
+
+typedef void (*Micro)(const float*, int64_t, int64_t, const float*, int64_t, int64_t, float*, int64_t, bool);
+constexpr int64_t micro_rows = 8;
+const Micro micro_of_rows[micro_rows + 1] = {nullptr,     micro<1, 2>, micro<2, 2>, micro<3, 2>, micro<4, 2>,
+                                             micro<5, 2>, micro<6, 2>, micro<7, 2>, micro<8, 2>};
+
+// Growing room of a host thread for packed operands.
+float* packing_room(int slot, int64_t count) {
+    static thread_local std::vector<float> room[2];
+    if (int64_t(room[slot].size()) < count + 16) room[slot].resize(count + 16);
+    return room[slot].data();
+}
+
+template <class L, class R>
+void multiply(const MatrixFacts* facts, char* accumulator, const char* lhs, const char* rhs) {
+    int64_t m = facts->extent[1], n = facts->extent[2], k = facts->extent[3];
+    const int64_t* cs = facts->accumulator_stride;
+    const int64_t* ls = facts->lhs_stride;
+    const int64_t* rs = facts->rhs_stride;
+    float* left_room = packing_room(0, m * k);
+    float* panel = packing_room(1, k * panel_columns);
+    for (int64_t batch = 0; batch < facts->extent[0]; batch++, accumulator += cs[0], lhs += ls[0], rhs += rs[0]) {
+        Floats left;
+        if constexpr (std::is_same_v<L, Element<F32>>) {
+            left = {(const float*)lhs, ls[1] / 4, ls[3] / 4};
+        } else {
+            left = widen<L>(lhs, m, k, ls[1], ls[3], left_room);
+        }
+        for (int64_t n0 = 0; n0 < n; n0 += panel_columns) {
+            int64_t columns = std::min(panel_columns, n - n0);
+            const float* right = panel;
+            int64_t right_k = panel_columns;
+            if (std::is_same_v<R, Element<F32>> && rs[2] == 4 && columns == panel_columns) {
+                right = (const float*)(rhs + n0 * 4);
+                right_k = rs[3] / 4;
+            } else {
+                pack_panel<R>(rhs + n0 * rs[2], k, columns, rs[3], rs[2], panel);
+            }
+            for (int64_t m0 = 0; m0 < m; m0 += micro_rows) {
+                int64_t rows = std::min(micro_rows, m - m0);
+                const float* a = left.start + m0 * left.row;
+                char* c = accumulator + m0 * cs[1] + n0 * cs[2];
+                if (columns == panel_columns && cs[2] == 4) {
+                    micro_of_rows[rows](a, left.row, left.column, right, right_k, k, (float*)c, cs[1] / 4,
+                                        facts->accumulate);
+                    continue;
+                }
+                float corner[micro_rows * panel_columns] = {};
+                for (int64_t i = 0; i < rows && facts->accumulate; i++) {
+                    for (int64_t j = 0; j < columns; j++) {
+                        corner[i * panel_columns + j] = *(const float*)(c + i * cs[1] + j * cs[2]);
+                    }
+                }
+                micro_of_rows[rows](a, left.row, left.column, right, right_k, k, corner, panel_columns,
+                                    facts->accumulate);
+                for (int64_t i = 0; i < rows; i++) {
+                    for (int64_t j = 0; j < columns; j++) {
+                        *(float*)(c + i * cs[1] + j * cs[2]) = corner[i * panel_columns + j];
+                    }
+                }
+            }
+        }
+    }
+}
+
+template <class T, class A, class Step>
+void multiply_plainly(const MatrixFacts* facts, char* accumulator, const char* lhs, const char* rhs, Step step) {
+    const int64_t* e = facts->extent;
+    const int64_t* cs = facts->accumulator_stride;
+    const int64_t* ls = facts->lhs_stride;
+    const int64_t* rs = facts->rhs_stride;
+    constexpr int64_t width = 64 / sizeof(A);
+    for (int64_t b = 0; b < e[0]; b++) {
+        for (int64_t i = 0; i < e[1]; i++) {
+            for (int64_t j0 = 0; j0 < e[2]; j0 += width) {
+                int64_t columns = std::min(width, e[2] - j0);
+                A sum[width] = {};
+                char* c = accumulator + b * cs[0] + i * cs[1] + j0 * cs[2];
+                const char* left = lhs + b * ls[0] + i * ls[1];
+                const char* right = rhs + b * rs[0] + j0 * rs[2];
+                for (int64_t j = 0; j < columns && facts->accumulate; j++) sum[j] = *(const A*)(c + j * cs[2]);
+                for (int64_t k = 0; k < e[3]; k++) {
+                    A x = A(*(const T*)(left + k * ls[3]));
+                    const char* row = right + k * rs[3];
+                    if (columns == width && rs[2] == sizeof(T)) {
+                        for (int64_t j = 0; j < width; j++) sum[j] = step(x, A(((const T*)row)[j]), sum[j]);
+                    } else {
+                        for (int64_t j = 0; j < columns; j++) sum[j] = step(x, A(*(const T*)(row + j * rs[2])), sum[j]);
+                    }
+                }
+                for (int64_t j = 0; j < columns; j++) *(A*)(c + j * cs[2]) = sum[j] != sum[j] ? A(NAN) : sum[j];
+            }
+        }
+    }
+}
+
+void matrix_multiply(const MatrixFacts* facts, char* accumulator, const char* lhs, const char* rhs) {
+    switch (facts->lhs_dtype) {
+        case F32: return multiply<Element<F32>, Element<F32>>(facts, accumulator, lhs, rhs);
+        case BF16: return multiply<Element<BF16>, Element<BF16>>(facts, accumulator, lhs, rhs);
+        case F16: return multiply<Element<F16>, Element<F16>>(facts, accumulator, lhs, rhs);
+        case F8E4M3:
+            if (facts->rhs_dtype == F8E4M3) return multiply<Element<F8E4M3>, Element<F8E4M3>>(facts, accumulator, lhs, rhs);
+            return multiply<Element<F8E4M3>, Element<F8E5M2>>(facts, accumulator, lhs, rhs);
+        case F8E5M2:
+            if (facts->rhs_dtype == F8E4M3) return multiply<Element<F8E5M2>, Element<F8E4M3>>(facts, accumulator, lhs, rhs);
+            return multiply<Element<F8E5M2>, Element<F8E5M2>>(facts, accumulator, lhs, rhs);
+        case F64:
+            return multiply_plainly<double, double>(facts, accumulator, lhs, rhs,
+                                                    [](double a, double b, double c) { return __builtin_fma(a, b, c); });
+        default:
+            return multiply_plainly<int8_t, int32_t>(facts, accumulator, lhs, rhs,
+                                                     [](int32_t a, int32_t b, int32_t c) { return a * b + c; });
+    }
+}
+
+Worker* make_worker() {
+    void* room = aligned_alloc(cache_line, (sizeof(Worker) + cache_line - 1) / cache_line * cache_line);
+    Worker* worker = new (room) Worker;
+#define FILL(name) worker->context.call_##name = reinterpret_cast<int64_t>(&name);
+    TAPEOUT_FUNCTIONS(FILL)
+#undef FILL
+    return worker;
+}
+
+}  // namespace
+
+// ------------------------------------------------------------------------------------ called from Python
+
+extern "C" {
+
+// Starts `thread_count - 1` workers; the thread that launches is the first. A child process of fork starts anew.
+void tapeout_start(int64_t thread_count, int64_t scratchpad_bytes) {
+    Pool* old = pool;
+    pool = new (aligned_alloc(cache_line, (sizeof(Pool) + cache_line - 1) / cache_line * cache_line)) Pool;
+    if (old) {
+        pool->arena_base = old->arena_base;
+        pool->arena_bytes = old->arena_bytes;
+        std::copy(old->totals, old->totals + 7, pool->totals);
+        pool->launches = old->launches;
+    }
+    pool->scratchpad_bytes = scratchpad_bytes;
+    for (int64_t i = 0; i < thread_count; i++) pool->workers.push_back(make_worker());
+    for (int64_t i = 1; i < thread_count; i++) {
+        Worker* worker = pool->workers[i];
+        std::thread(serve, worker).detach();
+    }
+}
+
+void tapeout_need_scratchpad(int64_t bytes) {
+    std::lock_guard<std::mutex> lock(pool->launch_mutex);
+    pool->scratchpad_bytes = std::max(pool->scratchpad_bytes, bytes);
+}
+
+void tapeout_set_arena(int64_t base, int64_t bytes) {
+    pool->arena_base = base;
+    pool->arena_bytes = bytes;
+}
+
+void* tapeout_kernel(int64_t entry, int64_t parameter_count, const int64_t* alignment, int64_t workspace_bytes,
+                     int64_t order_free) {
+    return new Kernel{reinterpret_cast<void (*)(Context*)>(entry), parameter_count, workspace_bytes, order_free != 0,
+                      std::vector<int64_t>(alignment, alignment + parameter_count)};
+}
+
+void tapeout_free_kernel(void* kernel) { delete static_cast<Kernel*>(kernel); }
+
+// 0, or the kind of the failure that `tapeout_failure` describes. `words`: grid, then arguments.
+int64_t tapeout_launch(const void* handle, const int64_t* words) {
+    const Kernel* kernel = static_cast<const Kernel*>(handle);
+    std::lock_guard<std::mutex> lock(pool->launch_mutex);
+    if (pool->arena_bytes) {
+        for (int64_t i = 0; i < kernel->parameter_count; i++) {
+            int64_t alignment = kernel->alignment[i], value = words[3 + i];
+            if (!alignment || !value) continue;  // an empty tensor has no address
+            if (!inside(value, value, pool->arena_base, pool->arena_bytes)) {
+                pool->failure = {3, value, i, {}};
+                return 3;
+            }
+            if (value & (alignment - 1)) {
+                pool->failure = {4, value, i, {}};
+                return 4;
+            }
+        }
+    }
+    pool->failure.kind = 0;
+    Launch* launch = &pool->launch;
+    launch->kernel = kernel;
+    launch->words = words;
+    launch->total = words[0] * words[1] * words[2];
+    launch->failed.store(false, std::memory_order_relaxed);
+    launch->next.store(0, std::memory_order_relaxed);
+    int64_t threads = int64_t(pool->workers.size());
+    bool alone = !kernel->order_free || launch->total <= 1 || threads == 1;
+    launch->chunk = alone ? launch->total : std::max<int64_t>(1, launch->total / (threads * 8));
+    pool->launches++;
+    if (alone) {
+        run(pool->workers[0]);
+        collect(pool->workers[0]);
+        return pool->failure.kind;
+    }
+    pool->joined.fetch_and(~Pool::closed, std::memory_order_acq_rel);
+    pool->epoch.fetch_add(1, std::memory_order_acq_rel);
+    pool->epoch.notify_all();
+    run(pool->workers[0]);
+    pool->joined.fetch_or(Pool::closed, std::memory_order_acq_rel);
+    while (pool->joined.load(std::memory_order_acquire) != Pool::closed) relax();
+    for (Worker* worker : pool->workers) collect(worker);
+    return pool->failure.kind;
+}
+
+// kind, detail, instruction, program x, y, z
+void tapeout_failure(int64_t* words) { memcpy(words, &pool->failure, sizeof(Failure)); }
+
+// the counters in the order of the ABI, then launches
+void tapeout_counters(int64_t* words) {
+    std::copy(pool->totals, pool->totals + 7, words);
+    words[7] = pool->launches;
+}
+
+void tapeout_reset_counters() {
+    std::fill(pool->totals, pool->totals + 7, 0);
+    pool->launches = 0;
+}
+}

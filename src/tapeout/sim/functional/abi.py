@@ -1,0 +1,102 @@
+"""What generated code and the native runtime tell each other: the structures both sides read and write.
+
+Every member is one 64-bit word, or an array of them, so an offset is a word number. The C++ side is written from
+here (`header`), the generated side asks for offsets (`offset_of`). Nothing else knows the layout.
+"""
+
+COUNTERS = ("sequencer", "load", "store", "matrix", "vector", "hbm_read_bytes", "hbm_written_bytes")
+
+FUNCTIONS = (
+    "next_program",
+    "trap",
+    "load_block",
+    "store_block",
+    "load_indexed",
+    "store_indexed",
+    "atomic",
+    "matrix_multiply",
+    "pick",
+)
+"""Functions of the native runtime that generated code calls, through addresses in the context."""
+
+STRUCTURES: dict[str, tuple[tuple[str, int], ...]] = {
+    # One host thread's view of a launch: the only argument of a kernel's entry.
+    "Context": (
+        ("arguments", 1),
+        ("grid", 3),
+        ("program", 3),
+        ("scratchpad", 1),
+        ("workspace", 1),
+        *((name, 1) for name in COUNTERS),
+        *((f"call_{name}", 1) for name in FUNCTIONS),
+        ("linear", 1),
+        ("linear_end", 1),
+        ("launch", 1),
+        ("thread", 1),
+    ),
+    # Facts of a DMA instruction known when the kernel is compiled; strides in bytes.
+    "BlockFacts": (("instruction", 1), ("element_bytes", 1), ("extent", 4), ("tile_stride", 4)),
+    # The same for indexed DMA and atomics. `function` and `kind` are used by atomics only.
+    "IndexedFacts": (
+        ("instruction", 1),
+        ("element_bytes", 1),
+        ("extent", 4),
+        ("tile_stride", 4),
+        ("index_bytes", 1),
+        ("scale", 1),
+        ("index_stride", 4),
+        ("mask_stride", 4),
+        ("other_stride", 4),
+        ("previous_stride", 4),
+        ("function", 1),
+        ("dtype", 1),
+    ),
+    # Register values of a DMA instruction.
+    "BlockValues": (("base", 1), ("stride", 4), ("low", 4), ("high", 4), ("fill", 1)),
+    # extent is (batch, m, n, k); strides in bytes along the same.
+    "MatrixFacts": (
+        ("lhs_dtype", 1),
+        ("rhs_dtype", 1),
+        ("accumulate", 1),
+        ("extent", 4),
+        ("accumulator_stride", 4),
+        ("lhs_stride", 4),
+        ("rhs_stride", 4),
+    ),
+    # Scratchpad gather; strides and step in bytes.
+    "PickFacts": (
+        ("element_bytes", 1),
+        ("index_bytes", 1),
+        ("step", 1),
+        ("extent", 4),
+        ("result_stride", 4),
+        ("source_stride", 4),
+        ("index_stride", 4),
+    ),
+}
+
+
+def offset_of(structure: str, member: str, index: int = 0) -> int:
+    """Byte offset of a member, or of an element of an array member."""
+    words = 0
+    for name, count in STRUCTURES[structure]:
+        if name == member:
+            return 8 * (words + index)
+        words += count
+    raise KeyError(f"{structure} has no member {member!r}")
+
+
+def size_of(structure: str) -> int:
+    return 8 * sum(count for _, count in STRUCTURES[structure])
+
+
+def header() -> str:
+    """The structures as C++ declarations."""
+    lines = ["#pragma once", "#include <cstdint>"]
+    for structure, members in STRUCTURES.items():
+        lines.append(f"struct {structure} {{")
+        lines += [f"    int64_t {name}{f'[{count}]' if count > 1 else ''};" for name, count in members]
+        lines.append("};")
+    lines.append("#define TAPEOUT_COUNTERS(X) " + " ".join(f"X({name})" for name in COUNTERS))
+    lines.append("#define TAPEOUT_FUNCTIONS(X) " + " ".join(f"X({name})" for name in FUNCTIONS))
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,109 @@
+"""Facts about a Program found without running it: basic blocks, what registers can hold, which bytes tiles occupy."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tapeout.isa import AccessPattern, Instruction, LoadImmediate, Operand, Program, Rotate
+from tapeout.isa import definitions as isa
+
+BRANCHES = (isa.Jump, isa.BranchNonzero, isa.BranchZero)
+
+
+@dataclass(frozen=True)
+class Block:
+    """Instructions [start, end) of a program, entered at the start only."""
+
+    start: int
+    end: int
+
+
+def basic_blocks(program: Program) -> tuple[Block, ...]:
+    """Blocks in program order; the first is the entry."""
+    items = program.instructions
+    leaders = {0, len(items)}
+    for index, item in enumerate(items):
+        if isinstance(item, (*BRANCHES, isa.Halt, isa.Trap)):
+            leaders.add(index + 1)
+        if item.target_index is not None:
+            leaders.add(item.target_index)
+    ordered = sorted(leader for leader in leaders if leader <= len(items))
+    return tuple(Block(a, b) for a, b in zip(ordered, ordered[1:], strict=False))
+
+
+def written_register(item: Instruction) -> int:
+    """The register an instruction writes, or 0."""
+    return getattr(item, "destination", 0) or (item.register if isinstance(item, Rotate) else 0)
+
+
+def register_ranges(program: Program) -> dict[int, tuple[int, int]]:
+    """For registers set by constants and `rotate` alone: the smallest and largest value. Registers start as zero."""
+    ranges: dict[int, tuple[int, int]] = {0: (0, 0)}
+    unknown: set[int] = set()
+    for item in program.instructions:
+        register = written_register(item)
+        if not register or register in unknown:
+            continue
+        low, high = ranges.get(register, (0, 0))
+        if isinstance(item, LoadImmediate):
+            ranges[register] = (min(low, item.value), max(high, item.value))
+        elif isinstance(item, Rotate):
+            ranges[register] = (low, max(high, item.limit - 1))
+        else:
+            unknown.add(register)
+            ranges.pop(register, None)
+    return ranges
+
+
+@dataclass(frozen=True)
+class Region:
+    """Bytes [start, end) of the scratchpad at offset `register`, whose value was given by its `version`-th write.
+
+    `dense`: every byte in between is touched.
+    """
+
+    start: int
+    end: int
+    register: int
+    version: int
+    dense: bool
+
+
+def region_of(pattern: AccessPattern, shape: tuple[int, ...], element_bytes: int, version: int) -> Region:
+    low = high = 0
+    steps = sorted((abs(s), n) for s, n in zip(pattern.strides, shape, strict=True) if n > 1 and s)
+    reach = 1
+    dense = True
+    for stride, extent in steps:
+        dense &= stride == reach
+        reach = stride * extent
+    for stride, extent in zip(pattern.strides, shape, strict=True):
+        last = stride * (extent - 1)
+        low += min(last, 0)
+        high += max(last, 0)
+    return Region(
+        pattern.base + low * element_bytes,
+        pattern.base + (high + 1) * element_bytes,
+        pattern.register,
+        version,
+        dense,
+    )
+
+
+def may_overlap(a: Region, b: Region, ranges: dict[int, tuple[int, int]]) -> bool:
+    """Whether two regions can share a byte, by what is known of their registers."""
+    if a.register == b.register and a.version == b.version:
+        return a.start < b.end and b.start < a.end
+    if a.register not in ranges or b.register not in ranges:
+        return True
+    a_low, a_high = ranges[a.register]
+    b_low, b_high = ranges[b.register]
+    return a.start + a_low < b.end + b_high and b.start + b_low < a.end + a_high
+
+
+def operands(item: Instruction) -> Iterator[tuple[str, Operand, bool]]:
+    """(field name, operand, written) of every tile operand."""
+    for spec in item.fields:
+        if "tile" in spec.kind:
+            yield spec.name, getattr(item, spec.name), spec.kind == "written tile"
+
+

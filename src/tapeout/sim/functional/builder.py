@@ -1,0 +1,361 @@
+"""LLVM IR text, and the numerics vocabulary (`tapeout.numerics.builder.Builder`) spelled in it.
+
+`Text` collects one function's lines and names its values. `LlvmBuilder` gives each primitive as instructions on
+vectors of one width (scalars for width 1), written where the text currently stands.
+
+Floating-point results carry NaNs of unspecified sign and payload until somebody can tell: `canonical` is only a note
+on the value, and the select that makes it true is written at the first use that sees bits (`exact`).
+"""
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tapeout.errors import InternalError
+from tapeout.numerics.builder import Kind
+from tapeout.numerics.dtypes import DType
+
+TYPE_OF_KIND = {
+    Kind.BOOL: "i1",
+    Kind.I8: "i8",
+    Kind.I16: "i16",
+    Kind.I32: "i32",
+    Kind.I64: "i64",
+    Kind.F32: "float",
+    Kind.F64: "double",
+}
+
+CANONICAL_NAN = {Kind.F32: "0x7FF8000000000000", Kind.F64: "0x7FF8000000000000"}
+
+
+class Text:
+    """Lines of one function, in order; the label of the block being written; fresh names; declarations it needs."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.block = "entry"
+        self.declarations: set[str] = set()
+        self._count = 0
+
+    def name(self, stem: str = "v") -> str:
+        self._count += 1
+        return f"%{stem}{self._count}"
+
+    def add(self, line: str) -> None:
+        self.lines.append(line)
+
+    def let(self, expression: str) -> str:
+        """A new value."""
+        self._count += 1
+        name = f"%v{self._count}"
+        self.lines.append(f"{name} = {expression}")
+        return name
+
+    def label(self, name: str) -> None:
+        self.block = name
+        self.lines.append(f"{name}:")
+
+    def call(self, result: str, function: str, *operands: tuple[str, str]) -> str:
+        """Call of an LLVM intrinsic; operands are (type, value)."""
+        types = ", ".join(kind for kind, _ in operands)
+        self.declarations.add(f"declare {result} @{function}({types})")
+        return self.let(f"call {result} @{function}({', '.join(f'{k} {v}' for k, v in operands)})")
+
+    def loop(self, extent: int, body: Callable[[str], None], step: int = 1) -> None:
+        """Write `body(index)` for index = 0, step, ... < extent. One turn needs no loop."""
+        if extent <= step:
+            body("0")
+            return
+        self._count += 1
+        label, index, after = f"loop{self._count}", f"%i{self._count}", f"after{self._count}"
+        before = self.block
+        self.add(f"br label %{label}")
+        self.label(label)
+        place = len(self.lines)
+        self.add("")
+        body(index)
+        following = self.let(f"add nuw nsw i64 {index}, {step}")
+        done = self.let(f"icmp uge i64 {following}, {extent}")
+        self.lines[place] = f"{index} = phi i64 [0, %{before}], [{following}, %{self.block}]"
+        self.add(f"br i1 {done}, label %{after}, label %{label}")
+        self.label(after)
+
+
+@dataclass(eq=False, slots=True)
+class Value:
+    """A value of a kind. `ref` is good for arithmetic; `tell` writes the form whose NaNs are canonical, if that differs."""
+
+    kind: Kind
+    ref: str
+    tell: Callable[[], str] | None = None
+
+
+class LlvmBuilder:
+    """The primitives on vectors of `width` elements."""
+
+    def __init__(self, text: Text, width: int) -> None:
+        self.text = text
+        self.width = width
+        self._known: dict[tuple[str, ...], str] = {}
+
+    # ------------------------------------------------------------------ types, names
+
+    def type(self, kind: Kind) -> str:
+        return TYPE_OF_KIND[kind] if self.width == 1 else f"<{self.width} x {TYPE_OF_KIND[kind]}>"
+
+    def suffix(self, kind: Kind) -> str:
+        """How an intrinsic's name says the type."""
+        name = {"float": "f32", "double": "f64"}.get(TYPE_OF_KIND[kind], TYPE_OF_KIND[kind])
+        return name if self.width == 1 else f"v{self.width}{name}"
+
+    def splat(self, kind: Kind, scalar: str) -> str:
+        """A constant or a scalar value, repeated."""
+        if self.width == 1:
+            return scalar
+        if not scalar.startswith("%"):
+            return f"splat ({TYPE_OF_KIND[kind]} {scalar})"
+        kind_type, scalar_type = self.type(kind), TYPE_OF_KIND[kind]
+        first = self._let(f"insertelement {kind_type} poison, {scalar_type} {scalar}, i64 0")
+        return self._let(f"shufflevector {kind_type} {first}, {kind_type} poison, <{self.width} x i32> zeroinitializer")
+
+    def splat_memory(self, dtype: DType, scalar: str) -> str:
+        """A scalar as it lies in memory, repeated."""
+        if self.width == 1:
+            return scalar
+        scalar_type = MEMORY_TYPE[dtype]
+        vector_type = f"<{self.width} x {scalar_type}>"
+        first = self._let(f"insertelement {vector_type} poison, {scalar_type} {scalar}, i64 0")
+        return self._let(
+            f"shufflevector {vector_type} {first}, {vector_type} poison, <{self.width} x i32> zeroinitializer"
+        )
+
+    def _let(self, expression: str) -> str:
+        known = self._known.get((expression,))
+        if known is None:
+            known = self._known[(expression,)] = self.text.let(expression)
+        return known
+
+    def _call(self, result: str, function: str, *operands: tuple[str, str]) -> str:
+        key = (function, *(v for _, v in operands))
+        known = self._known.get(key)
+        if known is None:
+            known = self._known[key] = self.text.call(result, function, *operands)
+        return known
+
+    def exact(self, value: Value) -> str:
+        """The value with canonical NaNs: what may be stored or looked at bit by bit."""
+        if value.tell is not None:
+            tell, value.tell = value.tell, None
+            value.ref = tell()
+        return value.ref
+
+    def kind(self, value: Value) -> Kind:
+        return value.kind
+
+    def const(self, kind: Kind, value: int | float | bool, like: Value) -> Value:
+        return self.constant(kind, value)
+
+    def constant(self, kind: Kind, value: int | float | bool) -> Value:
+        if kind.is_float:
+            text = f"0x{struct.unpack('<Q', struct.pack('<d', value))[0]:016X}"
+        elif kind is Kind.BOOL:
+            text = "true" if value else "false"
+        else:
+            bits = int(value) & ((1 << kind.bits) - 1)
+            text = str(bits - (1 << kind.bits) if bits >> (kind.bits - 1) else bits)
+        return Value(kind, self.splat(kind, text))
+
+    # ------------------------------------------------------------------ arithmetic
+
+    def _binary(self, a: Value, b: Value, on_float: str, on_integer: str) -> Value:
+        operation = on_float if a.kind.is_float else on_integer
+        if not operation or a.kind is not b.kind:
+            raise InternalError(f"{on_float or on_integer} of {a.kind} and {b.kind}")
+        return Value(a.kind, self._let(f"{operation} {self.type(a.kind)} {a.ref}, {b.ref}"))
+
+    def add(self, a: Value, b: Value) -> Value:
+        return self._binary(a, b, "fadd", "add")
+
+    def sub(self, a: Value, b: Value) -> Value:
+        return self._binary(a, b, "fsub", "sub")
+
+    def mul(self, a: Value, b: Value) -> Value:
+        return self._binary(a, b, "fmul", "mul")
+
+    def div(self, a: Value, b: Value) -> Value:
+        return self._binary(a, b, "fdiv", "")
+
+    def _intrinsic(self, name: str, *operands: Value) -> Value:
+        kind = operands[0].kind
+        kind_type = self.type(kind)
+        function = f"llvm.{name}.{self.suffix(kind)}"
+        return Value(kind, self._call(kind_type, function, *((kind_type, v.ref) for v in operands)))
+
+    def sqrt(self, a: Value) -> Value:
+        return self._intrinsic("sqrt", a)
+
+    def fma(self, a: Value, b: Value, c: Value) -> Value:
+        return self._intrinsic("fma", a, b, c)
+
+    def floor(self, a: Value) -> Value:
+        return self._intrinsic("floor", a)
+
+    def ceil(self, a: Value) -> Value:
+        return self._intrinsic("ceil", a)
+
+    def trunc(self, a: Value) -> Value:
+        return self._intrinsic("trunc", a)
+
+    def round_even(self, a: Value) -> Value:
+        return self._intrinsic("roundeven", a)
+
+    def is_nan(self, a: Value) -> Value:
+        return Value(Kind.BOOL, self._let(f"fcmp uno {self.type(a.kind)} {a.ref}, {a.ref}"))
+
+    def canonical(self, a: Value) -> Value:
+        kind, ref = a.kind, a.ref
+
+        def tell() -> str:
+            nan = self._let(f"fcmp uno {self.type(kind)} {ref}, {ref}")
+            return self._let(
+                f"select {self.type(Kind.BOOL)} {nan}, {self.type(kind)} {self.splat(kind, CANONICAL_NAN[kind])}, "
+                f"{self.type(kind)} {ref}"
+            )
+
+        return Value(kind, ref, tell)
+
+    # ------------------------------------------------------------------ comparisons
+
+    def _compare(self, a: Value, b: Value, on_float: str, on_integer: str) -> Value:
+        operation = f"fcmp {on_float}" if a.kind.is_float else f"icmp {on_integer}"
+        return Value(Kind.BOOL, self._let(f"{operation} {self.type(a.kind)} {a.ref}, {b.ref}"))
+
+    def eq(self, a: Value, b: Value) -> Value:
+        return self._compare(a, b, "oeq", "eq")
+
+    def ne(self, a: Value, b: Value) -> Value:
+        return self._compare(a, b, "une", "ne")
+
+    def lt(self, a: Value, b: Value) -> Value:
+        return self._compare(a, b, "olt", "slt")
+
+    def le(self, a: Value, b: Value) -> Value:
+        return self._compare(a, b, "ole", "sle")
+
+    def ult(self, a: Value, b: Value) -> Value:
+        return self._compare(a, b, "", "ult")
+
+    def ule(self, a: Value, b: Value) -> Value:
+        return self._compare(a, b, "", "ule")
+
+    # ------------------------------------------------------------------ bits
+
+    def and_(self, a: Value, b: Value) -> Value:
+        return self._binary(a, b, "", "and")
+
+    def or_(self, a: Value, b: Value) -> Value:
+        return self._binary(a, b, "", "or")
+
+    def xor(self, a: Value, b: Value) -> Value:
+        return self._binary(a, b, "", "xor")
+
+    def not_(self, a: Value) -> Value:
+        ones = "true" if a.kind is Kind.BOOL else "-1"
+        return Value(a.kind, self._let(f"xor {self.type(a.kind)} {a.ref}, {self.splat(a.kind, ones)}"))
+
+    def select(self, condition: Value, a: Value, b: Value) -> Value:
+        kind_type, bool_type = self.type(a.kind), self.type(Kind.BOOL)
+
+        def choose(x: str, y: str) -> str:
+            return self._let(f"select {bool_type} {condition.ref}, {kind_type} {x}, {kind_type} {y}")
+
+        chosen = choose(a.ref, b.ref)
+        if a.tell is None and b.tell is None:
+            return Value(a.kind, chosen)
+        return Value(a.kind, chosen, lambda: choose(self.exact(a), self.exact(b)))
+
+    # ------------------------------------------------------------------ integers
+
+    def shl(self, a: Value, amount: Value) -> Value:
+        return self._binary(a, amount, "", "shl")
+
+    def shr_s(self, a: Value, amount: Value) -> Value:
+        return self._binary(a, amount, "", "ashr")
+
+    def shr_u(self, a: Value, amount: Value) -> Value:
+        return self._binary(a, amount, "", "lshr")
+
+    def div_s(self, a: Value, b: Value) -> Value:
+        return self._binary(a, b, "", "sdiv")
+
+    def div_u(self, a: Value, b: Value) -> Value:
+        return self._binary(a, b, "", "udiv")
+
+    def rem_s(self, a: Value, b: Value) -> Value:
+        return self._binary(a, b, "", "srem")
+
+    def rem_u(self, a: Value, b: Value) -> Value:
+        return self._binary(a, b, "", "urem")
+
+    def leading_zeros(self, a: Value) -> Value:
+        kind_type = self.type(a.kind)
+        function = f"llvm.ctlz.{self.suffix(a.kind)}"
+        return Value(a.kind, self._call(kind_type, function, (kind_type, a.ref), ("i1", "false")))
+
+    def population_count(self, a: Value) -> Value:
+        return self._intrinsic("ctpop", a)
+
+    # ------------------------------------------------------------------ from kind to kind
+
+    def _cast(self, operation: str, a: Value, kind: Kind, ref: str | None = None) -> Value:
+        if a.kind is kind:
+            return a
+        return Value(kind, self._let(f"{operation} {self.type(a.kind)} {ref or a.ref} to {self.type(kind)}"))
+
+    def bitcast(self, a: Value, kind: Kind) -> Value:
+        return self._cast("bitcast", a, kind, self.exact(a))
+
+    def sign_extend(self, a: Value, kind: Kind) -> Value:
+        return self._cast("sext", a, kind)
+
+    def zero_extend(self, a: Value, kind: Kind) -> Value:
+        return self._cast("zext", a, kind)
+
+    def truncate(self, a: Value, kind: Kind) -> Value:
+        return self._cast("trunc", a, kind)
+
+    def float_convert(self, a: Value, kind: Kind) -> Value:
+        return self._cast("fpext" if kind is Kind.F64 else "fptrunc", a, kind)
+
+    def _half(self) -> str:
+        return "half" if self.width == 1 else f"<{self.width} x half>"
+
+    def f32_from_f16_bits(self, a: Value) -> Value:
+        half = self._let(f"bitcast {self.type(Kind.I16)} {a.ref} to {self._half()}")
+        return Value(Kind.F32, self._let(f"fpext {self._half()} {half} to {self.type(Kind.F32)}"))
+
+    def f16_bits_from_f32(self, a: Value) -> Value:
+        half = self._let(f"fptrunc {self.type(Kind.F32)} {a.ref} to {self._half()}")
+        return Value(Kind.I16, self._let(f"bitcast {self._half()} {half} to {self.type(Kind.I16)}"))
+
+    def float_from_signed(self, a: Value, kind: Kind) -> Value:
+        return self._cast("sitofp", a, kind)
+
+    def float_from_unsigned(self, a: Value, kind: Kind) -> Value:
+        return self._cast("uitofp", a, kind)
+
+    def signed_from_float(self, a: Value, kind: Kind) -> Value:
+        return Value(kind, self._frozen(f"fptosi {self.type(a.kind)} {a.ref} to {self.type(kind)}", kind))
+
+    def unsigned_from_float(self, a: Value, kind: Kind) -> Value:
+        return Value(kind, self._frozen(f"fptoui {self.type(a.kind)} {a.ref} to {self.type(kind)}", kind))
+
+    def _frozen(self, expression: str, kind: Kind) -> str:
+        """An operation LLVM leaves undefined for some operands: some value, not a licence to delete code."""
+        return self._let(f"freeze {self.type(kind)} {self._let(expression)}")
+
+
+MEMORY_TYPE = {
+    dtype: {DType.F32: "float", DType.F64: "double"}.get(dtype, f"i{dtype.bits}") for dtype in DType
+}
+"""How LLVM sees an element in memory."""

@@ -1,0 +1,76 @@
+"""LLVM IR text to object code for this host, and object code to callable addresses."""
+
+import functools
+import hashlib
+import itertools
+
+import llvmlite
+import llvmlite.binding as llvm
+
+ENTRY = "tapeout_entry"
+
+
+@functools.cache
+def _initialise() -> None:
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+
+
+@functools.cache
+def host_features() -> str:
+    """Features of the host CPU in LLVM's notation. Full-width vectors are wanted wherever they exist."""
+    features = llvm.get_host_cpu_features()
+    if features.get("avx512f"):
+        features["prefer-256-bit"] = False
+    return features.flatten()
+
+
+def host_fingerprint() -> str:
+    """Changes when object code made here might not be right elsewhere."""
+    facts = (llvm.get_host_cpu_name(), host_features(), llvmlite.__version__, llvm.llvm_version_info)
+    return hashlib.sha256(repr(facts).encode()).hexdigest()
+
+
+def _target_machine() -> llvm.TargetMachine:
+    _initialise()
+    target = llvm.Target.from_triple(llvm.get_process_triple())
+    return target.create_target_machine(
+        cpu=llvm.get_host_cpu_name(), features=host_features(), opt=2, reloc="pic", codemodel="small"
+    )
+
+
+def compile_object(ir: str) -> bytes:
+    """Object code of a module."""
+    machine = _target_machine()
+    module = llvm.parse_assembly(ir)
+    options = llvm.create_pipeline_tuning_options(speed_level=1)
+    builder = llvm.create_pass_builder(machine, options)
+    passes = llvm.create_new_function_pass_manager()
+    passes.add_sroa_pass()
+    passes.add_instruction_combine_pass()
+    passes.add_simplify_cfg_pass()
+    for function in module.functions:
+        if not function.is_declaration:
+            passes.run(function, builder)
+    return machine.emit_object(module)
+
+
+@functools.cache
+def _linker() -> "llvm.LLJIT":
+    _initialise()
+    return llvm.create_lljit_compiler()
+
+
+_serial = itertools.count()
+
+
+def load_object(code: bytes) -> tuple[object, int]:
+    """(what keeps the code alive, address of its entry)"""
+    tracker = (
+        llvm.JITLibraryBuilder()
+        .add_object_img(code)
+        .add_current_process()
+        .export_symbol(ENTRY)
+        .link(_linker(), f"kernel{next(_serial)}")
+    )
+    return tracker, tracker[ENTRY]
