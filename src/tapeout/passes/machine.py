@@ -1,0 +1,129 @@
+"""Machine code before allocation: instructions over virtual registers and buffers, in structured control flow.
+
+What `select_instructions` gives and the later passes take: a list of nodes, each an `Instr` (an instruction of the ISA
+whose fields may hold `Register` and `Place` objects), a `Loop` or a `Branch`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from tapeout.isa.fields import Instruction, Unit
+from tapeout.numerics.dtypes import DType
+
+
+@dataclass(eq=False, slots=True)
+class Register:
+    """A virtual scalar register; one with a `constant` is never written by an instruction of its own."""
+
+    constant: int | None = None
+
+
+@dataclass(eq=False, slots=True)
+class Buffer:
+    """A tile's memory. `address` is set by allocation; `rotation` is the loop whose copies it cycles through."""
+
+    size_bytes: int
+    address: int = -1
+    rotation: "Loop | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """An operand in a buffer: byte offset of its first element and strides in elements."""
+
+    buffer: Buffer
+    offset: int
+    strides: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A tile as it lies in a buffer: offset and strides in elements, one stride a dimension of the tile."""
+
+    buffer: Buffer
+    offset: int
+    strides: tuple[int, ...]
+    shape: tuple[int, ...]
+    dtype: DType
+
+
+@dataclass(eq=False, slots=True)
+class Instr:
+    """One instruction to be. `fields` are those of `kind`, with virtual registers and places in them.
+    `memory` names what it touches in HBM (None: nothing, "?": anything)."""
+
+    kind: type[Instruction]
+    fields: dict[str, Any]
+    location: str = ""
+    memory: object = None
+
+    @property
+    def unit(self) -> Unit:
+        return self.kind.unit
+
+    def places(self) -> Iterator[tuple[Place, bool]]:
+        """Buffers it touches: (place, whether it writes). An accumulator is both."""
+        for spec in self.kind.fields:
+            value = self.fields.get(spec.name)
+            if isinstance(value, Place):
+                yield value, spec.kind == "written tile"
+
+    def registers(self) -> Iterator[tuple[Register, bool]]:
+        """Registers it reads (False) and writes (True)."""
+        for spec in self.kind.fields:
+            value = self.fields.get(spec.name)
+            if isinstance(value, Register):
+                yield value, spec.name in WRITTEN_REGISTERS
+            elif isinstance(value, tuple):
+                for item in value:
+                    if isinstance(item, Register):
+                        yield item, False
+
+
+WRITTEN_REGISTERS = ("destination",)
+
+
+@dataclass(eq=False, slots=True)
+class Loop:
+    """Runs `head`, then, while `condition` is not zero, `body` and `head` again."""
+
+    head: list["Node"]
+    condition: Register
+    body: list["Node"]
+    copies: int = 1
+    offset: Register | None = None
+
+
+@dataclass(eq=False, slots=True)
+class Branch:
+    condition: Register
+    then: list["Node"]
+    otherwise: list["Node"] = field(default_factory=list)
+
+
+Node = Instr | Loop | Branch
+
+
+def children(node: Node) -> list[list[Node]]:
+    if isinstance(node, Loop):
+        return [node.head, node.body]
+    if isinstance(node, Branch):
+        return [node.then, node.otherwise]
+    return []
+
+
+def walk(nodes: list[Node]) -> Iterator[Node]:
+    for node in nodes:
+        yield node
+        for inner in children(node):
+            yield from walk(inner)
+
+
+def contiguous(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Row-major strides."""
+    strides, step = [], 1
+    for extent in reversed(shape):
+        strides.append(step)
+        step *= extent
+    return tuple(reversed(strides))

@@ -1,0 +1,43 @@
+"""The compiler's passes, in order."""
+
+from tapeout.chip import Chip
+from tapeout.isa.program import Parameter, Program
+from tapeout.passes.allocate import allocate
+from tapeout.passes.emit import emit
+from tapeout.passes.raise_accesses import raise_accesses
+from tapeout.passes.remove_dead import remove_dead
+from tapeout.passes.select_instructions import select_instructions
+from tapeout.passes.structure_returns import structure_returns
+from tapeout.passes.synchronise import synchronise
+from tapeout.tile.ttir import read_kernel
+
+
+def compile_kernel(ttir: str, chip: Chip) -> Program:
+    """A Program for a chip from the text of a module of Triton's IR."""
+    kernel = read_kernel(ttir)
+    kernel = structure_returns(kernel)
+    kernel = raise_accesses(kernel)
+    kernel = remove_dead(kernel)
+    selected = select_instructions(kernel, chip)
+    scratchpad_bytes = allocate(selected.code, chip.core.scratchpad.size_bytes)
+    code = synchronise(selected.code)
+    instructions, locations, scratchpad_bytes = emit(code, scratchpad_bytes)
+    table = {location: number for number, location in enumerate(dict.fromkeys(filter(None, locations)))}
+    return Program(
+        name=kernel.name,
+        chip=chip.name,
+        instructions=tuple(instructions),
+        parameters=tuple(Parameter(p.name, _type_text(p.type)) for p in kernel.parameters),
+        scratchpad_bytes=scratchpad_bytes,
+        order_free=selected.order_free,
+        lines=tuple(table.get(location, -1) for location in locations),
+        locations=tuple(table),
+        messages=tuple(selected.messages),
+    )
+
+
+def _type_text(type: object) -> str:
+    from tapeout.tile.ir import Type
+
+    assert isinstance(type, Type)
+    return f"*{type.pointee}" if type.pointee else str(type.dtype)
