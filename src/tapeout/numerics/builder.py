@@ -1,10 +1,10 @@
 """The primitive operations from which every function of the chip is spelled out.
 
-`tapeout.numerics.functions` writes each vector and scalar function once, over a `Builder`. A builder gives the
-primitives a meaning: NumPy arrays (`numpy_builder`, the reference), LLVM vectors (the functional simulator), RTL.
-The vocabulary is what a CPU's vector unit and a hardware lane have in common; whatever two of them would do
-differently (NaN payloads, shifts beyond the width, out-of-range conversions, division by zero) is left out here and
-settled by `functions`.
+`tapeout.numerics.functions` writes each vector and scalar function once, over a `Builder`. A builder gives
+the primitives a meaning: NumPy arrays (`numpy_builder`, the reference), LLVM vectors (the functional
+simulator), RTL. The vocabulary is what a CPU's vector unit and a hardware lane have in common; whatever two
+of them would do differently (NaN payloads, shifts beyond the width, out-of-range conversions, division by
+zero) is left out here and settled by `functions`.
 """
 
 import enum
@@ -53,8 +53,8 @@ KIND_OF_DTYPE = {
     DType.I32: Kind.I32,
     DType.I64: Kind.I64,
 }
-"""How an element travels in and out of a function: float types without an arithmetic of their own as their bits.
-An i1 element in memory is a byte: true if it is not 0, written as 0 or 1."""
+"""How an element travels in and out of a function: float types without an arithmetic of their own as their
+bits. An i1 element in memory is a byte: true if it is not 0, written as 0 or 1."""
 
 INTEGER_OF_BITS = {8: Kind.I8, 16: Kind.I16, 32: Kind.I32, 64: Kind.I64}
 
@@ -67,16 +67,17 @@ class Builder(Protocol[V]):
     A value knows its kind. Operands of one operation have the same kind and length, conditions being BOOL.
     Nothing here traps. "Unspecified" results must still be a value: functions never let one through.
 
-    Floats are IEEE 754, rounded to nearest even, subnormals kept on input and output. Where a float operation gives
-    a NaN, its sign and payload are unspecified until `canonical` is applied: a builder may emit `canonical` where
-    it is called, or later, at the value's first use that can tell (`bitcast`, `select` into a stored value, the
-    store itself).
+    Floats are IEEE 754, rounded to nearest even, subnormals kept on input and output. Where a float
+    operation gives a NaN, its sign and payload are unspecified until `canonical` is applied: a builder may
+    emit `canonical` where it is called, or later, at the value's first use that can tell (`bitcast`,
+    `select` into a stored value, the store itself).
     """
 
     def kind(self, value: V) -> Kind: ...
 
     def const(self, kind: Kind, value: int | float | bool, like: V) -> V:
-        """A constant, as long as `like`. Floats are exactly representable; integers may be given signed or unsigned."""
+        """A constant, as long as `like`. Floats are exactly representable; integers may be given signed or
+        unsigned."""
         ...
 
     # floats (F32, F64); add, sub, mul also wrap integers
@@ -218,7 +219,8 @@ class Builder(Protocol[V]):
         ...
 
     def f16_bits_from_f32(self, a: V) -> V:
-        """F32 to the bits of the nearest IEEE half, as I16. The canonical NaN gives 0x7e00; no other NaN is asked."""
+        """F32 to the bits of the nearest IEEE half, as I16. The canonical NaN gives 0x7e00; no other NaN is
+        asked."""
         ...
 
     def float_from_signed(self, a: V, kind: Kind) -> V:
@@ -234,5 +236,6 @@ class Builder(Protocol[V]):
         ...
 
     def unsigned_from_float(self, a: V, kind: Kind) -> V:
-        """F32 or F64 to unsigned I32 or I64, toward zero; unspecified for NaN and where the result does not fit."""
+        """F32 or F64 to unsigned I32 or I64, toward zero; unspecified for NaN and where the result does not
+        fit."""
         ...

@@ -24,7 +24,9 @@ KIND_OF_NUMPY = {numpy: kind for kind, numpy in NUMPY_OF_KIND.items()}
 CANONICAL_NAN_BITS = {Kind.F32: 0x7FC0_0000, Kind.F64: 0x7FF8_0000_0000_0000}
 
 STORAGE = {
-    dtype: np.dtype(f"i{dtype.size_bytes}") if not dtype.is_float or dtype.bits < 32 else np.dtype(f"f{dtype.size_bytes}")
+    dtype: np.dtype(f"i{dtype.size_bytes}")
+    if not dtype.is_float or dtype.bits < 32
+    else np.dtype(f"f{dtype.size_bytes}")
     for dtype in DType
 }
 """NumPy type of an element in memory; f16, bf16 and float8 as integers of their width."""
@@ -183,8 +185,9 @@ class NumpyBuilder:
 
 @_quiet
 def _fma_f32(a: Array, b: Array, c: Array) -> Array:
-    """The product is exact in f64. Their sum is rounded to f64 with its last bit set if it was inexact (round to odd),
-    so that rounding it to f32 equals rounding the exact sum: f64 has more than twice f32's bits plus two."""
+    """The product is exact in f64. Their sum is rounded to f64 with its last bit set if it was inexact
+    (round to odd), so that rounding it to f32 equals rounding the exact sum: f64 has more than twice f32's
+    bits plus two."""
     product, addend = a.astype(np.float64) * b.astype(np.float64), c.astype(np.float64)
     total = product + addend
     part = total - product
