@@ -9,6 +9,7 @@ from tapeout.passes.remove_dead import remove_dead
 from tapeout.passes.select_instructions import select_instructions
 from tapeout.passes.structure_returns import structure_returns
 from tapeout.passes.synchronise import synchronise
+from tapeout.tile.ir import Type
 from tapeout.tile.ttir import read_kernel
 
 
@@ -36,8 +37,10 @@ def compile_kernel(ttir: str, chip: Chip) -> Program:
     )
 
 
-def _type_text(type: object) -> str:
-    from tapeout.tile.ir import Type
+_TRITON_NAMES = {"f32": "fp32", "f16": "fp16", "f64": "fp64", "f8e4m3": "fp8e4nv", "f8e5m2": "fp8e5"}
 
-    assert isinstance(type, Type)
-    return f"*{type.pointee}" if type.pointee else str(type.dtype)
+
+def _type_text(type: Type) -> str:
+    """A parameter's type as Triton writes it in signatures."""
+    label = str(type.pointee or type.dtype)
+    return ("*" if type.pointee else "") + _TRITON_NAMES.get(label, label)

@@ -210,6 +210,9 @@ class _Raiser:
             return Form(constant) if isinstance(constant, int) else None
         if name == "tt.splat":
             return self.form(operands[0])
+        if name == "tt.bitcast" and operands[0].type.pointee and result.type.pointee:
+            same_size = operands[0].type.pointee.size_bytes == result.type.pointee.size_bytes
+            return self.form(operands[0]) if same_size and not self.is_opaque(operands[0]) else None
         if name == "tt.addptr":
             origin, offset = self.form(operands[0]), self.form(operands[1])
             if origin.pointer is None:

@@ -406,6 +406,12 @@ class Selector:
             return self.compare_floats(operation.attributes["words"][0], dtype, sources, shape, out)
         if name == "arith.select":
             return self.map(Function.SELECT, operation.operands[1].type.dtype, sources, out)
+        if name == "tt.addptr":
+            pointee = operation.operands[0].type.pointee
+            assert pointee is not None
+            offset = self.convert(sources[1], operation.operands[1].type.dtype, self.new_view(DType.I64, shape))
+            scaled = self.compute(Function.MUL, DType.I64, offset, self.constant(pointee.size_bytes), shape=shape)
+            return self.map(Function.ADD, DType.I64, [sources[0], scaled], out)
         if name in CASTS:
             return self.cast(operation, name, sources[0], dtype, out)
         if name == "math.absi":
@@ -689,8 +695,6 @@ class Selector:
             "previous": (out, dtype),
         }
         base = self.register(access.base)
-        if count == 2:
-            operands["tile"], operands["other"] = operands["tile"], operands["other"]
         zeros = (0,) * len(shape)
         all_strides = [zeros if isinstance(t, Register) else _aligned(t.strides, shape) for t, _ in operands.values()]
         for extents, offsets, piece_strides in pieces(shape, all_strides):

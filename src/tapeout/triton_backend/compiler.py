@@ -1,8 +1,9 @@
-"""Compiler half of the back end: Triton's stages from Python source to a Program."""
+"""Compiler half of the back end: Triton's stages from Python source to a Program for the active chip."""
 
 import functools
 import hashlib
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 from triton._C.libtriton import ir, passes
@@ -52,9 +53,9 @@ class ChipBackend(BaseBackend):
     def supports_target(target: GPUTarget) -> bool:
         return target.backend == "chip"
 
-    @functools.cache  # noqa: B019
     def hash(self) -> str:
-        return f"{self.target.arch}"
+        """What a cached program depends on besides its kernel: the chip and this compiler's own source."""
+        return f"{self.target.arch}-{_compiler_fingerprint()}"
 
     def parse_options(self, options: dict[str, Any]) -> ChipOptions:
         known = {f.name for f in fields(ChipOptions)}
@@ -77,6 +78,8 @@ class ChipBackend(BaseBackend):
     def make_ttir(self, module: Any, metadata: dict[str, Any], options: ChipOptions) -> Any:
         pm = ir.pass_manager(module.context)
         passes.common.add_inliner(pm)
+        if hasattr(passes.ttir, "add_rewrite_tensor_pointer"):  # block pointers, which Triton 3.9 no longer has
+            passes.ttir.add_rewrite_tensor_pointer(pm)
         passes.ttir.add_rewrite_tensor_descriptor_to_pointer(pm)
         passes.common.add_canonicalizer(pm)
         passes.ttir.add_combine(pm)
@@ -88,6 +91,9 @@ class ChipBackend(BaseBackend):
         return module
 
     def make_program(self, module: Any, metadata: dict[str, Any], options: ChipOptions) -> bytes:
+        from tapeout import chip
+        from tapeout.passes.pipeline import compile_kernel
+
         metadata["name"] = module.get_entry_func_name()
         metadata["shared"] = 0
         metadata["global_scratch_size"] = 0
@@ -95,8 +101,19 @@ class ChipBackend(BaseBackend):
         metadata["profile_scratch_size"] = 0
         metadata["profile_scratch_align"] = 1
         metadata["tmem_size"] = 0
-        return str(module).encode()
+        return compile_kernel(str(module), chip.active()).encode()
 
     def add_stages(self, stages: dict[str, Any], options: ChipOptions, language: Any) -> None:
         stages["ttir"] = lambda module, metadata: self.make_ttir(module, metadata, options)
         stages["program"] = lambda module, metadata: self.make_program(module, metadata, options)
+
+
+@functools.cache
+def _compiler_fingerprint() -> str:
+    """Changes with every source file between Triton's IR and the Program."""
+    package = Path(__file__).parent.parent
+    digest = hashlib.sha256()
+    for folder in ("numerics", "isa", "tile", "passes", "triton_backend"):
+        for path in sorted(package.joinpath(folder).glob("*.py")):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]

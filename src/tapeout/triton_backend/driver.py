@@ -1,13 +1,152 @@
-"""Driver half of the back end: the device as Triton sees it."""
+"""Driver half of the back end: the device as Triton sees it, and how a compiled kernel is loaded and launched."""
 
+import struct
+from collections.abc import Callable
 from typing import Any
 
 from triton.backends.compiler import GPUTarget
 from triton.backends.driver import DriverBase
 
+from tapeout import chip
+from tapeout.errors import LaunchError
+from tapeout.isa import Program
+from tapeout.numerics.dtypes import DType, exact_bits
+
+BACKEND = "chip"
+MAX_THREADS = 1 << 30
+_FLOAT_BITS: dict[str, Callable[[float], int]] = {
+    "fp64": lambda value: struct.unpack("<Q", struct.pack("<d", value))[0],
+    "fp32": lambda value: struct.unpack("<I", struct.pack("<f", value))[0],
+    "fp16": lambda value: struct.unpack("<H", struct.pack("<e", value))[0],
+    "bf16": lambda value: exact_bits(_round_to_bf16(value), DType.BF16),
+}
+
+
+def _round_to_bf16(value: float) -> float:
+    import torch
+
+    return float(torch.tensor(value, dtype=torch.bfloat16))
+
+
+class _Utilities:
+    """What Triton asks of a driver beyond launching."""
+
+    def load_binary(self, name: str, binary: bytes, shared: int, device: int) -> tuple[Any, Any, int, int, int]:
+        from tapeout import runtime
+
+        kernel = runtime.load(Program.decode(binary), chip.active())
+        return kernel, kernel, 0, 0, MAX_THREADS
+
+    def unload_module(self, module: Any) -> None:
+        """Nothing to do: a kernel is freed with its last reference."""
+
+    def get_device_properties(self, device: int) -> dict[str, int]:
+        active = chip.active()
+        return {
+            "max_shared_mem": active.core.scratchpad.size_bytes,
+            "max_num_regs": 0,
+            "multiprocessor_count": active.core_count,
+            "warpSize": 1,
+            "sm_clock_rate": active.clock_hz // 1000,
+            "mem_clock_rate": active.clock_hz // 1000,
+            "mem_bus_width": 8 * active.hbm.bandwidth_bytes_per_s // active.clock_hz,
+        }
+
+
+class Launcher:
+    """Calls a loaded kernel with the arguments of one Triton signature."""
+
+    def __init__(self, source: Any, metadata: Any) -> None:
+        self.names = list(source.signature)
+        self.types = list(source.signature.values())
+        constants = {path[0] for path in source.constants if len(path) == 1} if hasattr(source, "constants") else set()
+        self.converters = [
+            None if type == "constexpr" or position in constants else _converter(type)
+            for position, type in enumerate(self.types)
+        ]
+        self.simple = all(converter is None or converter is _address or converter is int for converter in self.converters)
+
+    def __call__(
+        self, x: int, y: int, z: int, stream: Any, kernel: Any, packed: Any, launch_metadata: Any, enter: Any, leave: Any, *args: Any
+    ) -> None:
+        words: list[int] = []
+        for convert, argument in zip(self.converters, args, strict=True):
+            if convert is not None:
+                word = convert(argument)
+                words += word if word.__class__ is list else (word,)
+        if enter is not None:
+            enter(launch_metadata)
+        if x > 0 and y > 0 and z > 0:
+            try:
+                kernel.launch((x, y, z), words)
+            except LaunchError:
+                self.blame_host_tensors(kernel.program.name, args)
+                raise
+        if leave is not None:
+            leave(launch_metadata)
+
+    def blame_host_tensors(self, kernel_name: str, arguments: tuple[Any, ...]) -> None:
+        """Raises a better error than "foreign pointer" if an argument is a tensor of another device."""
+        for name, argument in zip(self.names, arguments, strict=False):
+            device = getattr(argument, "device", None)
+            if device is not None and getattr(device, "type", BACKEND) != BACKEND:
+                raise LaunchError(
+                    f"{kernel_name}: argument {name!r} is a tensor on {device}; kernels run on tensors in the chip's memory: "
+                    f"move it with {name}.to('chip')"
+                ) from None
+
+
+def _address(argument: Any) -> int:
+    """A tensor's address (None: 0); anything with data_ptr, or an integer address."""
+    if argument is None:
+        return 0
+    return argument if argument.__class__ is int else argument.data_ptr()
+
+
+def _converter(type: Any) -> Callable[[Any], Any]:
+    """How an argument of a Triton type becomes raw 64-bit words."""
+    if isinstance(type, tuple):
+        inner = [None if part == "constexpr" else _converter(part) for part in type]
+        return lambda values: [word for f, value in zip(inner, values, strict=True) if f for word in _flat(f(value))]
+    if type.startswith("*"):
+        return _address
+    if type in _FLOAT_BITS:
+        return _FLOAT_BITS[type]
+    if type.startswith("tensordesc"):
+        return _descriptor
+    if type in ("u8", "u16", "u32", "u64", "i1", "i8", "i16", "i32", "i64"):
+        bits = int(type[1:])
+        if type[0] == "u":
+            return lambda value: _signed(int(value), bits)
+        return int
+    raise LaunchError(f"arguments of type {type} cannot be passed to a kernel on the chip")
+
+
+def _signed(value: int, bits: int) -> int:
+    """Registers hold narrow integers sign-extended, whatever their signedness."""
+    return value - (1 << bits) if value >> (bits - 1) else value
+
+
+def _flat(word: Any) -> list[int]:
+    return word if isinstance(word, list) else [word]
+
+
+def _descriptor(descriptor: Any) -> list[int]:
+    """A tensor descriptor as the kernel takes it after lowering: address, shape, strides, padding, rounding."""
+    fill_nan = int(getattr(descriptor, "padding", "zero") == "nan")
+    words = [descriptor.base.data_ptr(), *descriptor.shape, *descriptor.strides, fill_nan]
+    if hasattr(descriptor, "round_f32_to_tf32"):
+        words.append(int(descriptor.round_f32_to_tf32))
+    return words
+
 
 class ChipDriver(DriverBase):
-    """Made active by `import tapeout`; never claims to be active by itself, so a machine's real GPU stays Triton's default."""
+    """Made active by `import tapeout`; never claims to be active by itself, so a machine's GPU stays Triton's default."""
+
+    launcher_cls = Launcher
+
+    def __init__(self) -> None:
+        self.utils = _Utilities()
 
     @classmethod
     def is_active(cls) -> bool:
@@ -17,12 +156,40 @@ class ChipDriver(DriverBase):
         return ty
 
     def get_current_target(self) -> GPUTarget:
-        return GPUTarget("chip", "inference", 1)
+        active = chip.active()
+        return GPUTarget(BACKEND, f"{active.name}-{active.fingerprint()}", 1)
+
+    def get_current_device(self) -> int:
+        return 0
+
+    def set_current_device(self, device: int) -> None:
+        """One chip: nothing to choose."""
+
+    def get_current_stream(self, device: int | None = None) -> int:
+        return 0
+
+    def get_device_capability(self, device: int | None = None) -> tuple[int, int]:
+        return (0, 0)
 
     def get_active_torch_device(self) -> Any:
         import torch
 
-        return torch.device("chip")
+        return torch.device(BACKEND)
 
-    def get_benchmarker(self) -> Any:
-        raise NotImplementedError
+    def get_device_interface(self) -> Any:
+        import torch
+
+        return torch.get_device_module(BACKEND)
+
+    def get_benchmarker(self) -> Callable[..., Any]:
+        from triton.testing import do_bench
+
+        return do_bench
+
+    def get_empty_cache_for_benchmark(self) -> Any:
+        import torch
+
+        return torch.empty(1, dtype=torch.int8, device=BACKEND)
+
+    def clear_cache(self, cache: Any) -> None:
+        """Nothing to do: simulated caches are not warm across launches."""
