@@ -16,25 +16,20 @@ from pathlib import Path
 
 import torch
 
+from tapeout import disk_cache
 from tapeout.errors import TapeoutError
 
 SOURCE = Path(__file__).with_name("shim.cpp")
 FLAGS = ("-O2", "-shared", "-fPIC", "-std=c++20", "-fvisibility=hidden")
-CACHE_VARIABLE = "TAPEOUT_CACHE_DIR"
 
 
 class BuildError(TapeoutError):
     """The C++ part of the device could not be built or loaded."""
 
 
-def cache_directory() -> Path:
-    """Where Tapeout keeps what it builds: TAPEOUT_CACHE_DIR, or ~/.cache/tapeout."""
-    return Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "tapeout")
-
-
 def library() -> Path:
     """The built shim. Builds it if this source has not been built for this torch with this compiler."""
-    directory = cache_directory() / "shim"
+    directory = disk_cache.directory() / "shim"
     compiler = _find_compiler()
     source_key = _digest(SOURCE.read_text(), torch.__version__, *FLAGS, *_abi_flags())
     if compiler is None:

@@ -60,7 +60,7 @@ def shim() -> ctypes.CDLL:
         torch.autograd.set_multithreading_enabled(False)
         from tapeout.pytorch.registration import when_imported
 
-        when_imported("triton.runtime.driver", _make_triton_use_the_chip)
+        when_imported("triton", _make_triton_use_the_chip)
         return _shim
 
 
@@ -245,6 +245,11 @@ def current_stream(device: DeviceLike = None) -> torch.Stream:
 
 
 default_stream = current_stream
+
+
+def _raw_stream(index: int) -> int:
+    """The handle a kernel launch takes; there is one queue."""
+    return 0
 
 
 def set_stream(stream: torch.Stream) -> None:

@@ -1,0 +1,127 @@
+"""Tells Dynamo and Inductor about the chip, so that torch.compile writes Triton for it.
+
+Everything torch offers a registration for is registered. What it offers none for is in this file too, each with the
+reason, and checked against the torch release it was written for:
+
+- Inductor treats a device as an accelerator if its type is in `torch._inductor.utils.GPU_TYPES`.
+- Inductor's launcher looks the device interface up under `type.replace("hip", "cuda")`, which makes "ccuda" of
+  "chip"; so the interface is registered under that name as well.
+- `has_triton()` knows a closed list of devices. It is true for "cpu" if Triton has a back end of that name, so an
+  inert one is registered; Inductor's code for the CPU stays C++.
+
+How graphs for the chip are compiled differs from Inductor's default in three ways, and only for the chip:
+kernels keep the dimensions of their tensors (an affine access becomes one rectangular DMA instead of a gather),
+kernels are compiled in this process, and one configuration is compiled instead of several that are then timed.
+"""
+
+from typing import Any
+
+import torch
+from torch._dynamo.device_interface import DeviceInterface, register_interface_for_device
+
+from tapeout import chip as chips
+from tapeout.pytorch import device as chip_device
+
+WRITTEN_FOR_TORCH = "2.13"
+
+
+class ChipInterface(DeviceInterface):
+    """What Dynamo and Inductor ask of a device, answered by torch.chip."""
+
+    device = chip_device.device  # type: ignore[assignment]
+    Event = chip_device.Event  # type: ignore[assignment]
+    Stream = chip_device.Stream  # type: ignore[assignment]
+
+    class Worker:
+        """Nothing is compiled in worker processes, so these are the same answers."""
+
+        set_device = staticmethod(chip_device.set_device)
+        current_device = staticmethod(chip_device.current_device)
+        get_device_properties = staticmethod(chip_device.get_device_properties)
+
+    current_device = staticmethod(chip_device.current_device)
+    set_device = staticmethod(chip_device.set_device)
+    device_count = staticmethod(chip_device.device_count)
+    exchange_device = staticmethod(chip_device._exchange_device)
+    maybe_exchange_device = staticmethod(chip_device._maybe_exchange_device)
+    is_available = staticmethod(chip_device.is_available)
+    synchronize = staticmethod(chip_device.synchronize)
+    stream = staticmethod(chip_device.stream)
+    current_stream = staticmethod(chip_device.current_stream)
+    set_stream = staticmethod(chip_device.set_stream)
+    memory_allocated = staticmethod(chip_device.memory_allocated)
+
+    get_raw_stream = staticmethod(chip_device._raw_stream)
+
+    @staticmethod
+    def get_compute_capability(device: Any = None) -> str:
+        """What the driver calls the target: kernels are cached under it."""
+        from tapeout.triton_backend.driver import ChipDriver
+
+        return str(ChipDriver().get_current_target().arch)
+
+    @staticmethod
+    def is_bf16_supported(including_emulation: bool = False) -> bool:
+        return True
+
+    @classmethod
+    def is_dtype_supported(cls, dtype: torch.dtype, including_emulation: bool = False) -> bool:
+        return dtype != torch.float64 or chips.active().core.vector.float64
+
+    @staticmethod
+    def is_triton_capable(device: Any = None) -> bool:
+        return True
+
+    @classmethod
+    def raise_if_triton_unavailable(cls, device: Any = None) -> None:
+        pass
+
+
+def register_interface() -> None:
+    """Runs when Dynamo has been imported."""
+    _check_version()
+    for name in ("chip", "chip:0", "ccuda"):
+        register_interface_for_device(name, ChipInterface)
+    from triton.backends import Backend, backends
+    from triton.backends.compiler import BaseBackend
+    from triton.backends.driver import DriverBase
+
+    inert_compiler = type("InertCompiler", (BaseBackend,), {"supports_target": staticmethod(lambda target: False)})
+    inert_driver = type("InertDriver", (DriverBase,), {"is_active": classmethod(lambda cls: False)})
+    backends.setdefault("cpu", Backend(compiler=inert_compiler, driver=inert_driver))
+
+
+def register_code_generation() -> None:
+    """Runs when Inductor has been imported."""
+    from torch._inductor.codegen.common import register_backend_for_device, register_device_op_overrides
+    from torch._inductor.runtime.benchmarking import register_benchmarker
+    from torch._inductor.utils import GPU_TYPES
+
+    from tapeout.pytorch import inductor_codegen
+
+    GPU_TYPES.append("chip")
+    register_device_op_overrides("chip", inductor_codegen.ChipOpOverrides())
+    register_backend_for_device(
+        "chip",
+        inductor_codegen.ChipScheduling,
+        inductor_codegen.ChipWrapperCodegen,
+        device_custom_pass=inductor_codegen.ChipIdentity(),
+    )
+    register_benchmarker("chip", _benchmark, override=True)
+
+
+def _check_version() -> None:
+    if torch.__version__.split(".")[:2] != WRITTEN_FOR_TORCH.split("."):
+        import warnings
+
+        warnings.warn(
+            f"torch.compile for the chip was written for torch {WRITTEN_FOR_TORCH} and may not work with "
+            f"{torch.__version__}",
+            stacklevel=2,
+        )
+
+
+def _benchmark(benchmarker: Any, launch: Any, **options: Any) -> float:
+    """Milliseconds of one launch. Only templates ask; the first candidate wins until the chip's time is known."""
+    launch()
+    return 0.0
