@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tapeout.errors import InternalError
-from tapeout.numerics.builder import Kind
+from tapeout.numerics.builder import INTEGER_OF_BITS, Kind
 from tapeout.numerics.dtypes import DType
 
 TYPE_OF_KIND = {
@@ -25,7 +25,8 @@ TYPE_OF_KIND = {
     Kind.F64: "double",
 }
 
-CANONICAL_NAN = {Kind.F32: "0x7FF8000000000000", Kind.F64: "0x7FF8000000000000"}
+CANONICAL_NAN_BITS = {Kind.F32: 0x7FC0_0000, Kind.F64: 0x7FF8_0000_0000_0000}
+INFINITY_BITS = {Kind.F32: 0x7F80_0000, Kind.F64: 0x7FF0_0000_0000_0000}
 
 
 class Text:
@@ -97,6 +98,7 @@ class LlvmBuilder:
         self.text = text
         self.width = width
         self._known: dict[tuple[str, ...], str] = {}
+        self._roots: set[str] = set()
 
     # ------------------------------------------------------------------ types, names
 
@@ -192,7 +194,9 @@ class LlvmBuilder:
         return Value(kind, self._call(kind_type, function, *((kind_type, v.ref) for v in operands)))
 
     def sqrt(self, a: Value) -> Value:
-        return self._intrinsic("sqrt", a)
+        root = self._intrinsic("sqrt", a)
+        self._roots.add(root.ref)
+        return root
 
     def fma(self, a: Value, b: Value, c: Value) -> Value:
         return self._intrinsic("fma", a, b, c)
@@ -213,14 +217,24 @@ class LlvmBuilder:
         return Value(Kind.BOOL, self._let(f"fcmp uno {self.type(a.kind)} {a.ref}, {a.ref}"))
 
     def canonical(self, a: Value) -> Value:
-        kind, ref = a.kind, a.ref
+        kind, ref, of_root = a.kind, a.ref, a.ref in self._roots
 
         def tell() -> str:
-            nan = self._let(f"fcmp uno {self.type(kind)} {ref}, {ref}")
-            return self._let(
-                f"select {self.type(Kind.BOOL)} {nan}, {self.type(kind)} {self.splat(kind, CANONICAL_NAN[kind])}, "
-                f"{self.type(kind)} {ref}"
+            # Chosen as integers: LLVM holds all NaNs to be alike and would drop a choice between floats.
+            integer = INTEGER_OF_BITS[kind.bits]
+            bits = self._let(f"bitcast {self.type(kind)} {ref} to {self.type(integer)}")
+            if of_root:
+                # LLVM would ask whether the operand is negative, then find that the root says so itself.
+                magnitude = self._let(f"shl {self.type(integer)} {bits}, {self.splat(integer, '1')}")
+                infinity = self.splat(integer, str(INFINITY_BITS[kind] * 2 - (1 << kind.bits)))
+                nan = self._let(f"icmp ugt {self.type(integer)} {magnitude}, {infinity}")
+            else:
+                nan = self._let(f"fcmp uno {self.type(kind)} {ref}, {ref}")
+            constant = self.splat(integer, str(CANONICAL_NAN_BITS[kind]))
+            chosen = self._let(
+                f"select {self.type(Kind.BOOL)} {nan}, {self.type(integer)} {constant}, {self.type(integer)} {bits}"
             )
+            return self._let(f"bitcast {self.type(integer)} {chosen} to {self.type(kind)}")
 
         return Value(kind, ref, tell)
 
@@ -335,7 +349,7 @@ class LlvmBuilder:
         return Value(Kind.F32, self._let(f"fpext {self._half()} {half} to {self.type(Kind.F32)}"))
 
     def f16_bits_from_f32(self, a: Value) -> Value:
-        half = self._let(f"fptrunc {self.type(Kind.F32)} {a.ref} to {self._half()}")
+        half = self._let(f"fptrunc {self.type(Kind.F32)} {self.exact(a)} to {self._half()}")
         return Value(Kind.I16, self._let(f"bitcast {self._half()} {half} to {self.type(Kind.I16)}"))
 
     def float_from_signed(self, a: Value, kind: Kind) -> Value:
