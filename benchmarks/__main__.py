@@ -1,0 +1,18 @@
+"""Run the benchmarks named on the command line, or all: `python -m benchmarks [name ...]`."""
+
+import importlib
+import sys
+
+BENCHMARKS = ("functional_simulator", "compile_time", "first_token", "language_model_rate")
+
+
+def main(names: list[str]) -> None:
+    unknown = sorted(set(names) - set(BENCHMARKS))
+    if unknown:
+        raise SystemExit(f"unknown benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
+    for name in names or BENCHMARKS:
+        importlib.import_module(f"benchmarks.{name}").main()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
