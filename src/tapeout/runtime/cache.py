@@ -11,13 +11,10 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from tapeout.disk_cache import directory
+
 MAGIC = b"TAPEOBJ1"
 _DIGEST_BYTES = 32
-
-
-def directory() -> Path:
-    """TAPEOUT_CACHE_DIR, else ~/.cache/tapeout."""
-    return Path(os.environ.get("TAPEOUT_CACHE_DIR") or Path.home() / ".cache" / "tapeout")
 
 
 def _publish(path: Path, write: Callable[[Path], None]) -> None:
