@@ -84,8 +84,11 @@ def _memory_in_use() -> str | None:
 def _make_triton_use_the_chip() -> None:
     import triton
 
+    from tapeout import runtime
     from tapeout.triton_backend.driver import ChipDriver
 
+    hbm = arena()
+    runtime.set_arena(hbm.address, hbm.size_bytes)
     triton.runtime.driver.set_active(ChipDriver())
 
 

@@ -141,7 +141,7 @@ def _descriptor(descriptor: Any) -> list[int]:
 
 
 class ChipDriver(DriverBase):
-    """Made active by `import tapeout`; never claims to be active by itself, so a machine's GPU stays Triton's default."""
+    """Made active by the first use of the device; Triton's default where no other driver is active."""
 
     launcher_cls = Launcher
 
@@ -150,7 +150,12 @@ class ChipDriver(DriverBase):
 
     @classmethod
     def is_active(cls) -> bool:
-        return False
+        from triton.backends import backends
+        from triton.runtime import driver
+
+        if isinstance(driver._active, cls):
+            return True
+        return not any(other.driver.is_active() for name, other in backends.items() if name != BACKEND)
 
     def map_python_to_cpp_type(self, ty: str) -> str:
         return ty
