@@ -158,8 +158,8 @@ class device:
 class DeviceProperties:
     """The active chip under the names PyTorch programs and Inductor know from other accelerators.
 
-    What a chip of this kind has no counterpart for (warps, registers) has a neutral value: Inductor's heuristics
-    divide by them.
+    The chip has no threads, warps or registers. Inductor decides by them how finely to split a reduction, so these
+    are the figures for which its heuristics were made.
     """
 
     name: str
@@ -170,10 +170,10 @@ class DeviceProperties:
     shared_memory_per_multiprocessor: int
     major: int = 1
     minor: int = 0
-    warp_size: int = 1
+    warp_size: int = 32
     max_threads_per_block: int = 1024
-    max_threads_per_multi_processor: int = 1024
-    regs_per_multiprocessor: int = 1 << 20
+    max_threads_per_multi_processor: int = 2048
+    regs_per_multiprocessor: int = 65536
 
 
 @functools.lru_cache(maxsize=4)

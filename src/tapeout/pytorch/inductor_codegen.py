@@ -21,6 +21,9 @@ from tapeout import chip as chips
 # A tensor's own dimensions stay visible in the kernel: accesses are then affine, one rectangular DMA each.
 KEEP_DIMENSIONS = {"triton.prefer_nd_tiling": True, "triton.tile_reductions": True}
 
+# Inductor's worker processes do not know which chip was activated in this one.
+IN_THIS_PROCESS = {"compile_threads": 1}
+
 
 class ChipIdentity(CustomGraphModulePass):
     """Changes no graph. Its identity enters the key of Inductor's graph cache: the chip, and how we generate code."""
@@ -74,6 +77,10 @@ class ChipScheduling(TritonScheduling):
         with config.patch(KEEP_DIMENSIONS):
             return super().get_tiling_and_scores(*args, **kwargs)
 
+    def define_kernel(self, *args: Any, **kwargs: Any) -> Any:
+        with config.patch(IN_THIS_PROCESS):
+            return super().define_kernel(*args, **kwargs)
+
 
 class ChipWrapperCodegen(PythonWrapperCodegen):
     """The generated module, with its kernels compiled in the process that knows the active chip."""
@@ -85,8 +92,8 @@ class ChipWrapperCodegen(PythonWrapperCodegen):
 
 
 class ChipAsyncCompile(AsyncCompile):
-    """Compiles in this process and waits: worker processes do not know which chip was activated here."""
+    """Compiles in this process and waits."""
 
     def triton(self, *args: Any, **kwargs: Any) -> Any:
-        with config.patch(compile_threads=1):
+        with config.patch(IN_THIS_PROCESS):
             return super().triton(*args, **kwargs)

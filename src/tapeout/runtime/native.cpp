@@ -293,11 +293,14 @@ typedef uint64_t word __attribute__((aligned(1), may_alias));
 typedef uint32_t half_word __attribute__((aligned(1), may_alias));
 typedef uint16_t quarter_word __attribute__((aligned(1), may_alias));
 
+// memcpy, not V*: a template argument loses its type's aligned(1).
 template <class V>
 inline void copy_ends(char* to, const char* from, int64_t bytes) {
-    V first = *(const V*)from, last = *(const V*)(from + bytes - sizeof(V));
-    *(V*)to = first;
-    *(V*)(to + bytes - sizeof(V)) = last;
+    V first, last;
+    memcpy(&first, from, sizeof(V));
+    memcpy(&last, from + bytes - sizeof(V), sizeof(V));
+    memcpy(to, &first, sizeof(V));
+    memcpy(to + bytes - sizeof(V), &last, sizeof(V));
 }
 
 inline void copy_bytes(char* to, const char* from, int64_t bytes) {
