@@ -14,7 +14,7 @@ from benchmarks.measure import conditions
 
 RUNS = 5
 
-# Each run is a process of its own with empty caches. The first launch compiles; the second shows what a launch
+# Each run is a process of its own with empty caches. The first launch compiles, the second shows what a launch
 # costs without compiling. A kernel compiled before takes the process's one-time costs (imports, LLVM's start).
 PROGRAM = """
 import time, torch, triton, triton.language as tl, tapeout

@@ -11,9 +11,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Work:
-    """Totals of this process. Subtract an earlier one to get what happened in between."""
+    """Totals of this process. Subtract an earlier one to get what happened in between.
+
+    `kernels_loaded` are those whose machine code was in the disk cache. Operators are those torch dispatched one
+    by one; what a compiled graph does inside its own kernels shows as kernels.
+    """
 
     kernels_compiled: int = 0
+    kernels_loaded: int = 0
     kernels_launched: int = 0
     instructions_by_engine: Mapping[str, int] = field(default_factory=dict)
     hbm_read_bytes: int = 0
@@ -42,6 +47,7 @@ def so_far() -> Work:
     ops = ledger.snapshot()
     return Work(
         kernels_compiled=runtime.kernels_compiled,
+        kernels_loaded=runtime.kernels_loaded,
         kernels_launched=runtime.kernels_launched,
         instructions_by_engine=runtime.instructions_by_engine,
         hbm_read_bytes=runtime.hbm_read_bytes,

@@ -17,7 +17,11 @@ def table_of(answer: Answer) -> Table:
         ("tokens", f"{len(answer.token_ids)} after a prompt of {answer.prompt_token_count}"),
         ("host time", f"{answer.total_s:.2f} s, first token after {answer.first_token_s:.2f} s"),
         ("rate", f"{answer.tokens_per_s:.1f} tokens/s of host time after the first"),
-        ("kernels", f"{work.kernels_compiled} compiled, {work.kernels_launched} launched"),
+        (
+            "kernels",
+            f"{work.kernels_compiled} compiled, {work.kernels_loaded} from the cache, "
+            f"{work.kernels_launched} launches",
+        ),
         ("instructions", _each(work.instructions_by_engine) or "none"),
         (
             "HBM traffic",
@@ -26,7 +30,7 @@ def table_of(answer: Answer) -> Table:
     ]
     if work.share_on_chip is not None:
         rows.append(("operators", f"{work.share_on_chip:.1%} on the chip"))
-    rows.append(("on the host", _each(work.ops_on_host) or "none"))
+    rows.append(("on the host", _each(work.ops_on_host) or "no operator"))
     for row in rows:
         table.add_row(*row)
     return table
