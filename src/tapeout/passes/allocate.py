@@ -25,6 +25,7 @@ class _Lifetimes:
         self.first: dict[Buffer, int] = {}
         self.last: dict[Buffer, int] = {}
         self.units: dict[Buffer, set[Unit]] = {}
+        self.displaced: set[Buffer] = set()  # addressed through a register already
         self.loops: dict[Buffer, tuple[Loop, ...]] = {}
         self.extents: dict[Loop, tuple[int, int]] = {}
         self.scan(code, ())
@@ -37,6 +38,8 @@ class _Lifetimes:
             if isinstance(node, Instr):
                 for place, _ in node.places():
                     self.touch(place.buffer, node.unit, loops)
+                    if place.register is not None:
+                        self.displaced.add(place.buffer)
                 continue
             start = self.position
             for inner in children(node):
@@ -80,7 +83,7 @@ def _place(lifetimes: _Lifetimes, copies: int) -> int:
     for buffer, first in lifetimes.first.items():
         buffer.rotation = None
         loops = lifetimes.loops[buffer]
-        if copies > 1 and loops and len(lifetimes.units[buffer]) > 1:
+        if copies > 1 and loops and len(lifetimes.units[buffer]) > 1 and buffer not in lifetimes.displaced:
             rotating.setdefault(loops[-1], []).append(buffer)
         else:
             intervals.append((first, lifetimes.last[buffer], _round_up(buffer.size_bytes), [buffer]))

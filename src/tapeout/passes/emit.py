@@ -1,12 +1,12 @@
 """Machine code to a Program: control flow becomes branches, virtual registers real ones, places access patterns."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tapeout.isa import definitions as isa
 from tapeout.isa.fields import REGISTER_COUNT, AccessPattern, Instruction, RegisterValue
 from tapeout.numerics.dtypes import DType
-from tapeout.passes.machine import Branch, Instr, Loop, Node, Place, Register
+from tapeout.passes.machine import Branch, Instr, Loop, Node, Place, Register, walk
 
 HOISTED_CONSTANTS = 128
 SPILL_REGISTERS = 16
@@ -85,6 +85,8 @@ def _substitute(value: Any, mapping: dict[Register, Register]) -> Any:
         return mapping.get(value, value)
     if isinstance(value, tuple):
         return tuple(_substitute(item, mapping) for item in value)
+    if isinstance(value, Place) and value.register in mapping:
+        return replace(value, register=mapping[value.register])
     return value
 
 
@@ -181,8 +183,6 @@ def emit(code: list[Node], scratchpad_bytes: int) -> tuple[list[Instruction], li
 
 
 def _rotations(nodes: list[Node]) -> list[Register]:
-    from tapeout.passes.machine import walk
-
     return [node.offset for node in walk(nodes) if isinstance(node, Loop) and node.offset is not None]
 
 
@@ -203,6 +203,8 @@ def _encode(item: Instr, assigned: dict[Register, int]) -> Instruction:
             buffer = value.buffer
             rotation = buffer.rotation
             offset = assigned[rotation.offset] if rotation is not None and rotation.offset is not None else 0
+            if value.register is not None:
+                offset = assigned[value.register]
             if spec.kind in _OPERAND_KINDS:
                 value = AccessPattern(buffer.address + value.offset, value.strides, offset)  # type: ignore[arg-type]
             else:

@@ -30,11 +30,19 @@ class Buffer:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """An operand in a buffer: byte offset of its first element and strides in elements."""
+    """An operand in a buffer: byte offset of its first element (plus that in a register) and strides in elements."""
 
     buffer: Buffer
     offset: int
     strides: tuple[int, ...]
+    register: Register | None = None
+
+
+@dataclass(eq=False, slots=True)
+class Home:
+    """Where a tile that outgrew the scratchpad lives in the core's workspace in HBM."""
+
+    offset: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +83,8 @@ class Instr:
             value = self.fields.get(spec.name)
             if isinstance(value, Register):
                 yield value, spec.name in WRITTEN_REGISTERS
+            elif isinstance(value, Place) and value.register is not None:
+                yield value.register, False
             elif isinstance(value, tuple):
                 for item in value:
                     if isinstance(item, Register):

@@ -2,11 +2,11 @@
 
 from tapeout.chip import Chip
 from tapeout.isa.program import Parameter, Program
-from tapeout.passes.allocate import allocate
 from tapeout.passes.emit import emit
 from tapeout.passes.raise_accesses import raise_accesses
 from tapeout.passes.remove_dead import remove_dead
 from tapeout.passes.select_instructions import select_instructions
+from tapeout.passes.split_tiles import fit
 from tapeout.passes.structure_returns import structure_returns
 from tapeout.passes.synchronise import synchronise
 from tapeout.tile.ir import Type
@@ -20,8 +20,8 @@ def compile_kernel(ttir: str, chip: Chip) -> Program:
     kernel = raise_accesses(kernel)
     kernel = remove_dead(kernel)
     selected = select_instructions(kernel, chip)
-    scratchpad_bytes = allocate(selected.code, chip.core.scratchpad.size_bytes)
-    code = synchronise(selected.code)
+    code, scratchpad_bytes, workspace_bytes = fit(selected.code, chip.core.scratchpad.size_bytes, selected.constant)
+    code = synchronise(code)
     instructions, locations, scratchpad_bytes = emit(code, scratchpad_bytes)
     table = {location: number for number, location in enumerate(dict.fromkeys(filter(None, locations)))}
     return Program(
@@ -30,6 +30,7 @@ def compile_kernel(ttir: str, chip: Chip) -> Program:
         instructions=tuple(instructions),
         parameters=tuple(Parameter(p.name, _type_text(p.type)) for p in kernel.parameters),
         scratchpad_bytes=scratchpad_bytes,
+        workspace_bytes=workspace_bytes,
         order_free=selected.order_free,
         lines=tuple(table.get(location, -1) for location in locations),
         locations=tuple(table),

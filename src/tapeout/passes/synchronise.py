@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from tapeout.isa import definitions as isa
 from tapeout.isa.fields import QUEUES, SEMAPHORE_COUNT, Unit
-from tapeout.passes.machine import Branch, Buffer, Instr, Loop, Node, children, walk
+from tapeout.passes.machine import Branch, Buffer, Home, Instr, Loop, Node, children, walk
 
 UNKNOWN = "?"
 Resource = object  # a Buffer, or what names memory in HBM
@@ -61,7 +61,12 @@ class _Resources:
                 mine.append(other)
                 self.aliases.setdefault(other, [other]).append(buffer)
         for memory in memories:
-            self.aliases[memory] = list(memories) if memory == UNKNOWN else [m for m in (memory, UNKNOWN) if m in memories]
+            if isinstance(memory, Home):
+                self.aliases[memory] = [memory]
+            elif memory == UNKNOWN:
+                self.aliases[memory] = [m for m in memories if not isinstance(m, Home)]
+            else:
+                self.aliases[memory] = [m for m in (memory, UNKNOWN) if m in memories]
 
 
 def _uses(instr: Instr) -> Iterator[Use]:
@@ -175,7 +180,7 @@ class _Synchroniser:
         is_grid = any(isinstance(n, Instr) and n.kind is isa.NextProgram for n in loop.head)
         for consumer, item in enumerate(items):
             for resource, written in item.uses:
-                if is_grid and not isinstance(resource, Buffer):
+                if is_grid and not isinstance(resource, Buffer | Home):
                     continue
                 for alias in self.resources.aliases[resource]:
                     rotates = isinstance(alias, Buffer) and alias is resource and alias.rotation is loop
