@@ -15,7 +15,7 @@ from benchmarks.measure import conditions
 RUNS = 5
 
 # Each run is a process of its own with empty caches. The first launch compiles, the second shows what a launch
-# costs without compiling. A kernel compiled before takes the process's one-time costs (imports, LLVM's start).
+# costs without compiling. A kernel compiled before takes one-time costs of the process (imports, LLVM's start).
 PROGRAM = """
 import time, torch, triton, triton.language as tl, tapeout
 from benchmarks import kernels

@@ -13,8 +13,8 @@ from typing import Any
 class Work:
     """Totals of this process. Subtract an earlier one to get what happened in between.
 
-    `kernels_loaded` are those whose machine code was in the disk cache. Operators are those torch dispatched one
-    by one; what a compiled graph does inside its own kernels shows as kernels.
+    `kernels_loaded` are those whose machine code was in the disk cache. Operators are those torch dispatched
+    one by one; what a compiled graph does inside its own kernels shows as kernels.
     """
 
     kernels_compiled: int = 0

@@ -1,0 +1,47 @@
+"""The code in the documents runs and prints what they say; generated pages are fresh; links lead somewhere."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = [*sorted(ROOT.glob("docs/**/*.md")), ROOT / "README.md", ROOT / "CHANGELOG.md"]
+WITH_CODE = [document for document in DOCUMENTS if "```python" in document.read_text("utf-8")]
+
+
+def named(document: Path) -> str:
+    return str(document.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("document", WITH_CODE, ids=named)
+def test_code_runs(document, tmp_path):
+    environment = {name: value for name, value in os.environ.items() if name != "TAPEOUT_CHIP"}
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("run_document.py")), str(document)],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_documents_with_code_were_found():
+    assert {"README.md", "docs/tutorial.md"} <= {named(document) for document in WITH_CODE}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=named)
+def test_links_lead_somewhere(document):
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text("utf-8")):
+        assert (document.parent / target).exists(), f"{named(document)} links to {target}"
+
+
+def test_isa_manual_is_up_to_date():
+    from tapeout.isa import manual
+
+    written = (ROOT / "docs" / "isa.md").read_text("utf-8")
+    assert written == manual.render(), "docs/isa.md is out of date: run `make docs`"
