@@ -76,7 +76,7 @@ class NumpyBuilder:
     ceil = staticmethod(_quiet(np.ceil))
     trunc = staticmethod(_quiet(np.trunc))
     round_even = staticmethod(_quiet(np.rint))
-    is_nan = staticmethod(np.isnan)
+    is_nan = staticmethod(_quiet(np.isnan))
 
     def fma(self, a: Array, b: Array, c: Array) -> Array:
         a, b, c = np.broadcast_arrays(a, b, c)
@@ -98,10 +98,10 @@ class NumpyBuilder:
     def ule(self, a: Array, b: Array) -> Array:
         return _unsigned(a) <= _unsigned(b)
 
-    and_ = staticmethod(np.bitwise_and)
-    or_ = staticmethod(np.bitwise_or)
-    xor = staticmethod(np.bitwise_xor)
-    not_ = staticmethod(np.bitwise_not)
+    and_ = staticmethod(_quiet(np.bitwise_and))
+    or_ = staticmethod(_quiet(np.bitwise_or))
+    xor = staticmethod(_quiet(np.bitwise_xor))
+    not_ = staticmethod(_quiet(np.bitwise_not))
 
     def select(self, condition: Array, a: Array, b: Array) -> Array:
         storage = f"i{a.dtype.itemsize}"  # moved as integers: a float move may touch a NaN's bits

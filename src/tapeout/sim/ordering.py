@@ -1,0 +1,80 @@
+"""Happens-before among the agents of a core (its sequencer and queues), and the accesses it must order.
+
+Every agent numbers its instructions 1, 2, ... A clock holds, for each agent, the last instruction known to
+be done. Issuing passes the sequencer's clock to the queued instruction; a semaphore passes the signaller's
+clock to whoever takes the count; `drain` and `halt` take everyone's. Two accesses to a byte by different
+agents, one of them a write, must be ordered by such a chain: that they happened to run far apart does not
+count.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tapeout.isa import Unit
+
+AGENTS = (Unit.SEQUENCER, Unit.LOAD, Unit.STORE, Unit.MATRIX, Unit.VECTOR)
+NUMBER_OF_AGENT = {unit: number for number, unit in enumerate(AGENTS)}
+
+Clock = tuple[int, ...]
+BEGINNING: Clock = (0,) * len(AGENTS)
+
+Bytes = np.ndarray[Any, np.dtype[np.int64]]
+
+
+def joined(*clocks: Clock) -> Clock:
+    """What is known by whoever knows all of these."""
+    return tuple(max(times) for times in zip(*clocks, strict=True))
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """A byte touched by an unordered pair: the earlier access's agent, its instruction's number, and
+    whether it wrote; and whether the later one writes."""
+
+    byte: int
+    agent: Unit
+    time: int
+    earlier_writes: bool
+    later_writes: bool
+
+
+class AccessHistory:
+    """For each byte of a scratchpad: who wrote it last, and when each agent last read it."""
+
+    def __init__(self, size_bytes: int) -> None:
+        self._writer = np.zeros(size_bytes, np.int8)
+        self._write_time = np.zeros(size_bytes, np.int32)
+        self._read_time = np.zeros((len(AGENTS), size_bytes), np.int32)
+
+    def read(self, agent: Unit, clock: Clock, addresses: Bytes) -> Conflict | None:
+        """Record a read by the instruction whose own entry in `clock` is its number."""
+        conflict = self._unordered_write(agent, clock, addresses, later_writes=False)
+        number = NUMBER_OF_AGENT[agent]
+        self._read_time[number, addresses] = clock[number]
+        return conflict
+
+    def write(self, agent: Unit, clock: Clock, addresses: Bytes) -> Conflict | None:
+        """Record a write."""
+        conflict = self._unordered_write(agent, clock, addresses, later_writes=True)
+        number = NUMBER_OF_AGENT[agent]
+        for other, unit in enumerate(AGENTS):
+            times = self._read_time[other, addresses]
+            if other != number and conflict is None and (unordered := times > clock[other]).any():
+                at = int(np.argmax(unordered))
+                conflict = Conflict(int(addresses[at]), unit, int(times[at]), False, True)
+        self._writer[addresses] = number
+        self._write_time[addresses] = clock[number]
+        return conflict
+
+    def _unordered_write(
+        self, agent: Unit, clock: Clock, addresses: Bytes, later_writes: bool
+    ) -> Conflict | None:
+        writers, times = self._writer[addresses], self._write_time[addresses]
+        known = np.array(clock, np.int32)[writers]
+        unordered = (writers != NUMBER_OF_AGENT[agent]) & (times > known)
+        if not unordered.any():
+            return None
+        at = int(np.argmax(unordered))
+        return Conflict(int(addresses[at]), AGENTS[writers[at]], int(times[at]), True, later_writes)
