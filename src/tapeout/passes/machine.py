@@ -137,3 +137,49 @@ def contiguous(shape: tuple[int, ...]) -> tuple[int, ...]:
         strides.append(step)
         step *= extent
     return tuple(reversed(strides))
+
+
+def show(code: list[Node]) -> str:
+    """Machine code as text: virtual registers %n, buffers #n (with address and number of copies once they have one)."""
+    numbers: dict[int, int] = {}
+
+    def number(item: object) -> int:
+        return numbers.setdefault(id(item), len(numbers))
+
+    def operand(value: Any) -> str:
+        if isinstance(value, Register):
+            return str(value.constant) if value.constant is not None else f"%{number(value)}"
+        if isinstance(value, Place):
+            buffer = value.buffer
+            address = f"@{buffer.address:#x}" if buffer.address >= 0 else ""
+            copies = f"*{buffer.rotation.copies}" if buffer.rotation is not None else ""
+            offset = f"+{value.offset}" if value.offset else ""
+            moved = f"+{operand(value.register)}" if value.register is not None else ""
+            return f"#{number(buffer)}{address}{copies}{offset}{moved}{{{','.join(map(str, value.strides))}}}"
+        if isinstance(value, tuple):
+            return "(" + ",".join(map(operand, value)) + ")"
+        return str(getattr(value, "label", value))
+
+    lines: list[str] = []
+
+    def show_nodes(nodes: list[Node], indent: str) -> None:
+        for node in nodes:
+            if isinstance(node, Instr):
+                fields = " ".join(f"{name}={operand(value)}" for name, value in node.fields.items())
+                lines.append(f"{indent}{node.kind.mnemonic} {fields}".rstrip())
+            elif isinstance(node, Loop):
+                lines.append(f"{indent}loop {{")
+                show_nodes(node.head, indent + "  ")
+                lines.append(f"{indent}}} while {operand(node.condition)} {{")
+                show_nodes(node.body, indent + "  ")
+                lines.append(f"{indent}}}")
+            else:
+                lines.append(f"{indent}if {operand(node.condition)} {{")
+                show_nodes(node.then, indent + "  ")
+                if node.otherwise:
+                    lines.append(f"{indent}}} else {{")
+                    show_nodes(node.otherwise, indent + "  ")
+                lines.append(f"{indent}}}")
+
+    show_nodes(code, "")
+    return "\n".join(lines) + "\n"

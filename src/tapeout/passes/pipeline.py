@@ -1,7 +1,15 @@
-"""The compiler's passes, in order."""
+"""The compiler: its passes, in order.
+
+Set TAPEOUT_DUMP to a folder to have the kernel written there as text after every pass.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
 
 from tapeout.chip import Chip
 from tapeout.isa.program import Parameter, Program
+from tapeout.passes import machine
 from tapeout.passes.emit import emit
 from tapeout.passes.raise_accesses import raise_accesses
 from tapeout.passes.remove_dead import remove_dead
@@ -9,22 +17,30 @@ from tapeout.passes.select_instructions import select_instructions
 from tapeout.passes.split_tiles import fit
 from tapeout.passes.structure_returns import structure_returns
 from tapeout.passes.synchronise import synchronise
-from tapeout.tile.ir import Type
+from tapeout.tile.ir import Kernel, Type, show
 from tapeout.tile.ttir import read_kernel
+from tapeout.tile.verify import verify
+
+TILE_PASSES: tuple[Callable[[Kernel], Kernel], ...] = (structure_returns, raise_accesses, remove_dead)
 
 
 def compile_kernel(ttir: str, chip: Chip) -> Program:
-    """A Program for a chip from the text of a module of Triton's IR."""
-    kernel = read_kernel(ttir)
-    kernel = structure_returns(kernel)
-    kernel = raise_accesses(kernel)
-    kernel = remove_dead(kernel)
+    """A Program for a chip from the text of a module of Triton's IR (after Triton's own passes, with locations)."""
+    kernel = verify(read_kernel(ttir), after="read_kernel")
+    dump = _Dump(kernel.name)
+    dump.write("read_kernel", lambda: show(kernel))
+    for run_pass in TILE_PASSES:
+        kernel = verify(run_pass(kernel), after=run_pass.__name__)
+        dump.write(run_pass.__name__, lambda: show(kernel))
     selected = select_instructions(kernel, chip)
+    dump.write("select_instructions", lambda: machine.show(selected.code))
     code, scratchpad_bytes, workspace_bytes = fit(selected.code, chip.core.scratchpad.size_bytes, selected.constant)
+    dump.write("fit", lambda: machine.show(code))
     code = synchronise(code)
+    dump.write("synchronise", lambda: machine.show(code))
     instructions, locations, scratchpad_bytes = emit(code, scratchpad_bytes)
     table = {location: number for number, location in enumerate(dict.fromkeys(filter(None, locations)))}
-    return Program(
+    program = Program(
         name=kernel.name,
         chip=chip.name,
         instructions=tuple(instructions),
@@ -36,6 +52,24 @@ def compile_kernel(ttir: str, chip: Chip) -> Program:
         locations=tuple(table),
         messages=tuple(selected.messages),
     )
+    dump.write("emit", lambda: program.text)
+    return program
+
+
+class _Dump:
+    """Writes numbered text files, one a pass, if the user asked for them."""
+
+    def __init__(self, kernel_name: str) -> None:
+        self.folder = os.environ.get("TAPEOUT_DUMP")
+        self.kernel_name = kernel_name
+        self.count = 0
+
+    def write(self, pass_name: str, text: Callable[[], str]) -> None:
+        if self.folder:
+            path = Path(self.folder, f"{self.kernel_name}.{self.count}.{pass_name}.txt")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text())
+            self.count += 1
 
 
 _TRITON_NAMES = {"f32": "fp32", "f16": "fp16", "f64": "fp64", "f8e4m3": "fp8e4nv", "f8e5m2": "fp8e5"}
