@@ -72,7 +72,7 @@ def test_replacing_a_field_is_checked_at_the_line_of_the_replacement():
         (
             tiny.core.scratchpad,
             {"size_bytes": 32 * MiB},
-            "scratchpad.size_bytes=33554432 is too large; the most is 16777216",
+            "scratchpad.size_bytes=33554432 is too large; the most is 4194304",
         ),
         (
             tiny.core.scratchpad,

@@ -27,9 +27,9 @@ GiB = 1 << 30
 PROCESS_NODES = ("N7", "N6", "N5", "N4", "N3", "N2")
 
 # Limits of the instruction encoding: a tile address has 24 bits, a semaphore or register number 6.
-SCRATCHPAD_ADDRESS_LIMIT_BYTES = 16 * MiB
+SCRATCHPAD_ADDRESS_LIMIT_BYTES = 4 * MiB
 SEMAPHORE_NUMBER_LIMIT = 64
-REGISTER_NUMBER_LIMIT = 64
+REGISTER_NUMBER_LIMIT = 256
 
 BITS_OF_DTYPE = {"float64": 64, "float32": 32, "bfloat16": 16, "float16": 16, "float8": 8, "int8": 8}
 
@@ -195,9 +195,9 @@ class Core(Part):
     store_dma: DmaEngine = part("scratchpad to memory system")
     queue_depth: int = count("instructions that may wait in front of each engine", maximum=256, default=16)
     semaphore_count: int = count("counting semaphores", maximum=SEMAPHORE_NUMBER_LIMIT, default=64)
-    register_count: int = count("scalar registers", minimum=8, maximum=REGISTER_NUMBER_LIMIT, default=64)
+    register_count: int = count("scalar registers", minimum=64, maximum=REGISTER_NUMBER_LIMIT, default=256)
     fetch_words_per_cycle: int = count(
-        "32-bit instruction words the sequencer fetches a cycle", maximum=64, default=4
+        "64-bit instruction words the sequencer fetches a cycle", maximum=64, default=4
     )
 
 

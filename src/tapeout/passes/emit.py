@@ -4,11 +4,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tapeout.isa import definitions as isa
-from tapeout.isa.fields import REGISTER_COUNT, AccessPattern, Instruction, RegisterValue
+from tapeout.isa.fields import AccessPattern, Instruction, RegisterValue
 from tapeout.numerics.dtypes import DType
 from tapeout.passes.machine import Branch, Instr, Loop, Node, Place, Register, walk
 
-HOISTED_CONSTANTS = 128
 SPILL_REGISTERS = 16
 _OPERAND_KINDS = ("tile", "written tile", "tile or register")
 
@@ -52,7 +51,7 @@ def _flatten(nodes: list[Node], flat: _Flat) -> None:
                 items.append(end)
 
 
-def _place_constants(flat: _Flat) -> None:
+def _place_constants(flat: _Flat, hoisted_count: int) -> None:
     """Loads the constants used most at the start, the others where they are used."""
     uses: dict[Register, int] = {}
     for item in flat.items:
@@ -60,7 +59,7 @@ def _place_constants(flat: _Flat) -> None:
             for register, _ in item.registers():
                 if register.constant:
                     uses[register] = uses.get(register, 0) + 1
-    hoisted = sorted(uses, key=lambda register: -uses[register])[:HOISTED_CONSTANTS]
+    hoisted = sorted(uses, key=lambda register: -uses[register])[:hoisted_count]
     chosen = set(hoisted)
     items: list[Instr | _Label] = [_load(register, register.constant or 0) for register in hoisted]
     for item in flat.items:
@@ -90,7 +89,9 @@ def _substitute(value: Any, mapping: dict[Register, Register]) -> Any:
     return value
 
 
-def _assign_registers(flat: _Flat, dedicated: list[Register]) -> tuple[dict[Register, int], dict[Register, int]]:
+def _assign_registers(
+    flat: _Flat, dedicated: list[Register], register_count: int
+) -> tuple[dict[Register, int], dict[Register, int]]:
     """Real registers for virtual ones (linear scan), and numbered spill slots for those that got none.
     Register 0 is zero; the topmost ones are dedicated, below them a few carry spilled values."""
     position: dict[_Label, int] = {}
@@ -108,8 +109,8 @@ def _assign_registers(flat: _Flat, dedicated: list[Register]) -> tuple[dict[Regi
         for start, end in loops:
             if first[register] < start <= last[register] < end:
                 last[register] = end
-    assigned = {register: REGISTER_COUNT - 1 - k for k, register in enumerate(dedicated)}
-    limit = REGISTER_COUNT - len(dedicated) - SPILL_REGISTERS
+    assigned = {register: register_count - 1 - k for k, register in enumerate(dedicated)}
+    limit = register_count - len(dedicated) - SPILL_REGISTERS
     free = list(range(limit - 1, 0, -1))
     active: list[tuple[int, Register]] = []
     spilled: dict[Register, int] = {}
@@ -162,15 +163,15 @@ def _spill(flat: _Flat, spilled: dict[Register, int], assigned: dict[Register, i
     flat.items = items
 
 
-def emit(code: list[Node], scratchpad_bytes: int) -> tuple[list[Instruction], list[str], int]:
+def emit(code: list[Node], scratchpad_bytes: int, register_count: int) -> tuple[list[Instruction], list[str], int]:
     """Instructions, the source location of each, and the bytes of scratchpad used (spilled registers included)."""
     rotations = _rotations(code)
     flat = _Flat([_load(register, 0) for register in rotations], [])
     _flatten([*code, Instr(isa.Halt, {})], flat)
-    _place_constants(flat)
-    assigned, spilled = _assign_registers(flat, rotations)
+    _place_constants(flat, register_count // 2)
+    assigned, spilled = _assign_registers(flat, rotations, register_count)
     if spilled:
-        top = REGISTER_COUNT - len(rotations)
+        top = register_count - len(rotations)
         _spill(flat, spilled, assigned, scratchpad_bytes, top)
         scratchpad_bytes += -(-8 * len(spilled) // 64) * 64
     instrs: list[Instr] = []

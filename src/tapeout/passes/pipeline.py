@@ -11,6 +11,7 @@ from tapeout.chip import Chip
 from tapeout.isa.program import Parameter, Program
 from tapeout.passes import machine
 from tapeout.passes.emit import emit
+from tapeout.passes.inline_calls import inline_calls
 from tapeout.passes.raise_accesses import raise_accesses
 from tapeout.passes.remove_dead import remove_dead
 from tapeout.passes.select_instructions import select_instructions
@@ -36,9 +37,9 @@ def compile_kernel(ttir: str, chip: Chip) -> Program:
     dump.write("select_instructions", lambda: machine.show(selected.code))
     code, scratchpad_bytes, workspace_bytes = fit(selected.code, chip.core.scratchpad.size_bytes, selected.constant)
     dump.write("fit", lambda: machine.show(code))
-    code = synchronise(code)
+    code = synchronise(code, chip.core.semaphore_count)
     dump.write("synchronise", lambda: machine.show(code))
-    instructions, locations, scratchpad_bytes = emit(code, scratchpad_bytes)
+    instructions, locations, scratchpad_bytes = emit(code, scratchpad_bytes, chip.core.register_count)
     table = {location: number for number, location in enumerate(dict.fromkeys(filter(None, locations)))}
     program = Program(
         name=kernel.name,

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from tapeout.isa import definitions as isa
-from tapeout.isa.fields import QUEUES, SEMAPHORE_COUNT, Unit
+from tapeout.isa.fields import QUEUES, Unit
 from tapeout.passes.machine import Branch, Buffer, Home, Instr, Loop, Node, children, walk
 
 UNKNOWN = "?"
@@ -79,13 +79,14 @@ def _uses(instr: Instr) -> Iterator[Use]:
 
 
 class _Synchroniser:
-    def __init__(self, code: list[Node]) -> None:
+    def __init__(self, code: list[Node], semaphore_count: int) -> None:
         self.resources = _Resources(code)
+        self.semaphore_count = semaphore_count
         self.next_semaphore = 1
         self.shared: dict[tuple[Unit, Unit, int], int] = {}
 
     def fresh(self) -> int:
-        if self.next_semaphore >= SEMAPHORE_COUNT:
+        if self.next_semaphore >= self.semaphore_count:
             raise OutOfSemaphores
         self.next_semaphore += 1
         return self.next_semaphore - 1
@@ -269,9 +270,9 @@ def _with_drains(nodes: list[Node]) -> list[Node]:
     return result
 
 
-def synchronise(code: list[Node]) -> list[Node]:
+def synchronise(code: list[Node], semaphore_count: int) -> list[Node]:
     try:
-        return _Synchroniser(code).run(code, 0, None)[0]
+        return _Synchroniser(code, semaphore_count).run(code, 0, None)[0]
     except OutOfSemaphores:
         for node in walk(code):
             if isinstance(node, Instr):
