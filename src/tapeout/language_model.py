@@ -69,12 +69,7 @@ def answer(
 ) -> Answer:
     """Generate greedily; `on_text` receives the answer piece by piece, as soon as a piece is sure."""
     clock = _TokenClock(language_model.tokenizer, on_text)
-    prompt = language_model.tokenizer.apply_chat_template(
-        [{"role": "user", "content": question}],
-        add_generation_prompt=True,
-        return_tensors="pt",
-        return_dict=True,
-    ).to(language_model.model.device)
+    prompt = prompt_of(language_model, question).to(language_model.model.device)
     before = _work_of(language_model)
     with torch.no_grad():
         language_model.model.generate(
@@ -91,6 +86,16 @@ def answer(
         first_token_s=clock.token_times_s[0],
         total_s=clock.token_times_s[-1],
         work=_work_of(language_model) - before,
+    )
+
+
+def prompt_of(language_model: LanguageModel, question: str) -> Any:
+    """The question as the model expects it: input_ids and attention_mask, on the host."""
+    return language_model.tokenizer.apply_chat_template(
+        [{"role": "user", "content": question}],
+        add_generation_prompt=True,
+        return_tensors="pt",
+        return_dict=True,
     )
 
 

@@ -1,8 +1,8 @@
 """Runs a Markdown document's code: `python run_document.py DOCUMENT`, in the directory it may write to.
 
-Python blocks run in order and share their names. A block with title="name" is written to that file instead. A
-`text` block after a Python block is its output, to the letter. Console blocks are for the reader. Exits with the
-first difference or error, naming the document's line.
+Python blocks run in order and share their names. A block with title="name" is written to that file instead.
+A `text` block after a Python block is its output, to the letter. Console blocks are for the reader. Exits
+with the first difference or error, naming the document's line.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""The code in the documents runs and prints what they say; generated pages are fresh; links lead somewhere."""
+"""The code in the documents runs and prints what they say; generated pages are fresh; links exist."""
 
 import os
 import re
