@@ -13,7 +13,7 @@ from benchmarks.measure import conditions
 RUNS = 5
 
 # Each run is a process of its own and a kernel no cache has seen: its constant is new. The first launch
-# compiles, the second shows what a launch costs without. A kernel before it takes the process's one-time costs.
+# compiles, the second shows what a launch costs without. A kernel before it pays the process's start.
 PROGRAM = """
 import time, torch, triton, triton.language as tl, tapeout
 from benchmarks import kernels
