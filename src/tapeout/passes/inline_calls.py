@@ -14,14 +14,14 @@ def inline_calls(kernel: Kernel) -> Kernel:
             operation.operands = [replaced.get(operand, operand) for operand in operation.operands]
             operation.regions = [inlined(inner, replaced) for inner in operation.regions]
             if operation.name == "tt.call":
-                *body, last = _called(kernel.functions[operation.attributes["callee"]], operation)
+                *body, last = called(kernel.functions[operation.attributes["callee"]], operation)
                 operations += body
                 replaced.update(zip(operation.results, last.operands, strict=True))
             else:
                 operations.append(operation)
         return Region([Block(block.arguments, operations)])
 
-    def _called(function: Kernel, call: Operation) -> list[Operation]:
+    def called(function: Kernel, call: Operation) -> list[Operation]:
         """The body of a function, with the call's operands for its parameters, calls in it inlined too."""
         mapping = dict(zip(function.parameters, call.operands, strict=True))
         copies = [clone(operation, mapping) for operation in function.body.block.operations]

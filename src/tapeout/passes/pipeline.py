@@ -22,7 +22,7 @@ from tapeout.tile.ir import Kernel, Type, show
 from tapeout.tile.ttir import read_kernel
 from tapeout.tile.verify import verify
 
-TILE_PASSES: tuple[Callable[[Kernel], Kernel], ...] = (structure_returns, raise_accesses, remove_dead)
+TILE_PASSES: tuple[Callable[[Kernel], Kernel], ...] = (structure_returns, inline_calls, raise_accesses, remove_dead)
 
 
 def compile_kernel(ttir: str, chip: Chip) -> Program:

@@ -948,7 +948,8 @@ class Selector:
         outer, self.code = self.code, []
         condition = Register()
         dtype = body.arguments[0].type.dtype
-        self.emit(isa.Scalar, destination=condition, a=counter, b=high, function=Function.LESS, dtype=dtype)
+        less = Function.LESS_UNSIGNED if operation.attributes["unsigned"] else Function.LESS
+        self.emit(isa.Scalar, destination=condition, a=counter, b=high, function=less, dtype=dtype)
         head, self.code = self.code, []
         terminator = body.operations[-1]
         self.coalesce(body.arguments[1:], phis, terminator.operands, body.operations)

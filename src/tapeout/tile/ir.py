@@ -119,6 +119,25 @@ def walk(region: Region) -> Iterator[Operation]:
                 yield from walk(inner)
 
 
+def clone(operation: Operation, mapping: dict[Value, Value]) -> Operation:
+    """A copy that reads what `mapping` says instead of its operands; it adds the copy's own results to `mapping`.
+    Attributes must not hold values."""
+
+    def copied(value: Value, owner: Operation | None) -> Value:
+        return mapping.setdefault(value, Value(value.type, owner, value.name))
+
+    operands = [mapping.get(operand, operand) for operand in operation.operands]
+    made = Operation(operation.name, operands, [], operation.attributes, [], operation.location)
+    for region in operation.regions:
+        blocks = []
+        for block in region.blocks:
+            arguments = [copied(argument, None) for argument in block.arguments]
+            blocks.append(Block(arguments, [clone(inner, mapping) for inner in block.operations], block.label))
+        made.regions.append(Region(blocks))
+    made.results = [copied(result, made) for result in operation.results]
+    return made
+
+
 def show(kernel: Kernel) -> str:
     """The kernel as text: one operation a line."""
     names: dict[int, str] = {}

@@ -167,6 +167,14 @@ def _read_constant(text: str, type: Type) -> int | list[int]:
     return int(text)
 
 
+def _terminated(region: Region) -> Region:
+    """The region of a loop or branch with the empty `scf.yield` that the text leaves out."""
+    operations = region.block.operations
+    if not operations or operations[-1].name != "scf.yield":
+        operations.append(Operation("scf.yield", [], []))
+    return region
+
+
 class _Reader:
     def __init__(self, text: str) -> None:
         lines = text.splitlines()
@@ -285,11 +293,12 @@ class _Reader:
 
     def read_for(self, operation: Operation, rest: str) -> list[Type]:
         match = re.match(
-            r"(?:unsigned )?(%\S+) = (%\S+) to (%\S+) step (%\S+)\s*(?:iter_args\((.*?)\) -> \((.*)\))?\s*(?:: (\S+))? \{$", rest
+            r"(unsigned )?(%\S+) = (%\S+) to (%\S+) step (%\S+)\s*(?:iter_args\((.*?)\) -> \((.*)\))?\s*(?:: (\S+))? \{$", rest
         )
         if match is None:
             raise UnsupportedError(f"cannot read the loop: scf.for {rest}")
-        induction, low, high, step, carried, types_text, type_text = match.groups()
+        unsigned, induction, low, high, step, carried, types_text, type_text = match.groups()
+        operation.attributes["unsigned"] = bool(unsigned)
         operation.operands = [self.lookup(low), self.lookup(high), self.lookup(step)]
         types = _read_types(types_text) if types_text else []
         arguments = [self.define(induction, read_type(type_text) if type_text else Type(DType.I64))]
@@ -297,7 +306,7 @@ class _Reader:
             inner, _, outer = part.partition(" = ")
             operation.operands.append(self.lookup(outer))
             arguments.append(self.define(inner.strip(), type))
-        operation.regions = [self.read_region(arguments)]
+        operation.regions = [_terminated(self.read_region(arguments))]
         self.close(operation)
         return types
 
@@ -306,10 +315,10 @@ class _Reader:
         if match is None:
             raise UnsupportedError(f"cannot read the branch: scf.if {rest}")
         operation.operands = [self.lookup(match[1])]
-        operation.regions = [self.read_region([])]
+        operation.regions = [_terminated(self.read_region([]))]
         if self.peek().startswith("} else"):
             self.next_line()
-            operation.regions.append(self.read_region([]))
+            operation.regions.append(_terminated(self.read_region([])))
         self.close(operation)
         return _read_types(match[2]) if match[2] else []
 
@@ -353,6 +362,9 @@ class _Reader:
         rest, attributes = _cut_attributes(rest)
         operation.attributes |= attributes
         head, _, types_text = rest.partition(" : ")
+        if name == "tt.call" and (match := re.match(r'@("[^"]*"|[^\s(]+)', rest)):
+            operation.attributes["callee"] = match[1].strip('"')
+            rest = rest[match.end() :]
         if name in ("cf.br", "cf.cond_br"):
             operation.attributes["targets"] = re.findall(r"\^(\w+)", rest)
             operation.operands = self.operands(rest.split("^")[0]) if name == "cf.cond_br" else []
