@@ -1,4 +1,4 @@
-"""What surrounds the model's own generation: text that streams, options, refusals. No model is loaded here."""
+"""What surrounds the model's own generation: streaming text, options, refusals. No model is loaded here."""
 
 from dataclasses import dataclass
 
