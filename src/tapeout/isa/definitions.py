@@ -16,19 +16,19 @@ from tapeout.isa.functions import AtomicFunction, Function, Rounding
 
 
 @instruction(0x01, "halt", Unit.SEQUENCER, meaning="wait until all queues are empty and idle; stop")
-class Halt:
+class Halt(f.Instruction):
     """End of the program on this core."""
 
 
 @instruction(0x02, "jump", Unit.SEQUENCER, meaning="pc = target")
-class Jump:
+class Jump(f.Instruction):
     """Continue elsewhere."""
 
     target: int = f.target("where to")
 
 
 @instruction(0x03, "branch_nonzero", Unit.SEQUENCER, meaning="if r[condition] != 0: pc = target")
-class BranchNonzero:
+class BranchNonzero(f.Instruction):
     """Continue elsewhere if a register is not zero."""
 
     condition: int = f.register("tested register")
@@ -36,7 +36,7 @@ class BranchNonzero:
 
 
 @instruction(0x04, "branch_zero", Unit.SEQUENCER, meaning="if r[condition] == 0: pc = target")
-class BranchZero:
+class BranchZero(f.Instruction):
     """Continue elsewhere if a register is zero."""
 
     condition: int = f.register("tested register")
@@ -49,14 +49,14 @@ class BranchZero:
     Unit.SEQUENCER,
     meaning="r[destination] = 1 and (x, y, z) = the next program of the grid for this core; or 0 if there is none",
 )
-class NextProgram:
+class NextProgram(f.Instruction):
     """Take the next program of the launched grid from the dispatcher."""
 
     destination: int = f.register("1 if there was one, else 0")
 
 
 @instruction(0x06, "program_id", Unit.SEQUENCER, meaning="r[destination] = (x, y, z)[axis]")
-class ProgramId:
+class ProgramId(f.Instruction):
     """Coordinate of the current program in the grid."""
 
     destination: int = f.register("result")
@@ -64,7 +64,7 @@ class ProgramId:
 
 
 @instruction(0x07, "grid_size", Unit.SEQUENCER, meaning="r[destination] = size of the grid along axis")
-class GridSize:
+class GridSize(f.Instruction):
     """Size of the launched grid."""
 
     destination: int = f.register("result")
@@ -72,7 +72,7 @@ class GridSize:
 
 
 @instruction(0x08, "argument", Unit.SEQUENCER, meaning="r[destination] = argument[index]")
-class Argument:
+class Argument(f.Instruction):
     """Read a launch argument: 64 bits; integers sign-extended, floats as their bits."""
 
     destination: int = f.register("result")
@@ -80,14 +80,14 @@ class Argument:
 
 
 @instruction(0x09, "workspace", Unit.SEQUENCER, meaning="r[destination] = address of this core's private area in HBM")
-class Workspace:
+class Workspace(f.Instruction):
     """Where this core may keep what outgrows its scratchpad; its size is in the program's header."""
 
     destination: int = f.register("result")
 
 
 @instruction(0x0A, "load_immediate", Unit.SEQUENCER, meaning="r[destination] = value")
-class LoadImmediate:
+class LoadImmediate(f.Instruction):
     """Set a register to a constant."""
 
     destination: int = f.register("result")
@@ -102,7 +102,7 @@ class LoadImmediate:
     numerics="Integer functions of the table, on the low bits that dtype names; a predicate gives 0 or 1; "
     "an i1 result is 0 or 1.",
 )
-class Scalar:
+class Scalar(f.Instruction):
     """Integer arithmetic on registers."""
 
     destination: int = f.register("result")
@@ -113,7 +113,7 @@ class Scalar:
 
 
 @instruction(0x0C, "scalar_select", Unit.SEQUENCER, meaning="r[destination] = r[a] if r[condition] != 0 else r[b]")
-class ScalarSelect:
+class ScalarSelect(f.Instruction):
     """Choose between two registers."""
 
     destination: int = f.register("result")
@@ -128,7 +128,7 @@ class ScalarSelect:
     Unit.SEQUENCER,
     meaning="r[destination] = low bits of r[a] named by dtype, sign- or zero-extended to 64 bits",
 )
-class ScalarConvert:
+class ScalarConvert(f.Instruction):
     """Extend the low bits of a register; an i1 is one bit."""
 
     destination: int = f.register("result")
@@ -143,7 +143,7 @@ class ScalarConvert:
     Unit.SEQUENCER,
     meaning="r[register] += step; if r[register] >= limit: r[register] = 0",
 )
-class Rotate:
+class Rotate(f.Instruction):
     """Advance a buffer offset to the next copy, cyclically."""
 
     register: int = f.register("offset in bytes")
@@ -154,7 +154,7 @@ class Rotate:
 @instruction(
     0x0F, "scalar_load", Unit.SEQUENCER, meaning="r[destination] = sign_extend(scratchpad[address + r[offset]], dtype)"
 )
-class ScalarLoad:
+class ScalarLoad(f.Instruction):
     """Read one element of the scratchpad into a register (floats: their bits, zero-extended; i1: 0 or 1)."""
 
     destination: int = f.register("result")
@@ -164,7 +164,7 @@ class ScalarLoad:
 
 
 @instruction(0x10, "scalar_store", Unit.SEQUENCER, meaning="scratchpad[address + r[offset]] = low bits of r[a]")
-class ScalarStore:
+class ScalarStore(f.Instruction):
     """Write one element of the scratchpad from a register."""
 
     a: int = f.register("value")
@@ -174,7 +174,7 @@ class ScalarStore:
 
 
 @instruction(0x11, "wait", Unit.SEQUENCER, meaning="until count[semaphore] >= 1: wait; count[semaphore] -= 1")
-class Wait:
+class Wait(f.Instruction):
     """Hold the sequencer until a semaphore has been given."""
 
     semaphore: int = f.semaphore("which")
@@ -186,7 +186,7 @@ class Wait:
     Unit.SEQUENCER,
     meaning="wait until all four queues are empty and idle",
 )
-class Drain:
+class Drain(f.Instruction):
     """Hold the sequencer until everything issued so far is done."""
 
 
@@ -196,7 +196,7 @@ class Drain:
     Unit.SEQUENCER,
     meaning="stop the launch; report code and the current program",
 )
-class Trap:
+class Trap(f.Instruction):
     """A failed device assertion."""
 
     code: int = f.unsigned(32, "index into the program's table of messages")
@@ -207,7 +207,7 @@ class Trap:
 
 def _sync(opcode: int, mnemonic: str, unit: Unit) -> type:
     @instruction(opcode, mnemonic, unit, meaning="nothing but its waits and signals")
-    class Sync:
+    class Sync(f.Instruction):
         """Take and give semaphores at this place of the queue."""
 
     Sync.__name__ = Sync.__qualname__ = f"{unit.value.title()}Sync"
@@ -235,7 +235,7 @@ _VALID = (
     meaning=f"{_VALID};\ntile[i] = HBM[r[base] + sum(i_d * r[strides[d]])] where valid, else the low bits of r[fill]",
     cost="One descriptor; bursts of the innermost dimension if its stride is the element size, else an element a burst.",
 )
-class Load:
+class Load(f.Instruction):
     """Copy a rectangular block from HBM to the scratchpad, filling what lies outside bounds."""
 
     dtype: object = f.dtype("element type; only its size matters")
@@ -256,7 +256,7 @@ class Load:
     "tile[i] = HBM[r[base] + index[i] * scale + sum(i_d * r[strides[d]])] where valid, else the low bits of r[fill]",
     cost="An address per index; where index and mask do not vary along the innermost dimension, a burst per row.",
 )
-class LoadIndexed:
+class LoadIndexed(f.Instruction):
     """Gather: like load, each element's address displaced by an element of an index tile, masked by an i1 tile."""
 
     dtype: object = f.dtype("element type; only its size matters")
@@ -280,7 +280,7 @@ class LoadIndexed:
     meaning=f"{_VALID};\nHBM[r[base] + sum(i_d * r[strides[d]])] = tile[i] where valid",
     cost="As load.",
 )
-class Store:
+class Store(f.Instruction):
     """Copy a rectangular block from the scratchpad to HBM, leaving alone what lies outside bounds."""
 
     dtype: object = f.dtype("element type; only its size matters")
@@ -300,7 +300,7 @@ class Store:
     "HBM[r[base] + index[i] * scale + sum(i_d * r[strides[d]])] = tile[i] where valid, in the order of i",
     cost="As load_indexed.",
 )
-class StoreIndexed:
+class StoreIndexed(f.Instruction):
     """Scatter: like store, each element's address displaced by an element of an index tile, masked by an i1 tile."""
 
     dtype: object = f.dtype("element type; only its size matters")
@@ -326,7 +326,7 @@ class StoreIndexed:
     numerics="Adds of floats round to nearest even; max and min exist for integers only.",
     cost="A round trip to the last-level SRAM per element, pipelined.",
 )
-class Atomic:
+class Atomic(f.Instruction):
     """Read-modify-write of HBM words picked by an index tile; the old values come back into a tile."""
 
     dtype: object = f.dtype("element type")
@@ -356,7 +356,7 @@ class Atomic:
     "rounding is the sum's. i8: exact, accumulated in i32 with wrap-around. f64 operands: f64 fma, f64 accumulator.",
     cost="ceil(m / rows) * ceil(n / columns) * k steps a batch, plus filling and draining the array.",
 )
-class MatrixMultiply:
+class MatrixMultiply(f.Instruction):
     """Multiply two tiles and accumulate. The strides of lhs are zero along n, those of rhs along m, of accumulator along k."""
 
     lhs_dtype: object = f.dtype("f32, bf16, f16, f8e4m3, f8e5m2, f64 or i8")
@@ -374,7 +374,7 @@ _LANES = "ceil(elements / lanes), lanes being those of the widest type involved,
 
 
 @instruction(0x40, "map1", Unit.VECTOR, meaning="result[i] = function(a[i])", numerics="See functions.", cost=_LANES)
-class Map1:
+class Map1(f.Instruction):
     """Apply a unary function to every element."""
 
     function: Function = f.choice(Function, 8, "what is computed")
@@ -385,7 +385,7 @@ class Map1:
 
 
 @instruction(0x41, "map2", Unit.VECTOR, meaning="result[i] = function(a[i], b[i])", numerics="See functions.", cost=_LANES)
-class Map2:
+class Map2(f.Instruction):
     """Apply a binary function to every pair of elements."""
 
     function: Function = f.choice(Function, 8, "what is computed")
@@ -399,7 +399,7 @@ class Map2:
 @instruction(
     0x42, "map3", Unit.VECTOR, meaning="result[i] = function(a[i], b[i], c[i])", numerics="See functions.", cost=_LANES
 )
-class Map3:
+class Map3(f.Instruction):
     """Apply a ternary function to every triple of elements."""
 
     function: Function = f.choice(Function, 8, "what is computed")
@@ -421,7 +421,7 @@ class Map3:
     "float: nearest even. Integer to integer: low bits, sign- or zero-extended (i1 counts as 0 or 1; to i1: the lowest bit).",
     cost=_LANES,
 )
-class Convert:
+class Convert(f.Instruction):
     """Change the type of every element."""
 
     dtype: object = f.dtype("operand type")
@@ -443,7 +443,7 @@ class Convert:
     numerics="Each step rounds as the function does. The order is part of the definition and the same on every chip.",
     cost=_LANES + ", plus five combining steps",
 )
-class Reduce:
+class Reduce(f.Instruction):
     """Combine the elements along the innermost dimension."""
 
     function: Function = f.choice(Function, 8, "an associative function (see reductions)")
@@ -460,7 +460,7 @@ class Reduce:
     meaning="result[i] = low bits of (start + sum(i_d * r[steps[d]])), start the register's value",
     cost=_LANES,
 )
-class Iota:
+class Iota(f.Instruction):
     """Write an affine function of the index: what arange and index arithmetic start from."""
 
     dtype: object = f.dtype("integer type")
@@ -478,7 +478,7 @@ class Iota:
     numerics="Bits unchanged. An index outside the tile the compiler allocated reads what lies there.",
     cost="One element per lane group and cycle.",
 )
-class Gather:
+class Gather(f.Instruction):
     """Pick elements of a scratchpad tile by an index tile."""
 
     dtype: object = f.dtype("element type; only its size matters")

@@ -9,7 +9,7 @@ import dataclasses
 import enum
 import re
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from tapeout.errors import TapeoutError
 from tapeout.numerics.dtypes import BY_CODE, BY_LABEL, DType
@@ -267,6 +267,10 @@ class Instruction:
     numerics: ClassVar[str]
     cost: ClassVar[str]
 
+    if TYPE_CHECKING:  # type checkers do not see what the decorator makes
+
+        def __init__(self, **fields: Any) -> None: ...
+
     @property
     def queue(self) -> Unit:
         """The queue this instruction goes to (the sequencer's own instructions: SEQUENCER)."""
@@ -326,7 +330,9 @@ def instruction(
         ]
         members.sort(key=lambda member: len(member))
         extra = {k: v for k, v in vars(cls).items() if isinstance(v, property)}
-        made = dataclasses.make_dataclass(cls.__name__, members, bases=(Instruction,), frozen=True, namespace=extra)
+        made: Any = dataclasses.make_dataclass(
+            cls.__name__, members, bases=(Instruction,), frozen=True, namespace=extra
+        )
         made.__doc__, made.__module__ = cls.__doc__, cls.__module__
         made.opcode, made.mnemonic, made.unit = opcode, mnemonic, unit
         made.meaning, made.numerics, made.cost = meaning, numerics, cost
