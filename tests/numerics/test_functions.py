@@ -373,7 +373,9 @@ def halfway_bits(dtype, result_dtype):
 @functools.cache
 def limits_of(dtype):
     """Smallest and largest positive number of a narrow type, by listing them all."""
-    every = as_float(dtype, np.arange(1, 1 << dtype.bits - 1, dtype=f"u{dtype.size_bytes}")).astype(np.float64)
+    every = as_float(dtype, np.arange(1, 1 << dtype.bits - 1, dtype=f"u{dtype.size_bytes}")).astype(
+        np.float64
+    )
     return float(every[0]), float(every[np.isfinite(every)][-1])
 
 

@@ -446,6 +446,82 @@ int64_t store_block(Context* context, const BlockFacts* facts, const BlockValues
     return valid.count() * facts->element_bytes;
 }
 
+// Innermost dimension of more than one element, or 3.
+inline int unit_dimension(const BlockFacts* facts) {
+    int d = 3;
+    while (d > 0 && facts->extent[d] == 1) d--;
+    return facts->extent[d] == 1 ? 3 : d;
+}
+
+void look_at_tile(View* view) {
+    const BlockFacts* facts = reinterpret_cast<const BlockFacts*>(view->facts);
+    view->direct = 0;
+    view->pointer = view->tile;
+    std::copy(facts->tile_stride, facts->tile_stride + 4, view->stride);
+}
+
+// Looks at the block in HBM if all of it is valid and its rows are neighbouring bytes.
+bool look_at_block(Context* context, const BlockFacts* facts, const BlockValues* values, char* tile, View* view) {
+    view->facts = reinterpret_cast<int64_t>(facts);
+    view->values = reinterpret_cast<int64_t>(values);
+    view->tile = reinterpret_cast<int64_t>(tile);
+    int64_t first = values->base, last = values->base;
+    for (int d = 0; d < 4; d++) {
+        if (values->low[d] > 0 || values->high[d] < facts->extent[d]) return false;
+        int64_t reach = (facts->extent[d] - 1) * values->stride[d];
+        first += std::min<int64_t>(reach, 0);
+        last += std::max<int64_t>(reach, 0);
+        view->stride[d] = values->stride[d];
+    }
+    if (values->stride[unit_dimension(facts)] != facts->element_bytes) return false;
+    view->pointer = values->base;
+    view->first = first;
+    view->end = last + facts->element_bytes;
+    view->direct = 1;
+    check(context, view->first, view->end, facts->instruction);
+    return true;
+}
+
+inline int64_t block_bytes(const BlockFacts* facts) {
+    return facts->extent[0] * facts->extent[1] * facts->extent[2] * facts->extent[3] * facts->element_bytes;
+}
+
+int64_t view_block(Context* context, const BlockFacts* facts, const BlockValues* values, char* tile, View* view) {
+    if (look_at_block(context, facts, values, tile, view)) return block_bytes(facts);
+    look_at_tile(view);
+    return load_block(context, facts, values, tile);
+}
+
+int64_t place_block(Context* context, const BlockFacts* facts, const BlockValues* values, char* tile, View* view) {
+    if (look_at_block(context, facts, values, tile, view)) {
+        Loops loops;
+        for (int d = 0; d < 4; d++) loops.add(facts->extent[d], values->stride[d], 0);
+        if (loops.distinct(facts->element_bytes)) return block_bytes(facts);
+    }
+    look_at_tile(view);
+    Valid valid(values, facts->extent);
+    return valid.empty ? 0 : valid.count() * facts->element_bytes;
+}
+
+// Keeps what a group writes to `stored` from changing what it reads through `view`. `relation` 0: different elements of the
+// two meet in the loop; 1: the same ones, so that reading and writing in place is right; 2: `view` is written too.
+void separate(Context* context, View* view, const View* stored, int64_t relation) {
+    if (!view->direct || !stored->direct || view->end <= stored->first || stored->end <= view->first) return;
+    if (relation == 1 && view->pointer == stored->pointer && std::equal(view->stride, view->stride + 4, stored->stride)) {
+        return;
+    }
+    look_at_tile(view);
+    if (relation == 2) return;
+    load_block(context, reinterpret_cast<const BlockFacts*>(view->facts),
+               reinterpret_cast<const BlockValues*>(view->values), reinterpret_cast<char*>(view->tile));
+}
+
+void finish_store(Context* context, const View* view) {
+    if (view->direct) return;
+    store_block(context, reinterpret_cast<const BlockFacts*>(view->facts),
+                reinterpret_cast<const BlockValues*>(view->values), reinterpret_cast<const char*>(view->tile));
+}
+
 inline int64_t signed_at(const char* address, int64_t bytes) {
     switch (bytes) {
         case 1: return *(const int8_t*)address;
@@ -674,7 +750,11 @@ int64_t atomic(Context* context, const IndexedFacts* facts, int64_t base, const 
                     if (facts->function == COMPARE_SWAP) {
                         move_element((char*)&b, other + place(facts->other_stride), bytes);
                     }
-                    if (is_float_add) {
+                    if (facts->dtype == I1 && facts->function < EXCHANGE) {
+                        bool either = facts->function == OR || facts->function == MAX_S || facts->function == MAX_U;
+                        bool p = x != 0, q = a != 0;
+                        result = facts->function == XOR ? p != q : either ? p || q : p && q;
+                    } else if (is_float_add) {
                         result = float_add(facts->dtype, x, a);
                     } else {
                         switch (bytes) {
@@ -918,11 +998,10 @@ float* packing_room(int slot, int64_t count) {
 }
 
 template <class L, class R>
-void multiply(const MatrixFacts* facts, char* accumulator, const char* lhs, const char* rhs) {
+void multiply(const MatrixFacts* facts, char* accumulator, const char* lhs, const int64_t* ls, const char* rhs,
+              const int64_t* rs) {
     int64_t m = facts->extent[1], n = facts->extent[2], k = facts->extent[3];
     const int64_t* cs = facts->accumulator_stride;
-    const int64_t* ls = facts->lhs_stride;
-    const int64_t* rs = facts->rhs_stride;
     float* left_room = packing_room(0, m * k);
     float* panel = packing_room(1, k * panel_columns);
     for (int64_t batch = 0; batch < facts->extent[0]; batch++, accumulator += cs[0], lhs += ls[0], rhs += rs[0]) {
@@ -970,11 +1049,10 @@ void multiply(const MatrixFacts* facts, char* accumulator, const char* lhs, cons
 }
 
 template <class T, class A, class Step>
-void multiply_plainly(const MatrixFacts* facts, char* accumulator, const char* lhs, const char* rhs, Step step) {
+void multiply_plainly(const MatrixFacts* facts, char* accumulator, const char* lhs, const int64_t* ls, const char* rhs,
+                      const int64_t* rs, Step step) {
     const int64_t* e = facts->extent;
     const int64_t* cs = facts->accumulator_stride;
-    const int64_t* ls = facts->lhs_stride;
-    const int64_t* rs = facts->rhs_stride;
     constexpr int64_t width = 64 / sizeof(A);
     for (int64_t b = 0; b < e[0]; b++) {
         for (int64_t i = 0; i < e[1]; i++) {
@@ -1000,24 +1078,22 @@ void multiply_plainly(const MatrixFacts* facts, char* accumulator, const char* l
     }
 }
 
-void matrix_multiply(const MatrixFacts* facts, char* accumulator, const char* lhs, const char* rhs) {
+void matrix_multiply(const MatrixFacts* facts, char* accumulator, const char* lhs, const int64_t* lhs_stride,
+                     const char* rhs, const int64_t* rhs_stride) {
+#define MULTIPLY(L, R) multiply<Element<L>, Element<R>>(facts, accumulator, lhs, lhs_stride, rhs, rhs_stride)
+#define MULTIPLY_PLAINLY(T, A, step) \
+    multiply_plainly<T, A>(facts, accumulator, lhs, lhs_stride, rhs, rhs_stride, [](A a, A b, A c) { return step; })
     switch (facts->lhs_dtype) {
-        case F32: return multiply<Element<F32>, Element<F32>>(facts, accumulator, lhs, rhs);
-        case BF16: return multiply<Element<BF16>, Element<BF16>>(facts, accumulator, lhs, rhs);
-        case F16: return multiply<Element<F16>, Element<F16>>(facts, accumulator, lhs, rhs);
-        case F8E4M3:
-            if (facts->rhs_dtype == F8E4M3) return multiply<Element<F8E4M3>, Element<F8E4M3>>(facts, accumulator, lhs, rhs);
-            return multiply<Element<F8E4M3>, Element<F8E5M2>>(facts, accumulator, lhs, rhs);
-        case F8E5M2:
-            if (facts->rhs_dtype == F8E4M3) return multiply<Element<F8E5M2>, Element<F8E4M3>>(facts, accumulator, lhs, rhs);
-            return multiply<Element<F8E5M2>, Element<F8E5M2>>(facts, accumulator, lhs, rhs);
-        case F64:
-            return multiply_plainly<double, double>(facts, accumulator, lhs, rhs,
-                                                    [](double a, double b, double c) { return __builtin_fma(a, b, c); });
-        default:
-            return multiply_plainly<int8_t, int32_t>(facts, accumulator, lhs, rhs,
-                                                     [](int32_t a, int32_t b, int32_t c) { return a * b + c; });
+        case F32: return MULTIPLY(F32, F32);
+        case BF16: return MULTIPLY(BF16, BF16);
+        case F16: return MULTIPLY(F16, F16);
+        case F8E4M3: return facts->rhs_dtype == F8E4M3 ? MULTIPLY(F8E4M3, F8E4M3) : MULTIPLY(F8E4M3, F8E5M2);
+        case F8E5M2: return facts->rhs_dtype == F8E4M3 ? MULTIPLY(F8E5M2, F8E4M3) : MULTIPLY(F8E5M2, F8E5M2);
+        case F64: return MULTIPLY_PLAINLY(double, double, __builtin_fma(a, b, c));
+        default: return MULTIPLY_PLAINLY(int8_t, int32_t, a * b + c);
     }
+#undef MULTIPLY
+#undef MULTIPLY_PLAINLY
 }
 
 Worker* make_worker() {

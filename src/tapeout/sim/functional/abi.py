@@ -11,6 +11,10 @@ FUNCTIONS = (
     "trap",
     "load_block",
     "store_block",
+    "view_block",
+    "place_block",
+    "separate",
+    "finish_store",
     "load_indexed",
     "store_indexed",
     "atomic",
@@ -53,15 +57,25 @@ STRUCTURES: dict[str, tuple[tuple[str, int], ...]] = {
     ),
     # Register values of a DMA instruction.
     "BlockValues": (("base", 1), ("stride", 4), ("low", 4), ("high", 4), ("fill", 1)),
-    # extent is (batch, m, n, k); strides in bytes along the same.
+    # A block that generated code may read or write where it lies: in HBM if it is `direct`, else in its tile.
+    # `stride` in bytes; [first, end) are the addresses in HBM it touches.
+    "View": (
+        ("pointer", 1),
+        ("stride", 4),
+        ("first", 1),
+        ("end", 1),
+        ("direct", 1),
+        ("facts", 1),
+        ("values", 1),
+        ("tile", 1),
+    ),
+    # extent is (batch, m, n, k); strides in bytes along the same. Those of the operands are passed apart.
     "MatrixFacts": (
         ("lhs_dtype", 1),
         ("rhs_dtype", 1),
         ("accumulate", 1),
         ("extent", 4),
         ("accumulator_stride", 4),
-        ("lhs_stride", 4),
-        ("rhs_stride", 4),
     ),
     # Scratchpad gather; strides and step in bytes.
     "PickFacts": (

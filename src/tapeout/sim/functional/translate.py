@@ -1,9 +1,11 @@
 """A Program as the text of one LLVM module, whose entry runs all programs a host thread is dealt.
 
 Instructions run in program order, which is one of the orders their semaphores allow; semaphores themselves need no
-code. Vector instructions are collected into groups (`vector`); DMA, matrix products and gathers are calls of the native
-runtime (`abi`).
+code. Scalar instructions are written as they come; tile instructions are collected into runs, arranged (`schedule`) and
+written as loops (`nest`) or calls of the native runtime (`abi`).
 """
+
+from typing import Any
 
 from tapeout.errors import InternalError
 from tapeout.isa import AccessPattern, Instruction, Program, RegisterValue
@@ -12,14 +14,34 @@ from tapeout.isa.fields import Unit
 from tapeout.numerics import functions
 from tapeout.numerics.builder import KIND_OF_DTYPE, Kind
 from tapeout.numerics.dtypes import DType
-from tapeout.sim.functional import abi
-from tapeout.sim.functional.analysis import Region, basic_blocks, operands, region_of, register_ranges, written_register
+from tapeout.sim.functional import abi, schedule
+from tapeout.sim.functional.analysis import (
+    Block,
+    basic_blocks,
+    operands,
+    region_of,
+    register_ranges,
+    written_register,
+)
 from tapeout.sim.functional.builder import LlvmBuilder, Text, Value
+from tapeout.sim.functional.liveness import Liveness
 from tapeout.sim.functional.machine import ENTRY
+from tapeout.sim.functional.nest import emit_group, emit_reduction
 from tapeout.sim.functional.operands import operand_dtype
-from tapeout.sim.functional.vector import Access, Group, Scalar, Step, reduction
+from tapeout.sim.functional.schedule import Node, OperandView, Scheduler
+from tapeout.sim.functional.vector import Access, Scalar, Step
 
 PARTIALS_BYTES = 32 * 16 * 8
+ENDS_RUN = (
+    isa.Halt,
+    isa.Jump,
+    isa.BranchNonzero,
+    isa.BranchZero,
+    isa.Trap,
+    isa.ScalarLoad,
+    isa.ScalarStore,
+)
+VECTORS = (isa.Map1, isa.Map2, isa.Map3, isa.Convert, isa.Iota, isa.Reduce)
 UNITS = (Unit.SEQUENCER, Unit.LOAD, Unit.STORE, Unit.MATRIX, Unit.VECTOR)
 
 
@@ -32,18 +54,23 @@ class _Translator:
     def __init__(self, program: Program) -> None:
         self.program = program
         self.text = Text()
+        self.written_registers = {written_register(item) for item in program.instructions} - {0}
         self.ranges = register_ranges(program)
+        self.blocks = basic_blocks(program)
+        self.liveness = Liveness(program, self.blocks, self.ranges)
+        self.scheduler = Scheduler(self.ranges, self.liveness)
         self.constants: list[str] = []
+        self.allocations: list[str] = []
         self.known: dict[int, str] = {}
+        self.version = 0
         self.versions: dict[int, int] = {}
-        self.group: Group | None = None
-        self.slots = 0
+        self.run: list[Node] = []
+        self.run_registers: set[int] = set()
 
     def module(self) -> str:
         text = self.text
-        blocks = basic_blocks(self.program)
-        for block in blocks:
-            self._block(block.start, block.end)
+        for block in self.blocks:
+            self._block(block)
         if not self.program.instructions or not self._ends(self.program.instructions[-1]):
             text.label(f"b{len(self.program.instructions)}")
             text.add("br label %leave")
@@ -66,20 +93,17 @@ class _Translator:
         return isinstance(item, isa.Halt | isa.Jump | isa.Trap)
 
     def _prologue(self) -> list[str]:
-        used = sorted({written_register(item) for item in self.program.instructions} - {0})
         lines = ["entry:"]
         for name in ("scratchpad", "workspace", "arguments", *(f"call_{f}" for f in abi.FUNCTIONS)):
             lines.append(f"%{name}.at = getelementptr i8, ptr %context, i64 {abi.offset_of('Context', name)}")
             lines.append(f"%{name} = load ptr, ptr %{name}.at")
-        lines.append(f"%values = alloca [{abi.size_of('BlockValues') // 8} x i64], align 64")
         lines.append(f"%partials = alloca [{PARTIALS_BYTES} x i8], align 64")
-        lines += [f"%slot{i} = alloca i64" for i in range(self.slots)]
-        for register in used:
+        lines += self.allocations
+        for register in sorted(self.written_registers):
             lines += [f"%r{register} = alloca i64", f"store i64 0, ptr %r{register}"]
         for name in abi.COUNTERS:
             lines += [f"%count.{name} = alloca i64", f"store i64 0, ptr %count.{name}"]
         lines.append("br label %b0")
-        self.defined = set(used)
         return lines
 
     def _epilogue(self) -> list[str]:
@@ -98,73 +122,76 @@ class _Translator:
 
     def _get(self, register: int) -> str:
         """A register's value, as an i64."""
-        if register == 0 or register not in self._written:
+        if register not in self.written_registers:
             return "0"
         if register not in self.known:
             self.known[register] = self.text.let(f"load i64, ptr %r{register}")
         return self.known[register]
-
-    @property
-    def _written(self) -> set[int]:
-        if not hasattr(self, "_written_registers"):
-            self._written_registers = {written_register(item) for item in self.program.instructions} - {0}
-        return self._written_registers
 
     def _set(self, register: int, value: str) -> None:
         if register == 0:
             return
         self.text.add(f"store i64 {value}, ptr %r{register}")
         self.known[register] = value
-        self._version += 1
-        self.versions[register] = self._version
-
-    _version = 0
+        self.version += 1
+        self.versions[register] = self.version
 
     # ---------------------------------------------------------------------------------------- blocks
 
-    def _block(self, start: int, end: int) -> None:
-        text = self.text
-        text.label(f"b{start}")
+    def _block(self, block: Block) -> None:
+        self.text.label(f"b{block.start}")
         self.known = {}
-        self._version += 1
+        self.version += 1
         self.versions = {}
-        self._block_version = self._version
-        items = self.program.instructions[start:end]
+        self.first_version = self.version
+        self.live = self.liveness.states(block)
+        items = self.program.instructions[block.start : block.end]
         for unit in UNITS:
             count = sum(item.unit is unit for item in items)
             if count:
                 self._count(unit.value, str(count))
         ended = False
-        for index in range(start, end):
-            ended = self._instruction(index, self.program.instructions[index])
-        self._flush()
+        for index in range(block.start, block.end):
+            item = self.program.instructions[index]
+            if isinstance(item, isa.BranchNonzero | isa.BranchZero):
+                self._get(item.condition)
+            if self._ends_run(item):
+                self._flush(index)
+            ended = self._instruction(index, item)
         if not ended:
-            text.add(f"br label %b{end}")
+            self._flush(block.end)
+            self.text.add(f"br label %b{block.end}")
+
+    def _ends_run(self, item: Instruction) -> bool:
+        """Whether what was collected must be written before this instruction."""
+        if isinstance(item, ENDS_RUN):
+            return True
+        return written_register(item) in self.run_registers
+
+    def _flush(self, index: int) -> None:
+        """Arrange and write the collected run, which ends before the instruction at `index`."""
+        if not self.run:
+            return
+        run, self.run, self.run_registers = self.run, [], set()
+        for unit in self.scheduler.arrange(run, self.live[index]):
+            self._unit(unit)
 
     def _count(self, name: str, amount: str) -> None:
         old = self.text.let(f"load i64, ptr %count.{name}")
         self.text.add(f"store i64 {self.text.let(f'add i64 {old}, {amount}')}, ptr %count.{name}")
-
-    def _flush(self) -> None:
-        if self.group is not None:
-            group, self.group = self.group, None
-            group.emit()
 
     def _instruction(self, index: int, item: Instruction) -> bool:
         """Write one instruction; whether it ended the block."""
         text = self.text
         match item:
             case isa.Halt():
-                self._flush()
                 text.add("br label %leave")
                 return True
             case isa.Jump():
-                self._flush()
                 text.add(f"br label %b{item.target}")
                 return True
             case isa.BranchNonzero() | isa.BranchZero():
                 condition = self._get(item.condition)
-                self._flush()
                 zero = text.let(f"icmp eq i64 {condition}, 0")
                 there, here = f"b{item.target}", f"b{index + 1}"
                 if isinstance(item, isa.BranchNonzero):
@@ -172,7 +199,6 @@ class _Translator:
                 text.add(f"br i1 {zero}, label %{there}, label %{here}")
                 return True
             case isa.Trap():
-                self._flush()
                 text.add(f"call void %call_trap(ptr %context, i64 {item.code})")
                 text.add("unreachable")
                 return True
@@ -202,36 +228,16 @@ class _Translator:
                 beyond = text.let(f"icmp sge i64 {total}, {item.limit}")
                 self._set(item.register, text.let(f"select i1 {beyond}, i64 0, i64 {total}"))
             case isa.ScalarLoad():
-                self._flush()
                 self._scalar_load(item)
             case isa.ScalarStore():
-                self._flush()
                 address = self._address(item.address, self._get(item.offset))
                 self._store_low_bits(self._get(item.a), item.dtype, address)
             case isa.Wait() | isa.Drain():
                 pass
             case isa.LoadSync() | isa.StoreSync() | isa.MatrixSync() | isa.VectorSync():
                 pass
-            case isa.Load() | isa.Store():
-                self._settle(item)
-                self._block_dma(index, item)
-            case isa.LoadIndexed() | isa.StoreIndexed():
-                self._settle(item)
-                self._indexed_dma(index, item)
-            case isa.Atomic():
-                self._settle(item)
-                self._atomic(index, item)
-            case isa.MatrixMultiply():
-                self._settle(item)
-                self._matrix(index, item)
-            case isa.Gather():
-                self._settle(item)
-                self._gather(index, item)
-            case isa.Reduce():
-                self._settle(item)
-                reduction(text, self._step(item))
-            case isa.Map1() | isa.Map2() | isa.Map3() | isa.Convert() | isa.Iota():
-                self._elementwise(item)
+            case _ if item.unit is not Unit.SEQUENCER:
+                self.run.append(self._node(index, item))
             case _:
                 raise InternalError(f"the functional simulator does not know {item.mnemonic}")
         return False
@@ -249,8 +255,7 @@ class _Translator:
             return value
         bits = 1 if dtype is DType.I1 else dtype.bits
         low = self.text.let(f"trunc i64 {value} to i{bits}")
-        extend = "zext" if unsigned or dtype is DType.I1 else "sext"
-        return self.text.let(f"{extend} i{bits} {low} to i64")
+        return self.text.let(f"{'zext' if unsigned else 'sext'} i{bits} {low} to i64")
 
     def _scalar(self, item: isa.Scalar) -> None:
         text, dtype = self.text, item.dtype
@@ -294,45 +299,99 @@ class _Translator:
     # ------------------------------------------------------------------------------------------ tiles
 
     def _version_of(self, register: int) -> int:
-        return self.versions.get(register, self._block_version) if register else 0
+        return self.versions.get(register, self.first_version) if register else 0
 
-    def _region(self, item: Instruction, name: str, pattern: AccessPattern) -> Region:
-        bytes_ = operand_dtype(item, name).size_bytes
-        return region_of(pattern, item.shape, bytes_, self._version_of(pattern.register))  # type: ignore[attr-defined]
+    def _node(self, index: int, item: Instruction) -> Node:
+        """A tile instruction with its registers' values."""
+        values: dict[int, str] = {}
+        regions = {}
+        for spec in item.fields:
+            value = getattr(item, spec.name)
+            if spec.kind == "register":
+                values[value] = self._get(value)
+            elif spec.kind == "registers":
+                values |= {register: self._get(register) for register in value}
+            elif isinstance(value, RegisterValue):
+                values[value.register] = self._get(value.register)
+            elif isinstance(value, AccessPattern):
+                values[value.register] = self._get(value.register)
+                self.run_registers.add(value.register)
+                size, version = operand_dtype(item, spec.name).size_bytes, self._version_of(value.register)
+                regions[spec.name] = region_of(value, item.shape, size, version)  # type: ignore[attr-defined]
+        self.run_registers.discard(0)
+        read, written = schedule.node_regions(item, regions)
+        step = self._step(item, values, regions) if item.unit is Unit.VECTOR and isinstance(item, VECTORS) else None
+        return Node(index, item, values, read, written, step)
 
-    def _settle(self, item: Instruction) -> None:
-        """Write the open group first if this instruction must see or keep what it does."""
-        if self.group is None:
-            return
-        for name, operand, written in operands(item):
-            if isinstance(operand, AccessPattern) and self.group.conflicts(self._region(item, name, operand), written):
-                self._flush()
-                return
-
-    def _step(self, item: Instruction) -> Step:
+    def _step(self, item: Instruction, values: dict[int, str], regions: dict[str, Any]) -> Step:
         resolved: dict[str, Access | Scalar] = {}
         for name, operand, _ in operands(item):
             dtype = operand_dtype(item, name)
             if isinstance(operand, RegisterValue):
-                resolved[name] = Scalar(dtype, self._get(operand.register))
+                resolved[name] = Scalar(dtype, values[operand.register])
             else:
                 strides = tuple(s * dtype.size_bytes for s in operand.strides)
-                region = self._region(item, name, operand)
-                resolved[name] = Access(dtype, operand.base, self._get(operand.register), strides, region)
-        registers: tuple[str, ...] = ()
+                resolved[name] = Access(dtype, operand.base, values[operand.register], strides, regions[name])
+        steps: tuple[str, ...] = ()
         if isinstance(item, isa.Iota):
-            registers = (self._get(item.start), *(self._get(r) for r in item.steps))
-        return Step(item, resolved, registers)
+            steps = (values[item.start], *(values[r] for r in item.steps))
+        return Step(item, resolved, steps)
 
-    def _elementwise(self, item: Instruction) -> None:
-        step = self._step(item)
-        if self.group is None or not self.group.add(step):
-            self._flush()
-            self.group = Group(self.text, self.ranges)
-            if not self.group.add(step):
-                raise InternalError(f"{item.mnemonic} writes over its own operand")
+    def _unit(self, unit: schedule.Unit) -> None:
+        """Write one unit of an arranged run."""
+        if unit.group is not None:
+            self._group(unit)
+            return
+        node = unit.node
+        assert node is not None
+        match node.item:
+            case isa.Load() | isa.Store():
+                self._block_dma(node, unit.is_view)
+            case isa.LoadIndexed() | isa.StoreIndexed():
+                self._indexed_dma(node)
+            case isa.Atomic():
+                self._atomic(node)
+            case isa.MatrixMultiply():
+                self._matrix(node, unit.operand_views)
+            case isa.Gather():
+                self._gather(node)
+            case isa.Reduce():
+                assert node.step is not None
+                emit_reduction(self.text, node.step)
+            case isa.LoadSync() | isa.StoreSync() | isa.MatrixSync() | isa.VectorSync():
+                pass
+            case _:
+                raise InternalError(f"the functional simulator does not know {node.item.mnemonic}")
+
+    def _group(self, unit: schedule.Unit) -> None:
+        """A loop nest, between the preparation and the completion of the blocks it writes."""
+        text, group = self.text, unit.group
+        assert group is not None
+        placed: list[str] = []
+        for step, store in unit.stores.items():
+            view = self._view(store)
+            facts, values = self._block_arguments(store)
+            tile, _ = self._pointer(store, "tile")
+            moved = text.let(f"call i64 %call_place_block(ptr %context, ptr {facts}, ptr {values}, ptr {tile}, ptr {view})")
+            self._count("hbm_written_bytes", moved)
+            read = {block.name: group.view(*key, block) for key, block in group.views.items()}
+            here = group.view(step, "result", group.places[step])
+            assert here is not None
+            for name, there in read.items():
+                same = int(there is not None and there.mapping == here.mapping and group.row is None)
+                text.add(f"call void %call_separate(ptr %context, ptr {name}, ptr {view}, i64 {same})")
+            for earlier in placed:
+                text.add(f"call void %call_separate(ptr %context, ptr {view}, ptr {earlier}, i64 2)")
+            placed.append(view)
+        emit_group(text, group)
+        for view in placed:
+            text.add(f"call void %call_finish_store(ptr %context, ptr {view})")
 
     # ------------------------------------------------------------------------------------ native calls
+
+    def _allocate(self, name: str, structure: str) -> str:
+        self.allocations.append(f"{name} = alloca [{abi.size_of(structure) // 8} x i64], align 64")
+        return name
 
     def _constant(self, index: int, structure: str, words: list[int]) -> str:
         assert 8 * len(words) == abi.size_of(structure), structure
@@ -341,92 +400,123 @@ class _Translator:
         self.constants.append(f"{name} = private unnamed_addr constant [{len(words)} x i64] [{values}], align 64")
         return name
 
-    def _pointer(self, item: Instruction, name: str) -> tuple[str, list[int]]:
+    def _pointer(self, node: Node, name: str) -> tuple[str, list[int]]:
         """Where an operand lies, and its strides in bytes. A register operand lies in a slot of its own."""
-        operand, dtype = getattr(item, name), operand_dtype(item, name)
+        operand, dtype = getattr(node.item, name), operand_dtype(node.item, name)
         if isinstance(operand, AccessPattern):
-            address = self._address(operand.base, self._get(operand.register))
+            address = self._address(operand.base, node.values[operand.register])
             return address, [s * dtype.size_bytes for s in operand.strides]
-        slot = f"%slot{self.slots}"
-        self.slots += 1
-        self.text.add(f"store i64 {self._get(operand.register)}, ptr {slot}")
+        slot = f"%{name}{node.index}"
+        self.allocations.append(f"{slot} = alloca i64")
+        value = node.values[operand.register]
+        if dtype is DType.I1:
+            value = self.text.let(f"and i64 {value}, 1")
+        self.text.add(f"store i64 {value}, ptr {slot}")
         return slot, [0, 0, 0, 0]
 
-    def _mask(self, item: Instruction) -> tuple[str, list[int]]:
-        if item.mask == RegisterValue(0):  # type: ignore[attr-defined]
+    def _mask(self, node: Node) -> tuple[str, list[int]]:
+        item: Any = node.item
+        if item.mask == RegisterValue(0):
             return "null", [0, 0, 0, 0]
-        return self._pointer(item, "mask")
+        return self._pointer(node, "mask")
 
-    def _values(self, item: Instruction) -> None:
-        """Fill the structure of register values."""
-        words = [self._get(item.base)]  # type: ignore[attr-defined]
-        words += [self._get(r) for r in item.strides]  # type: ignore[attr-defined]
-        words += [self._get(r) for r in item.low]  # type: ignore[attr-defined]
-        words += [
-            self._get(r) if r else str(extent)
-            for r, extent in zip(item.high, item.shape, strict=True)  # type: ignore[attr-defined]
-        ]
-        words.append(self._get(getattr(item, "fill", 0)))
+    def _values(self, node: Node) -> str:
+        """The structure of register values, filled."""
+        item: Any = node.item
+        words = [node.values[r] for r in (item.base, *item.strides, *item.low)]
+        words += [node.values[r] if r else str(extent) for r, extent in zip(item.high, item.shape, strict=True)]
+        words.append(node.values[item.fill] if hasattr(item, "fill") else "0")
+        values = self._allocate(f"%values{node.index}", "BlockValues")
         for position, word in enumerate(words):
-            address = self.text.let(f"getelementptr i64, ptr %values, i64 {position}")
+            address = self.text.let(f"getelementptr i64, ptr {values}, i64 {position}")
             self.text.add(f"store i64 {word}, ptr {address}")
+        return values
 
-    def _moved(self, item: Instruction, bytes_moved: str) -> None:
-        self._count("hbm_read_bytes" if item.unit is Unit.LOAD else "hbm_written_bytes", bytes_moved)
+    def _view(self, node: Node) -> str:
+        return self._allocate(f"%view{node.index}", "View")
 
-    def _block_dma(self, index: int, item: Instruction) -> None:
-        tile, strides = self._pointer(item, "tile")
-        facts = self._constant(index, "BlockFacts", [index, item.dtype.size_bytes, *item.shape, *strides])  # type: ignore[attr-defined]
-        self._values(item)
-        function = "load_block" if isinstance(item, isa.Load) else "store_block"
-        self._moved(
-            item, self.text.let(f"call i64 %call_{function}(ptr %context, ptr {facts}, ptr %values, ptr {tile})")
-        )
+    def _block_arguments(self, node: Node) -> tuple[str, str]:
+        item: Any = node.item
+        tile = item.tile
+        strides = [0] * 4 if isinstance(tile, RegisterValue) else [s * item.dtype.size_bytes for s in tile.strides]
+        facts = self._constant(node.index, "BlockFacts", [node.index, item.dtype.size_bytes, *item.shape, *strides])
+        return facts, self._values(node)
 
-    def _indexed_dma(self, index: int, item: Instruction) -> None:
-        tile, tile_strides = self._pointer(item, "tile")
-        picks, index_strides = self._index(item)
-        mask, mask_strides = self._mask(item)
-        words = [index, item.dtype.size_bytes, *item.shape, *tile_strides]  # type: ignore[attr-defined]
-        words += [item.index_dtype.size_bytes, item.scale, *index_strides, *mask_strides]  # type: ignore[attr-defined]
-        facts = self._constant(index, "IndexedFacts", [*words, *[0] * 8, 0, item.dtype.code])  # type: ignore[attr-defined]
-        self._values(item)
+    def _block_dma(self, node: Node, is_view: bool) -> None:
+        facts, values = self._block_arguments(node)
+        tile, _ = self._pointer(node, "tile")
+        arguments = f"ptr %context, ptr {facts}, ptr {values}, ptr {tile}"
+        if is_view:
+            function, arguments = "view_block", f"{arguments}, ptr {self._view(node)}"
+        else:
+            function = "load_block" if isinstance(node.item, isa.Load) else "store_block"
+        self._moved(node, self.text.let(f"call i64 %call_{function}({arguments})"))
+
+    def _moved(self, node: Node, bytes_moved: str) -> None:
+        self._count("hbm_read_bytes" if node.item.unit is Unit.LOAD else "hbm_written_bytes", bytes_moved)
+
+    def _indexed_dma(self, node: Node) -> None:
+        item: Any = node.item
+        tile, tile_strides = self._pointer(node, "tile")
+        picks, index_strides = self._pointer(node, "index")
+        mask, mask_strides = self._mask(node)
+        words = [node.index, item.dtype.size_bytes, *item.shape, *tile_strides]
+        words += [item.index_dtype.size_bytes, item.scale, *index_strides, *mask_strides]
+        facts = self._constant(node.index, "IndexedFacts", [*words, *[0] * 8, 0, item.dtype.code])
         function = "load_indexed" if isinstance(item, isa.LoadIndexed) else "store_indexed"
-        operands_ = f"ptr %context, ptr {facts}, ptr %values, ptr {tile}, ptr {picks}, ptr {mask}"
-        self._moved(item, self.text.let(f"call i64 %call_{function}({operands_})"))
+        arguments = f"ptr %context, ptr {facts}, ptr {self._values(node)}, ptr {tile}, ptr {picks}, ptr {mask}"
+        self._moved(node, self.text.let(f"call i64 %call_{function}({arguments})"))
 
-    def _index(self, item: Instruction) -> tuple[str, list[int]]:
-        return self._pointer(item, "index")
-
-    def _atomic(self, index: int, item: isa.Atomic) -> None:
-        tile, tile_strides = self._pointer(item, "tile")
-        other, other_strides = self._pointer(item, "other")
-        picks, index_strides = self._index(item)
-        mask, mask_strides = self._mask(item)
-        previous, previous_strides = self._pointer(item, "previous")
-        words = [index, item.dtype.size_bytes, *item.shape, *tile_strides, item.index_dtype.size_bytes, item.scale]
+    def _atomic(self, node: Node) -> None:
+        item: Any = node.item
+        tile, tile_strides = self._pointer(node, "tile")
+        other, other_strides = self._pointer(node, "other")
+        picks, index_strides = self._pointer(node, "index")
+        mask, mask_strides = self._mask(node)
+        previous, previous_strides = self._pointer(node, "previous")
+        words = [node.index, item.dtype.size_bytes, *item.shape, *tile_strides, item.index_dtype.size_bytes, item.scale]
         words += [*index_strides, *mask_strides, *other_strides, *previous_strides, item.function.code, item.dtype.code]
-        facts = self._constant(index, "IndexedFacts", words)
-        operands_ = f"ptr %context, ptr {facts}, i64 {self._get(item.base)}, ptr {tile}, ptr {other}, ptr {picks}, "
-        moved = self.text.let(f"call i64 %call_atomic({operands_}ptr {mask}, ptr {previous})")
+        facts = self._constant(node.index, "IndexedFacts", words)
+        arguments = f"ptr %context, ptr {facts}, i64 {node.values[item.base]}, ptr {tile}, ptr {other}, ptr {picks}, "
+        moved = self.text.let(f"call i64 %call_atomic({arguments}ptr {mask}, ptr {previous})")
         self._count("hbm_read_bytes", moved)
         self._count("hbm_written_bytes", moved)
 
-    def _matrix(self, index: int, item: isa.MatrixMultiply) -> None:
-        accumulator, accumulator_strides = self._pointer(item, "accumulator")
-        lhs, lhs_strides = self._pointer(item, "lhs")
-        rhs, rhs_strides = self._pointer(item, "rhs")
-        words = [item.lhs_dtype.code, item.rhs_dtype.code, int(item.accumulate), *item.shape]
-        facts = self._constant(index, "MatrixFacts", [*words, *accumulator_strides, *lhs_strides, *rhs_strides])
-        self.text.add(f"call void %call_matrix_multiply(ptr {facts}, ptr {accumulator}, ptr {lhs}, ptr {rhs})")
+    def _matrix(self, node: Node, views: dict[str, OperandView]) -> None:
+        item: Any = node.item
+        accumulator, strides = self._pointer(node, "accumulator")
+        words = [item.lhs_dtype.code, item.rhs_dtype.code, int(item.accumulate), *item.shape, *strides]
+        facts = self._constant(node.index, "MatrixFacts", words)
+        lhs, lhs_strides = self._matrix_operand(node, "lhs", views.get("lhs"))
+        rhs, rhs_strides = self._matrix_operand(node, "rhs", views.get("rhs"))
+        arguments = f"ptr {facts}, ptr {accumulator}, ptr {lhs}, ptr {lhs_strides}, ptr {rhs}, ptr {rhs_strides}"
+        self.text.add(f"call void %call_matrix_multiply({arguments})")
 
-    def _gather(self, index: int, item: isa.Gather) -> None:
-        result, result_strides = self._pointer(item, "result")
-        source, source_strides = self._pointer(item, "source")
-        picks, index_strides = self._index(item)
-        bytes_ = item.dtype.size_bytes
-        words = [bytes_, item.index_dtype.size_bytes, item.stride * bytes_, *item.shape]
-        facts = self._constant(index, "PickFacts", [*words, *result_strides, *source_strides, *index_strides])
+    def _matrix_operand(self, node: Node, name: str, seen: OperandView | None) -> tuple[str, str]:
+        """An operand's address, and where its four strides lie."""
+        text = self.text
+        if seen is None:
+            pointer, strides = self._pointer(node, name)
+            words = ", ".join(f"i64 {s}" for s in strides)
+            self.constants.append(f"@{name}{node.index} = private unnamed_addr constant [4 x i64] [{words}], align 64")
+            return pointer, f"@{name}{node.index}"
+        view = seen.block.name
+        self.allocations.append(f"%{name}{node.index} = alloca [4 x i64], align 64")
+        for position, (dimension, times) in enumerate(seen.mapping):
+            stride = "0"
+            if times:
+                at = text.let(f"getelementptr i8, ptr {view}, i64 {abi.offset_of('View', 'stride', dimension)}")
+                stride = text.let(f"mul i64 {text.let(f'load i64, ptr {at}')}, {times}")
+            to = text.let(f"getelementptr i64, ptr %{name}{node.index}, i64 {position}")
+            text.add(f"store i64 {stride}, ptr {to}")
+        return text.let(f"load ptr, ptr {view}"), f"%{name}{node.index}"
+
+    def _gather(self, node: Node) -> None:
+        item: Any = node.item
+        result, result_strides = self._pointer(node, "result")
+        source, source_strides = self._pointer(node, "source")
+        picks, index_strides = self._pointer(node, "index")
+        size = item.dtype.size_bytes
+        words = [size, item.index_dtype.size_bytes, item.stride * size, *item.shape]
+        facts = self._constant(node.index, "PickFacts", [*words, *result_strides, *source_strides, *index_strides])
         self.text.add(f"call void %call_pick(ptr {facts}, ptr {result}, ptr {source}, ptr {picks})")
-
-
