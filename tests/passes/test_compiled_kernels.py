@@ -200,7 +200,7 @@ def test_any_schedule_gives_the_same(case, kind, unit):
     assert_same_bits(evaluate(case, TINY, kind(unit)), evaluate(case, TINY))
 
 
-@pytest.mark.parametrize("size_bytes", [2048, 8192])
+@pytest.mark.parametrize("size_bytes", [4096, 8192])
 def test_small_scratchpads_give_the_same(case, size_bytes):
     small = with_scratchpad(size_bytes)
     expected = evaluate(case, TINY)
