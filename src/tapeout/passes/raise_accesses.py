@@ -330,6 +330,9 @@ class _Raiser:
         ((dimension, coefficient),) = terms.items() if len(terms) == 1 else ((None, None),)
         if dimension is None or not isinstance(coefficient, int) or abs(coefficient) & (abs(coefficient) - 1):
             return None
+        bits, extent = operation.operands[0].type.dtype.bits, operation.result.type.shape[dimension]
+        if abs(coefficient) * extent >= 1 << (bits - 1):
+            return None  # may wrap in the kernel's own arithmetic, which only the vector engine follows
         # coefficient * i < distance, where "<=" is "<" a distance larger by one
         distance = self.subtract(right.base, left.base)
         if predicate in ("sle", "sge"):
