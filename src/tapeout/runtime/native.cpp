@@ -802,7 +802,7 @@ typedef uint32_t v16u __attribute__((vector_size(64)));
 typedef int32_t v16i __attribute__((vector_size(64)));
 typedef uint16_t v16h __attribute__((vector_size(32), aligned(1), may_alias));
 
-inline v16f splat(float x) { return v16f{} + x; }
+inline v16f splat(float x) { return v16f{x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x}; }
 
 inline v16f fused(v16f a, v16f b, v16f c) {
 #if defined(__AVX512F__)
@@ -962,22 +962,28 @@ void pack_panel(const char* from, int64_t k, int64_t columns, int64_t k_stride, 
 }
 
 // `rows` x (16 * vectors) outputs; sums run over k in ascending order, one fused step each.
-template <int rows, int vectors>
-void micro(const float* a, int64_t a_row, int64_t a_k, const float* b, int64_t b_k, int64_t k, float* c, int64_t c_row,
-           bool accumulate) {
+template <int rows, int vectors, bool accumulate>
+void micro(const float* a, int64_t a_row, int64_t a_k, const float* b, int64_t b_k, int64_t k, float* c, int64_t c_row) {
     v16f sum[rows][vectors];
+#pragma GCC unroll 16
     for (int r = 0; r < rows; r++) {
+#pragma GCC unroll 16
         for (int v = 0; v < vectors; v++) sum[r][v] = accumulate ? load16(c + r * c_row + 16 * v) : v16f{};
     }
     for (int64_t i = 0; i < k; i++) {
         v16f right[vectors];
+#pragma GCC unroll 16
         for (int v = 0; v < vectors; v++) right[v] = load16(b + i * b_k + 16 * v);
+#pragma GCC unroll 16
         for (int r = 0; r < rows; r++) {
             v16f left = splat(a[r * a_row + i * a_k]);
+#pragma GCC unroll 16
             for (int v = 0; v < vectors; v++) sum[r][v] = fused(left, right[v], sum[r][v]);
         }
     }
+#pragma GCC unroll 16
     for (int r = 0; r < rows; r++) {
+#pragma GCC unroll 16
         for (int v = 0; v < vectors; v++) {
             v16f value = sum[r][v];
             store16(c + r * c_row + 16 * v, value != value ? (v16f)(v16u{} + canonical_nan) : value);
@@ -985,10 +991,20 @@ void micro(const float* a, int64_t a_row, int64_t a_k, const float* b, int64_t b
     }
 }
 
-typedef void (*Micro)(const float*, int64_t, int64_t, const float*, int64_t, int64_t, float*, int64_t, bool);
+typedef void (*Micro)(const float*, int64_t, int64_t, const float*, int64_t, int64_t, float*, int64_t);
 constexpr int64_t micro_rows = 8;
-const Micro micro_of_rows[micro_rows + 1] = {nullptr,     micro<1, 2>, micro<2, 2>, micro<3, 2>, micro<4, 2>,
-                                             micro<5, 2>, micro<6, 2>, micro<7, 2>, micro<8, 2>};
+template <bool accumulate>
+constexpr Micro micro_of_rows[micro_rows + 1] = {
+    nullptr,
+    micro<1, 2, accumulate>,
+    micro<2, 2, accumulate>,
+    micro<3, 2, accumulate>,
+    micro<4, 2, accumulate>,
+    micro<5, 2, accumulate>,
+    micro<6, 2, accumulate>,
+    micro<7, 2, accumulate>,
+    micro<8, 2, accumulate>,
+};
 
 // Growing room of a host thread for packed operands.
 float* packing_room(int slot, int64_t count) {
@@ -1002,6 +1018,7 @@ void multiply(const MatrixFacts* facts, char* accumulator, const char* lhs, cons
               const int64_t* rs) {
     int64_t m = facts->extent[1], n = facts->extent[2], k = facts->extent[3];
     const int64_t* cs = facts->accumulator_stride;
+    const Micro* micro_of = facts->accumulate ? micro_of_rows<true> : micro_of_rows<false>;
     float* left_room = packing_room(0, m * k);
     float* panel = packing_room(1, k * panel_columns);
     for (int64_t batch = 0; batch < facts->extent[0]; batch++, accumulator += cs[0], lhs += ls[0], rhs += rs[0]) {
@@ -1026,8 +1043,7 @@ void multiply(const MatrixFacts* facts, char* accumulator, const char* lhs, cons
                 const float* a = left.start + m0 * left.row;
                 char* c = accumulator + m0 * cs[1] + n0 * cs[2];
                 if (columns == panel_columns && cs[2] == 4) {
-                    micro_of_rows[rows](a, left.row, left.column, right, right_k, k, (float*)c, cs[1] / 4,
-                                        facts->accumulate);
+                    micro_of[rows](a, left.row, left.column, right, right_k, k, (float*)c, cs[1] / 4);
                     continue;
                 }
                 float corner[micro_rows * panel_columns] = {};
@@ -1036,8 +1052,7 @@ void multiply(const MatrixFacts* facts, char* accumulator, const char* lhs, cons
                         corner[i * panel_columns + j] = *(const float*)(c + i * cs[1] + j * cs[2]);
                     }
                 }
-                micro_of_rows[rows](a, left.row, left.column, right, right_k, k, corner, panel_columns,
-                                    facts->accumulate);
+                micro_of[rows](a, left.row, left.column, right, right_k, k, corner, panel_columns);
                 for (int64_t i = 0; i < rows; i++) {
                     for (int64_t j = 0; j < columns; j++) {
                         *(float*)(c + i * cs[1] + j * cs[2]) = corner[i * panel_columns + j];
