@@ -58,8 +58,10 @@ def shim() -> ctypes.CDLL:
         chips.refuse_activation_while(_memory_in_use)
         # The engine's thread for the device would take the GIL while the interpreter finalises, and abort.
         torch.autograd.set_multithreading_enabled(False)
+        from tapeout.pytorch import ops
         from tapeout.pytorch.registration import when_imported
 
+        ops.register()
         when_imported("triton", _make_triton_use_the_chip)
         return _shim
 
@@ -72,6 +74,7 @@ def _declare(loaded: ctypes.CDLL) -> None:
     loaded.tapeout_block_of.argtypes = [uint64, ctypes.POINTER(uint64), ctypes.POINTER(uint64)]
     loaded.tapeout_memory_statistics.argtypes = [ctypes.POINTER(int64)]
     loaded.tapeout_count_on_chip.argtypes = [ctypes.c_char_p, int64]
+    loaded.tapeout_note_fallback.argtypes = [ctypes.c_char_p, int64]
     loaded.tapeout_ledger.argtypes = [ctypes.c_char_p, uint64]
     loaded.tapeout_ledger.restype = uint64
 
@@ -99,6 +102,15 @@ def set_fallback(policy: str) -> None:
             f"{FALLBACK_VARIABLE}={policy!r} is not a policy; choose one of {', '.join(FALLBACK_POLICIES)}"
         )
     shim().tapeout_set_fallback_policy(FALLBACK_POLICIES[policy])
+
+
+def note_fallback(operator: str, size_bytes: int) -> None:
+    """Count an operator that is about to run on the host; raises NotImplementedError if the policy forbids it."""
+    if shim().tapeout_note_fallback(operator.encode(), size_bytes):
+        raise NotImplementedError(
+            f"{operator} has no kernel for the chip for these arguments, and {FALLBACK_VARIABLE}=error forbids "
+            f"running it on the host. Use another dtype, or unset {FALLBACK_VARIABLE}."
+        )
 
 
 # ---------------------------------------------------------------------------------------------- the one device

@@ -10,6 +10,7 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/detail/PrivateUse1HooksInterface.h>
+#include <ATen/ops/_copy_from.h>
 #include <ATen/ops/_reshape_alias_native.h>
 #include <ATen/ops/as_strided_native.h>
 #include <ATen/ops/convolution.h>
@@ -793,7 +794,8 @@ Tensor& set_source_storage_offset(Tensor& self, at::Storage source, c10::SymInt 
 
 // ------------------------------------------------------------------------------------------------ copies
 
-Tensor copy_from(const Tensor& source, const Tensor& destination, bool) {
+// Between host and chip, and between chip tensors where the chip has no kernel for it (ops/elementwise.py asks).
+Tensor copy_through_host(const Tensor& source, const Tensor& destination) {
   auto bytes = static_cast<int64_t>(source.nbytes());
   if (on_chip(source) && on_chip(destination)) {
     ledger().refuse_if_forbidden("aten::copy_");
@@ -815,7 +817,7 @@ Tensor copy_from_and_resize(const Tensor& source, const Tensor& destination) {
   } else {
     destination.resize_(source.sizes());
   }
-  return copy_from(source, destination, false);
+  return at::_copy_from(source, destination);
 }
 
 at::Scalar local_scalar_dense(const Tensor& self) {
@@ -841,14 +843,13 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
   m.impl("set_.source_Tensor", set_source_tensor);
   m.impl("set_.source_Storage", set_source_storage);
   m.impl("set_.source_Storage_storage_offset", set_source_storage_offset);
-  m.impl("_copy_from", copy_from);
   m.impl("_copy_from_and_resize", copy_from_and_resize);
   m.impl("_local_scalar_dense", local_scalar_dense);
   m.impl("convolution_overrideable", convolution_on_host);
   m.impl("convolution_backward_overrideable", convolution_backward_on_host);
 }
 
-// copy_from resolves lazy conjugation and negation itself. torch's own way, a clone first, would copy for ever.
+// The copies resolve lazy conjugation and negation themselves. torch's own way, a clone first, would copy for ever.
 TORCH_LIBRARY_IMPL(aten, Conjugate, m) {
   m.impl("_copy_from", torch::CppFunction::makeFallthrough());
   m.impl("_copy_from_and_resize", torch::CppFunction::makeFallthrough());
@@ -861,6 +862,7 @@ TORCH_LIBRARY_IMPL(aten, Negative, m) {
 // as_host: the bytes of a chip tensor as a CPU tensor, for our own code that looks at them without a copy.
 TORCH_LIBRARY(tapeout, m) {
   m.def("as_host(Tensor(a) tensor) -> Tensor(a)", as_host);
+  m.def("copy_through_host(Tensor source, Tensor(a!) destination) -> Tensor(a!)", copy_through_host);
   m.def("default_generator() -> Generator?", default_generator_handle);
 }
 
@@ -898,6 +900,14 @@ void tapeout_reset_peak() { arena().reset_peak(); }
 void tapeout_return_free_pages() { arena().return_free_pages(); }
 
 void tapeout_set_fallback_policy(int policy) { ledger().policy = static_cast<FallbackPolicy>(policy); }
+// For operators that Python sends to the host. Returns 1 instead of counting when the policy forbids it.
+int tapeout_note_fallback(const char* name, int64_t bytes) {
+  if (ledger().policy == FallbackPolicy::error) {
+    return 1;
+  }
+  ledger().fallback(name, bytes);
+  return 0;
+}
 void tapeout_count_on_chip(const char* name, int64_t calls) { ledger().on_chip(name, calls); }
 void tapeout_reset_ledger() { ledger().reset(); }
 

@@ -1,0 +1,91 @@
+"""aten operators with kernels for the chip: what torch calls one by one, eagerly or between Inductor's own kernels.
+
+Every kernel is Triton, compiled by the back end like a user's. `register` only names the operators; the modules with
+the kernels, and Triton with them, are imported when the first of them is called.
+"""
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+# Which function of which module here implements an overload of aten.
+IMPLEMENTATIONS = {
+    "mm.out": "matmul.mm_out",
+    "addmm.out": "matmul.addmm_out",
+    "bmm.out": "matmul.bmm_out",
+    "baddbmm.out": "matmul.baddbmm_out",
+    "add.out": "elementwise.add_out",
+    "sub.out": "elementwise.sub_out",
+    "mul.out": "elementwise.mul_out",
+    "div.out": "elementwise.div_out",
+    "maximum.out": "elementwise.maximum_out",
+    "minimum.out": "elementwise.minimum_out",
+    "eq.Tensor_out": "elementwise.eq_tensor_out",
+    "eq.Scalar_out": "elementwise.eq_scalar_out",
+    "ne.Tensor_out": "elementwise.ne_tensor_out",
+    "ne.Scalar_out": "elementwise.ne_scalar_out",
+    "lt.Tensor_out": "elementwise.lt_tensor_out",
+    "lt.Scalar_out": "elementwise.lt_scalar_out",
+    "le.Tensor_out": "elementwise.le_tensor_out",
+    "le.Scalar_out": "elementwise.le_scalar_out",
+    "gt.Tensor_out": "elementwise.gt_tensor_out",
+    "gt.Scalar_out": "elementwise.gt_scalar_out",
+    "ge.Tensor_out": "elementwise.ge_tensor_out",
+    "ge.Scalar_out": "elementwise.ge_scalar_out",
+    "bitwise_and.Tensor_out": "elementwise.bitwise_and_out",
+    "bitwise_or.Tensor_out": "elementwise.bitwise_or_out",
+    "bitwise_xor.Tensor_out": "elementwise.bitwise_xor_out",
+    "bitwise_not.out": "elementwise.bitwise_not_out",
+    "logical_and.out": "elementwise.logical_and_out",
+    "logical_or.out": "elementwise.logical_or_out",
+    "logical_not.out": "elementwise.logical_not_out",
+    "neg.out": "elementwise.neg_out",
+    "abs.out": "elementwise.abs_out",
+    "reciprocal.out": "elementwise.reciprocal_out",
+    "sqrt.out": "elementwise.sqrt_out",
+    "rsqrt.out": "elementwise.rsqrt_out",
+    "exp.out": "elementwise.exp_out",
+    "log.out": "elementwise.log_out",
+    "sin.out": "elementwise.sin_out",
+    "cos.out": "elementwise.cos_out",
+    "sigmoid.out": "elementwise.sigmoid_out",
+    "silu.out": "elementwise.silu_out",
+    "tanh.out": "elementwise.tanh_out",
+    "pow.Tensor_Scalar_out": "elementwise.pow_out",
+    "where.self": "elementwise.where",
+    "masked_fill_.Scalar": "elementwise.masked_fill_",
+    "masked_fill_.Tensor": "elementwise.masked_fill_",
+    "clamp.out": "elementwise.clamp_out",
+    "relu": "elementwise.relu",
+    "relu_": "elementwise.relu_",
+    "fill_.Scalar": "elementwise.fill_scalar_",
+    "fill_.Tensor": "elementwise.fill_tensor_",
+    "zero_": "elementwise.zero_",
+    "_copy_from": "elementwise.copy_from",
+    "cat.out": "elementwise.cat_out",
+}
+
+_libraries: list[torch.library.Library] = []
+
+
+def register() -> None:
+    """Give torch's dispatcher an implementation of each overload. Called once, when the device wakes."""
+    library = torch.library.Library("aten", "IMPL")
+    for overload, path in IMPLEMENTATIONS.items():
+        library.impl(overload, _resolve_at_first_call(path), "PrivateUse1")
+    _libraries.append(library)
+
+
+def _resolve_at_first_call(path: str) -> Callable[..., Any]:
+    function: Callable[..., Any] | None = None
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        nonlocal function
+        if function is None:
+            module, name = path.split(".")
+            function = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+        return function(*args, **kwargs)
+
+    return call

@@ -1,0 +1,479 @@
+"""Elementwise operators: arithmetic, comparison, logic, functions, copies, casts and fills, for tensors of any strides.
+
+One kernel serves them all. It takes up to three operands, each a tensor broadcast to the output's shape or a number,
+computes in the type PyTorch computes in (half types in float32) and rounds once. Which operator it is, is a constant.
+"""
+
+import struct
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+
+from tapeout.pytorch.ops.launch import INTEGERS, POINTER, ceil_div, count, kernel, on_host, power_of_two_at_least
+
+TILE_ELEMENTS = 4096
+MAX_DIMENSIONS = 5
+
+Operand = torch.Tensor | float | int | bool
+
+TRITON_DTYPES = {
+    torch.float64: tl.float64,
+    torch.float32: tl.float32,
+    torch.float16: tl.float16,
+    torch.bfloat16: tl.bfloat16,
+    torch.int64: tl.int64,
+    torch.int32: tl.int32,
+    torch.int16: tl.int16,
+    torch.int8: tl.int8,
+    torch.uint8: tl.uint8,
+    torch.bool: tl.int1,
+}
+COMPUTE_DTYPES = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
+
+
+@triton.jit
+def _function(OP: tl.constexpr, a, b, c):
+    if OP == "copy":
+        return a
+    elif OP == "add":
+        return a + b
+    elif OP == "add_scaled":
+        return a + b * c
+    elif OP == "sub":
+        return a - b
+    elif OP == "sub_scaled":
+        return a - b * c
+    elif OP == "mul":
+        return a * b
+    elif OP == "div":
+        return a / b
+    elif OP == "maximum":
+        return tl.maximum(a, b, propagate_nan=tl.PropagateNan.ALL)
+    elif OP == "minimum":
+        return tl.minimum(a, b, propagate_nan=tl.PropagateNan.ALL)
+    elif OP == "eq":
+        return a == b
+    elif OP == "ne":
+        return a != b
+    elif OP == "lt":
+        return a < b
+    elif OP == "le":
+        return a <= b
+    elif OP == "gt":
+        return a > b
+    elif OP == "ge":
+        return a >= b
+    elif OP == "and":
+        return a & b
+    elif OP == "or":
+        return a | b
+    elif OP == "xor":
+        return a ^ b
+    elif OP == "not":
+        return ~a
+    elif OP == "is_zero":
+        return a == 0
+    elif OP == "neg":
+        return -a
+    elif OP == "abs":
+        return tl.abs(a)
+    elif OP == "square":
+        return a * a
+    elif OP == "cube":
+        return a * a * a
+    elif OP == "reciprocal":
+        return 1.0 / a
+    elif OP == "sqrt":
+        return tl.sqrt(a)
+    elif OP == "rsqrt":
+        return tl.rsqrt(a)
+    elif OP == "exp":
+        return tl.exp(a)
+    elif OP == "log":
+        return tl.log(a)
+    elif OP == "sin":
+        return tl.sin(a)
+    elif OP == "cos":
+        return tl.cos(a)
+    elif OP == "sigmoid":
+        return 1.0 / (1.0 + tl.exp(-a))
+    elif OP == "silu":
+        return a / (1.0 + tl.exp(-a))
+    elif OP == "tanh":
+        power = tl.exp(-2.0 * tl.abs(a))
+        size = (1.0 - power) / (1.0 + power)
+        return tl.where(a < 0, -size, size)
+    elif OP == "where":
+        return tl.where(a, b, c)
+    elif OP == "clamp":
+        low = tl.maximum(a, b, propagate_nan=tl.PropagateNan.ALL)
+        return tl.minimum(low, c, propagate_nan=tl.PropagateNan.ALL)
+    else:
+        tl.static_assert(False, "no such elementwise operator")
+
+
+@triton.jit
+def _operand(source, place, inside, IS_TENSOR: tl.constexpr, CAST: tl.constexpr, COMPUTE: tl.constexpr):
+    if IS_TENSOR:
+        value = tl.load(source + place, mask=inside)
+        if CAST == tl.int1:
+            value = value != 0
+        return value.to(CAST).to(COMPUTE)
+    else:
+        return source.to(COMPUTE)
+
+
+@triton.jit
+def _elementwise(
+    out, a, b, c,
+    n0, n1, n2, n3,
+    o0, o1, o2, o3, o4,
+    a0, a1, a2, a3, a4,
+    b0, b1, b2, b3, b4,
+    c0, c1, c2, c3, c4,
+    OP: tl.constexpr, INPUTS: tl.constexpr,
+    A_TENSOR: tl.constexpr, B_TENSOR: tl.constexpr, C_TENSOR: tl.constexpr,
+    A_CAST: tl.constexpr, CAST: tl.constexpr, COMPUTE: tl.constexpr, A_COMPUTE: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """Dimension 0 is the innermost. A program does a tile of dimensions 1 and 0 at one place of 2, 3 and 4."""
+    column = tl.program_id(0).to(tl.int64) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
+    row = tl.program_id(1).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
+    outer = tl.program_id(2).to(tl.int64)
+    i2 = outer % n2
+    i3 = outer // n2 % n3
+    i4 = outer // (n2 * n3)
+    inside = (row < n1) & (column < n0)
+    x = _operand(
+        a, i2 * a2 + i3 * a3 + i4 * a4 + row * a1 + column * a0, inside, A_TENSOR, A_CAST, A_COMPUTE
+    )
+    y = x
+    z = x
+    if INPUTS >= 2:
+        y = _operand(b, i2 * b2 + i3 * b3 + i4 * b4 + row * b1 + column * b0, inside, B_TENSOR, CAST, COMPUTE)
+    if INPUTS >= 3:
+        z = _operand(c, i2 * c2 + i3 * c3 + i4 * c4 + row * c1 + column * c0, inside, C_TENSOR, CAST, COMPUTE)
+    value = _function(OP, x, y, z)
+    if out.dtype.element_ty == tl.int1:
+        if value.dtype != tl.int1:
+            value = value != 0
+    value = tl.broadcast_to(value, (ROWS, COLUMNS))
+    tl.store(out + i2 * o2 + i3 * o3 + i4 * o4 + row * o1 + column * o0, value.to(out.dtype.element_ty), mask=inside)
+
+
+def elementwise(
+    name: str, out: torch.Tensor, *inputs: Operand, common: torch.dtype, first: torch.dtype | None = None
+) -> bool:
+    """out = name(*inputs), the inputs cast to `common` (the first to `first`, if given). False: not for this kernel."""
+    if out.dtype not in TRITON_DTYPES or common not in TRITON_DTYPES:
+        return False
+    tensors = [value for value in inputs if isinstance(value, torch.Tensor)]
+    if any(tensor.dtype not in TRITON_DTYPES for tensor in tensors):
+        return False
+    if out.numel() == 0:
+        return True
+    shape = out.shape
+    views = [tensor if tensor.shape == shape else tensor.expand(shape) for tensor in tensors]
+    sizes, strides = collapsed(shape, [out.stride(), *(view.stride() for view in views)])
+    if len(sizes) > MAX_DIMENSIONS:
+        return False
+    padding = (0,) * (MAX_DIMENSIONS - len(sizes))
+    sizes = sizes + (1,) * len(padding)
+    compute = COMPUTE_DTYPES.get(common, common)
+    types, addresses, steps = [POINTER[out.dtype]], [out.data_ptr()], [*strides[0], *padding]
+    remaining = iter(zip(views, strides[1:], strict=True))
+    for value in (*inputs, *(0,) * (3 - len(inputs))):
+        if isinstance(value, torch.Tensor):
+            view, stride = next(remaining)
+            types.append(POINTER[view.dtype])
+            addresses.append(view.data_ptr())
+            steps += (*stride, *padding)
+        else:
+            types.append(SCALAR_TYPES[compute])
+            addresses.append(scalar_word(value, compute))
+            steps += (0,) * MAX_DIMENSIONS
+    columns = min(TILE_ELEMENTS, power_of_two_at_least(sizes[0]))
+    rows = min(TILE_ELEMENTS // columns, power_of_two_at_least(sizes[1]))
+    flags = [isinstance(value, torch.Tensor) for value in inputs] + [False] * (3 - len(inputs))
+    first = first or common
+    launch = kernel(
+        _elementwise,
+        (*types, *INTEGERS[:24]),
+        OP=name,
+        INPUTS=len(inputs),
+        A_TENSOR=flags[0],
+        B_TENSOR=flags[1],
+        C_TENSOR=flags[2],
+        A_CAST=TRITON_DTYPES[first],
+        CAST=TRITON_DTYPES[common],
+        COMPUTE=TRITON_DTYPES[compute],
+        A_COMPUTE=TRITON_DTYPES[COMPUTE_DTYPES.get(first, first)],
+        ROWS=rows,
+        COLUMNS=columns,
+    )
+    grid = (ceil_div(sizes[0], columns), ceil_div(sizes[1], rows), sizes[2] * sizes[3] * sizes[4])
+    launch(grid, (*addresses, *sizes[:4], *steps))
+    return True
+
+
+def collapsed(
+    shape: tuple[int, ...], strides: list[tuple[int, ...]]
+) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:
+    """The same elements in as few dimensions as possible, innermost first, ordered by the first operand's strides."""
+    order = [dimension for dimension in range(len(shape)) if shape[dimension] != 1]
+    order.sort(key=lambda dimension: (strides[0][dimension], -dimension))
+    sizes: list[int] = []
+    merged: list[list[int]] = [[] for _ in strides]
+    for dimension in order:
+        size = shape[dimension]
+        steps = [stride[dimension] for stride in strides]
+        if sizes and all(m[-1] * sizes[-1] == step for m, step in zip(merged, steps, strict=True)):
+            sizes[-1] *= size
+        else:
+            sizes.append(size)
+            for m, step in zip(merged, steps, strict=True):
+                m.append(step)
+    if not sizes:
+        return (1,), [(0,)] * len(strides)
+    return tuple(sizes), [tuple(m) for m in merged]
+
+
+SCALAR_TYPES = {
+    torch.float64: "fp64",
+    torch.float32: "fp32",
+    torch.int64: "i64",
+    torch.int32: "i64",
+    torch.int16: "i64",
+    torch.int8: "i64",
+    torch.uint8: "i64",
+    torch.bool: "i64",
+}
+
+
+def scalar_word(value: Any, dtype: torch.dtype) -> int:
+    """A number as the 64-bit word a kernel of that compute type takes."""
+    if dtype == torch.float32:
+        bits: int = struct.unpack("<I", struct.pack("<f", _saturated(float(value))))[0]
+        return bits
+    if dtype == torch.float64:
+        bits = struct.unpack("<Q", struct.pack("<d", float(value)))[0]
+        return bits
+    return int(value)
+
+
+def _saturated(value: float) -> float:
+    """A double beyond float32's range is infinite there; struct would refuse it."""
+    return value if value != value or abs(value) <= 3.4028235677973366e38 else float("inf") * (1 if value > 0 else -1)
+
+
+
+# ---------------------------------------------------------------------------------------------- aten
+
+Function = Callable[..., torch.Tensor]
+
+
+def _number(value: Operand) -> Operand:
+    """A CPU tensor of one element may stand for a number wherever an operand may."""
+    return value.item() if isinstance(value, torch.Tensor) and value.device.type == "cpu" else value
+
+
+def _fit(out: torch.Tensor, *operands: Operand) -> None:
+    shape = torch.broadcast_shapes(*(o.shape for o in operands if isinstance(o, torch.Tensor)))
+    if out.shape != shape:
+        out.resize_(shape)
+
+
+def _run(operator: Any, name: str, out: torch.Tensor, *inputs: Operand, common: torch.dtype, **options: Any) -> bool:
+    """Runs and counts, or says that the host must."""
+    done = elementwise(name, out, *map(_number, inputs), common=common, **options)
+    if done:
+        count(operator._schema.name)
+    return done
+
+
+def _floating(dtype: torch.dtype) -> torch.dtype:
+    return dtype if dtype.is_floating_point or dtype.is_complex else torch.get_default_dtype()
+
+
+def _unary(operator: Any, name: str, floating: bool) -> Function:
+    def run(self: torch.Tensor, *, out: torch.Tensor) -> torch.Tensor:
+        _fit(out, self)
+        common = _floating(self.dtype) if floating else self.dtype
+        return out if _run(operator, name, out, self, common=common) else on_host(operator, self, out=out)
+
+    return run
+
+
+def _binary(operator: Any, name: str, floating: bool = False) -> Function:
+    def run(self: torch.Tensor, other: Operand, *, out: torch.Tensor) -> torch.Tensor:
+        _fit(out, self, other)
+        common = torch.result_type(self, other)
+        common = _floating(common) if floating else common
+        return (
+            out if _run(operator, name, out, self, other, common=common) else on_host(operator, self, other, out=out)
+        )
+
+    return run
+
+
+def _scaled(operator: Any, name: str) -> Function:
+    def run(self: torch.Tensor, other: Operand, *, alpha: float = 1, out: torch.Tensor) -> torch.Tensor:
+        _fit(out, self, other)
+        common = torch.result_type(self, other)
+        inputs = (self, other) if alpha == 1 else (self, other, alpha)
+        kind = name if alpha == 1 else f"{name}_scaled"
+        if _run(operator, kind, out, *inputs, common=common):
+            return out
+        return on_host(operator, self, other, alpha=alpha, out=out)
+
+    return run
+
+
+def _logical(operator: Any, name: str) -> Function:
+    def run(self: torch.Tensor, other: torch.Tensor, *, out: torch.Tensor) -> torch.Tensor:
+        _fit(out, self, other)
+        if _run(operator, name, out, self, other, common=torch.bool):
+            return out
+        return on_host(operator, self, other, out=out)
+
+    return run
+
+
+aten = torch.ops.aten
+
+add_out = _scaled(aten.add.out, "add")
+sub_out = _scaled(aten.sub.out, "sub")
+mul_out = _binary(aten.mul.out, "mul")
+div_out = _binary(aten.div.out, "div", floating=True)
+maximum_out = _binary(aten.maximum.out, "maximum")
+minimum_out = _binary(aten.minimum.out, "minimum")
+eq_tensor_out, eq_scalar_out = _binary(aten.eq.Tensor_out, "eq"), _binary(aten.eq.Scalar_out, "eq")
+ne_tensor_out, ne_scalar_out = _binary(aten.ne.Tensor_out, "ne"), _binary(aten.ne.Scalar_out, "ne")
+lt_tensor_out, lt_scalar_out = _binary(aten.lt.Tensor_out, "lt"), _binary(aten.lt.Scalar_out, "lt")
+le_tensor_out, le_scalar_out = _binary(aten.le.Tensor_out, "le"), _binary(aten.le.Scalar_out, "le")
+gt_tensor_out, gt_scalar_out = _binary(aten.gt.Tensor_out, "gt"), _binary(aten.gt.Scalar_out, "gt")
+ge_tensor_out, ge_scalar_out = _binary(aten.ge.Tensor_out, "ge"), _binary(aten.ge.Scalar_out, "ge")
+bitwise_and_out = _binary(aten.bitwise_and.Tensor_out, "and")
+bitwise_or_out = _binary(aten.bitwise_or.Tensor_out, "or")
+bitwise_xor_out = _binary(aten.bitwise_xor.Tensor_out, "xor")
+bitwise_not_out = _unary(aten.bitwise_not.out, "not", floating=False)
+logical_and_out = _logical(aten.logical_and.out, "and")
+logical_or_out = _logical(aten.logical_or.out, "or")
+logical_not_out = _unary(aten.logical_not.out, "is_zero", floating=False)
+neg_out = _unary(aten.neg.out, "neg", floating=False)
+abs_out = _unary(aten.abs.out, "abs", floating=False)
+reciprocal_out = _unary(aten.reciprocal.out, "reciprocal", floating=True)
+sqrt_out = _unary(aten.sqrt.out, "sqrt", floating=True)
+rsqrt_out = _unary(aten.rsqrt.out, "rsqrt", floating=True)
+exp_out = _unary(aten.exp.out, "exp", floating=True)
+log_out = _unary(aten.log.out, "log", floating=True)
+sin_out = _unary(aten.sin.out, "sin", floating=True)
+cos_out = _unary(aten.cos.out, "cos", floating=True)
+sigmoid_out = _unary(aten.sigmoid.out, "sigmoid", floating=True)
+silu_out = _unary(aten.silu.out, "silu", floating=True)
+tanh_out = _unary(aten.tanh.out, "tanh", floating=True)
+
+POWERS = {0.5: "sqrt", -0.5: "rsqrt", 1: "copy", -1: "reciprocal", 2: "square", 3: "cube"}
+
+
+def pow_out(self: torch.Tensor, exponent: float, *, out: torch.Tensor) -> torch.Tensor:
+    operator = aten.pow.Tensor_Scalar_out
+    _fit(out, self)
+    name = POWERS.get(exponent)
+    if name and self.is_floating_point() and _run(operator, name, out, self, common=self.dtype):
+        return out
+    return on_host(operator, self, exponent, out=out)
+
+
+def where(condition: torch.Tensor, self: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    operator = aten.where.self
+    common = torch.result_type(self, other)
+    shape = torch.broadcast_shapes(condition.shape, self.shape, other.shape)
+    out = torch.empty(shape, dtype=common, device="chip")
+    if _run(operator, "where", out, condition, self, other, common=common, first=torch.bool):
+        return out
+    return on_host(operator, condition, self, other)
+
+
+def masked_fill_(self: torch.Tensor, mask: torch.Tensor, value: Operand) -> torch.Tensor:
+    operator = aten.masked_fill_.Tensor if isinstance(value, torch.Tensor) else aten.masked_fill_.Scalar
+    if _run(operator, "where", self, mask, value, self, common=self.dtype, first=torch.bool):
+        return self
+    return on_host(operator, self, mask, value)
+
+
+def clamp_out(
+    self: torch.Tensor, min: float | None = None, max: float | None = None, *, out: torch.Tensor
+) -> torch.Tensor:
+    operator = aten.clamp.out
+    _fit(out, self)
+    common = torch.result_type(self, min if min is not None else max)
+    if min is not None and max is not None:
+        done = _run(operator, "clamp", out, self, min, max, common=common)
+    elif min is not None:
+        done = _run(operator, "maximum", out, self, min, common=common)
+    else:
+        done = _run(operator, "minimum", out, self, max, common=common)
+    return out if done else on_host(operator, self, min, max, out=out)
+
+
+def relu(self: torch.Tensor) -> torch.Tensor:
+    out = torch.empty_like(self)
+    if _run(aten.relu.default, "maximum", out, self, 0, common=self.dtype):
+        return out
+    return on_host(aten.relu.default, self)
+
+
+def relu_(self: torch.Tensor) -> torch.Tensor:
+    if _run(aten.relu_.default, "maximum", self, self, 0, common=self.dtype):
+        return self
+    return on_host(aten.relu_.default, self)
+
+
+def fill_scalar_(self: torch.Tensor, value: float) -> torch.Tensor:
+    if _run(aten.fill_.Scalar, "copy", self, value, common=self.dtype):
+        return self
+    return on_host(aten.fill_.Scalar, self, value)
+
+
+def fill_tensor_(self: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    if _run(aten.fill_.Tensor, "copy", self, value, common=self.dtype):
+        return self
+    return on_host(aten.fill_.Tensor, self, value)
+
+
+def zero_(self: torch.Tensor) -> torch.Tensor:
+    return fill_scalar_(self, 0)
+
+
+def copy_from(self: torch.Tensor, dst: torch.Tensor, non_blocking: bool = False) -> torch.Tensor:
+    """What copy_, to, contiguous and clone come down to. Copies from or to the host are the shim's."""
+    between_chip_tensors = self.device.type == dst.device.type
+    plain = not (self.is_conj() or self.is_neg() or dst.is_conj() or dst.is_neg())
+    if between_chip_tensors and plain and elementwise("copy", dst, self, common=dst.dtype, first=self.dtype):
+        count("aten::copy_")
+        return dst
+    return torch.ops.tapeout.copy_through_host(self, dst)
+
+
+def cat_out(tensors: list[torch.Tensor], dim: int = 0, *, out: torch.Tensor) -> torch.Tensor:
+    if any(tensor.dtype not in TRITON_DTYPES for tensor in tensors) or out.dtype not in TRITON_DTYPES:
+        return on_host(aten.cat.out, tensors, dim, out=out)
+    parts = [tensor for tensor in tensors if tensor.shape != (0,)]  # torch ignores empty vectors of old
+    if not parts:
+        return out
+    dim = dim % parts[0].dim()
+    shape = list(parts[0].shape)
+    shape[dim] = sum(part.shape[dim] for part in parts)
+    if out.shape != tuple(shape):
+        out.resize_(shape)
+    start = 0
+    for part in parts:
+        length = part.shape[dim]
+        elementwise("copy", out.narrow(dim, start, length), part, common=out.dtype, first=part.dtype)
+        start += length
+    count("aten::cat")
+    return out

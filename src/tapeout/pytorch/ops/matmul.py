@@ -1,0 +1,221 @@
+"""Matrix products: mm, addmm, bmm, baddbmm, of any strides, in float32, float16 and bfloat16, accumulated in float32.
+
+Two kernels. With several rows, output tiles on the matrix engine. With one row (a decode step) the weights are read
+once and the vector engine keeps up with HBM: products and a sum, no matrix tile to pad.
+"""
+
+import torch
+import triton
+import triton.language as tl
+
+from tapeout.pytorch.ops.launch import INTEGERS, POINTER, ceil_div, count, kernel, on_host, power_of_two_at_least
+
+MATRIX_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+INNER_TILE = 64
+COLUMN_TILE = 64
+ROW_TILE = 64
+
+
+@triton.jit
+def _tiles(
+    left, right, bias, out,
+    rows, columns, inner,
+    left_batch, left_row, left_inner,
+    right_batch, right_inner, right_column,
+    bias_batch, bias_row, bias_column,
+    out_batch, out_row, out_column,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, INNER: tl.constexpr,
+    CONTIGUOUS_COLUMNS: tl.constexpr, ALPHA: tl.constexpr, BETA: tl.constexpr,
+):  # fmt: skip
+    """One tile of `out = alpha * left @ right + beta * bias` for each program: columns, rows, batch."""
+    batch = tl.program_id(2).to(tl.int64)
+    row = tl.program_id(1).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    column = tl.program_id(0).to(tl.int64) * COLUMNS + tl.arange(0, COLUMNS)
+    left += batch * left_batch
+    right += batch * right_batch
+    total = tl.zeros((ROWS, COLUMNS), tl.float32)
+    for start in range(0, inner, INNER):
+        k = start + tl.arange(0, INNER)
+        left_inside = (row[:, None] < rows) & (k[None, :] < inner)
+        a = tl.load(left + row[:, None] * left_row + k[None, :] * left_inner, mask=left_inside, other=0.0)
+        if CONTIGUOUS_COLUMNS:  # read each column as it lies in memory, and transpose on the chip
+            right_inside = (column[:, None] < columns) & (k[None, :] < inner)
+            place = column[:, None] * right_column + k[None, :] * right_inner
+            b = tl.trans(tl.load(right + place, mask=right_inside, other=0.0))
+        else:
+            right_inside = (k[:, None] < inner) & (column[None, :] < columns)
+            place = k[:, None] * right_inner + column[None, :] * right_column
+            b = tl.load(right + place, mask=right_inside, other=0.0)
+        total = tl.dot(a, b, total, input_precision="ieee")
+    if ALPHA != 1.0:
+        total *= ALPHA
+    inside = (row[:, None] < rows) & (column[None, :] < columns)
+    if BETA != 0.0:
+        place = batch * bias_batch + row[:, None] * bias_row + column[None, :] * bias_column
+        total += BETA * tl.load(bias + place, mask=inside, other=0.0).to(tl.float32)
+    place = batch * out_batch + row[:, None] * out_row + column[None, :] * out_column
+    tl.store(out + place, total.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _row(
+    left, right, bias, out,
+    columns, inner,
+    left_batch, left_inner,
+    right_batch, right_inner, right_column,
+    bias_batch, bias_column,
+    out_batch, out_column,
+    COLUMNS: tl.constexpr, INNER: tl.constexpr,
+    CONTIGUOUS_COLUMNS: tl.constexpr, ALPHA: tl.constexpr, BETA: tl.constexpr,
+):  # fmt: skip
+    """The same for one row: a piece of the columns for each program, and the batch."""
+    batch = tl.program_id(2).to(tl.int64)
+    column = tl.program_id(0).to(tl.int64) * COLUMNS + tl.arange(0, COLUMNS)
+    left += batch * left_batch
+    right += batch * right_batch
+    total = tl.zeros((COLUMNS,), tl.float32)
+    for start in range(0, inner, INNER):
+        k = start + tl.arange(0, INNER)
+        a = tl.load(left + k * left_inner, mask=k < inner, other=0.0).to(tl.float32)
+        if CONTIGUOUS_COLUMNS:
+            right_inside = (column[:, None] < columns) & (k[None, :] < inner)
+            place = column[:, None] * right_column + k[None, :] * right_inner
+            b = tl.load(right + place, mask=right_inside, other=0.0).to(tl.float32)
+            total += tl.sum(b * a[None, :], axis=1)
+        else:
+            right_inside = (k[:, None] < inner) & (column[None, :] < columns)
+            place = k[:, None] * right_inner + column[None, :] * right_column
+            b = tl.load(right + place, mask=right_inside, other=0.0).to(tl.float32)
+            total += tl.sum(b * a[:, None], axis=0)
+    if ALPHA != 1.0:
+        total *= ALPHA
+    inside = column < columns
+    if BETA != 0.0:
+        place = batch * bias_batch + column * bias_column
+        total += BETA * tl.load(bias + place, mask=inside, other=0.0).to(tl.float32)
+    tl.store(out + batch * out_batch + column * out_column, total.to(out.dtype.element_ty), mask=inside)
+
+
+def multiply(
+    left: torch.Tensor,
+    right: torch.Tensor,
+    out: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    alpha: float = 1.0,
+    beta: float = 0.0,
+) -> None:
+    """out[b] = alpha * left[b] @ right[b] + beta * bias[b]; three dimensions each, bias broadcast to out's shape."""
+    batches, rows, inner = left.shape
+    columns = right.shape[2]
+    if batches == 0 or rows == 0 or columns == 0:
+        return
+    if bias is None or beta == 0.0:
+        bias, beta = out, 0.0
+    left_batch, left_row, left_inner = left.stride()
+    right_batch, right_inner, right_column = right.stride()
+    bias_batch, bias_row, bias_column = bias.stride()
+    out_batch, out_row, out_column = out.stride()
+    addresses = (left.data_ptr(), right.data_ptr(), bias.data_ptr(), out.data_ptr())
+    pointers = (POINTER[left.dtype], POINTER[right.dtype], POINTER[bias.dtype], POINTER[out.dtype])
+    contiguous_columns = right_inner == 1 and right_column != 1
+    if rows == 1:
+        launch = kernel(
+            _row,
+            (*pointers, *INTEGERS[:11]),
+            COLUMNS=min(COLUMN_TILE, power_of_two_at_least(columns)),
+            INNER=min(INNER_TILE, power_of_two_at_least(inner)),
+            CONTIGUOUS_COLUMNS=contiguous_columns,
+            ALPHA=float(alpha),
+            BETA=float(beta),
+        )
+        words = (
+            *addresses, columns, inner,
+            left_batch, left_inner, right_batch, right_inner, right_column,
+            bias_batch, bias_column, out_batch, out_column,
+        )  # fmt: skip
+        launch((ceil_div(columns, min(COLUMN_TILE, power_of_two_at_least(columns))), 1, batches), words)
+        return
+    row_tile = min(ROW_TILE, max(16, power_of_two_at_least(rows)))
+    launch = kernel(
+        _tiles,
+        (*pointers, *INTEGERS[:15]),
+        ROWS=row_tile,
+        COLUMNS=COLUMN_TILE,
+        INNER=INNER_TILE,
+        CONTIGUOUS_COLUMNS=contiguous_columns,
+        ALPHA=float(alpha),
+        BETA=float(beta),
+    )
+    words = (
+        *addresses, rows, columns, inner,
+        left_batch, left_row, left_inner, right_batch, right_inner, right_column,
+        bias_batch, bias_row, bias_column, out_batch, out_row, out_column,
+    )  # fmt: skip
+    launch((ceil_div(columns, COLUMN_TILE), ceil_div(rows, row_tile), batches), words)
+
+
+def mm_out(left: torch.Tensor, right: torch.Tensor, *, out: torch.Tensor) -> torch.Tensor:
+    if left.dtype not in MATRIX_DTYPES:
+        return on_host(torch.ops.aten.mm.out, left, right, out=out)
+    shape = (left.shape[0], right.shape[1])
+    if out.shape != shape:
+        out.resize_(shape)
+    multiply(left.unsqueeze(0), right.unsqueeze(0), out.unsqueeze(0))
+    count("aten::mm")
+    return out
+
+
+def bmm_out(left: torch.Tensor, right: torch.Tensor, *, out: torch.Tensor) -> torch.Tensor:
+    if left.dtype not in MATRIX_DTYPES:
+        return on_host(torch.ops.aten.bmm.out, left, right, out=out)
+    shape = (left.shape[0], left.shape[1], right.shape[2])
+    if out.shape != shape:
+        out.resize_(shape)
+    multiply(left, right, out)
+    count("aten::bmm")
+    return out
+
+
+def addmm_out(
+    bias: torch.Tensor,
+    left: torch.Tensor,
+    right: torch.Tensor,
+    *,
+    beta: float = 1,
+    alpha: float = 1,
+    out: torch.Tensor,
+) -> torch.Tensor:
+    if left.dtype not in MATRIX_DTYPES:
+        return on_host(torch.ops.aten.addmm.out, bias, left, right, beta=beta, alpha=alpha, out=out)
+    shape = (left.shape[0], right.shape[1])
+    if out.shape != shape:
+        out.resize_(shape)
+    multiply(
+        left.unsqueeze(0),
+        right.unsqueeze(0),
+        out.unsqueeze(0),
+        bias.expand(shape).unsqueeze(0),
+        alpha,
+        beta,
+    )
+    count("aten::addmm")
+    return out
+
+
+def baddbmm_out(
+    bias: torch.Tensor,
+    left: torch.Tensor,
+    right: torch.Tensor,
+    *,
+    beta: float = 1,
+    alpha: float = 1,
+    out: torch.Tensor,
+) -> torch.Tensor:
+    if left.dtype not in MATRIX_DTYPES:
+        return on_host(torch.ops.aten.baddbmm.out, bias, left, right, beta=beta, alpha=alpha, out=out)
+    shape = (left.shape[0], left.shape[1], right.shape[2])
+    if out.shape != shape:
+        out.resize_(shape)
+    multiply(left, right, out, bias.expand(shape), alpha, beta)
+    count("aten::baddbmm")
+    return out
