@@ -24,12 +24,20 @@ def run(code, arguments):
 
 
 def store(register, zero, address):
-    fields = {"dtype": DType.I64, "base": address, "strides": (zero,) * 4, "low": (zero,) * 4, "high": (zero,) * 4}
+    fields = {
+        "dtype": DType.I64,
+        "base": address,
+        "strides": (zero,) * 4,
+        "low": (zero,) * 4,
+        "high": (zero,) * 4,
+    }
     return Instr(isa.Store, fields | {"shape": (1, 1, 1, 1), "tile": register})
 
 
 def add(destination, a, b):
-    return Instr(isa.Scalar, {"destination": destination, "a": a, "b": b, "function": Function.ADD, "dtype": DType.I64})
+    return Instr(
+        isa.Scalar, {"destination": destination, "a": a, "b": b, "function": Function.ADD, "dtype": DType.I64}
+    )
 
 
 @pytest.mark.parametrize("count", [5, 44, 60, 100])
@@ -64,7 +72,13 @@ def test_values_survive_a_loop(count):
     head = [
         Instr(
             isa.Scalar,
-            {"destination": condition, "a": counter, "b": Register(3), "function": Function.LESS, "dtype": DType.I64},
+            {
+                "destination": condition,
+                "a": counter,
+                "b": Register(3),
+                "function": Function.LESS,
+                "dtype": DType.I64,
+            },
         )
     ]
     body = [add(total, total, value) for value in values] + [add(counter, counter, one)]

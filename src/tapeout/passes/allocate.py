@@ -53,7 +53,10 @@ class _Lifetimes:
         self.last[buffer] = self.position
         self.units.setdefault(buffer, set()).add(unit)
         common = self.loops.setdefault(buffer, loops)
-        shared = next((k for k, (a, b) in enumerate(zip(common, loops, strict=False)) if a is not b), min(len(common), len(loops)))
+        shared = next(
+            (k for k, (a, b) in enumerate(zip(common, loops, strict=False)) if a is not b),
+            min(len(common), len(loops)),
+        )
         self.loops[buffer] = common[:shared]
 
     def extend(self, buffer: Buffer, inside: tuple[Loop, ...]) -> None:
@@ -74,7 +77,9 @@ def allocate(code: list[Node], capacity_bytes: int) -> int:
         if used <= capacity_bytes:
             _add_rotation(lifetimes, copies)
             return used
-    raise ScratchpadOverflow(f"the kernel's tiles need {used} bytes of scratchpad at one time; the core has {capacity_bytes}")
+    raise ScratchpadOverflow(
+        f"the kernel's tiles need {used} bytes of scratchpad at one time; the core has {capacity_bytes}"
+    )
 
 
 def _place(lifetimes: _Lifetimes, copies: int) -> int:

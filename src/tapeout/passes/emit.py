@@ -134,7 +134,9 @@ def _assign_registers(
     return assigned, spilled
 
 
-def _spill(flat: _Flat, spilled: dict[Register, int], assigned: dict[Register, int], base: int, top: int) -> None:
+def _spill(
+    flat: _Flat, spilled: dict[Register, int], assigned: dict[Register, int], base: int, top: int
+) -> None:
     """Rewrites instructions that use spilled registers: load before, store after, through the spill registers."""
     items: list[Instr | _Label] = []
     for item in flat.items:
@@ -142,7 +144,8 @@ def _spill(flat: _Flat, spilled: dict[Register, int], assigned: dict[Register, i
             items.append(item)
             continue
         local: dict[Register, Register] = {}
-        reads, writes = set(), set()
+        reads: set[Register] = set()
+        writes: set[Register] = set()
         for register, written in item.registers():
             if register in spilled:
                 if register not in local:
@@ -152,7 +155,11 @@ def _spill(flat: _Flat, spilled: dict[Register, int], assigned: dict[Register, i
         if "register" in item.fields and item.fields["register"] in spilled:
             writes.add(item.fields["register"])
         for register in reads:
-            fields = {"destination": local[register], "address": base + 8 * spilled[register], "dtype": DType.I64}
+            fields = {
+                "destination": local[register],
+                "address": base + 8 * spilled[register],
+                "dtype": DType.I64,
+            }
             items.append(Instr(isa.ScalarLoad, fields))
         if local:
             item.fields = {name: _substitute(value, local) for name, value in item.fields.items()}
@@ -163,7 +170,9 @@ def _spill(flat: _Flat, spilled: dict[Register, int], assigned: dict[Register, i
     flat.items = items
 
 
-def emit(code: list[Node], scratchpad_bytes: int, register_count: int) -> tuple[list[Instruction], list[str], int]:
+def emit(
+    code: list[Node], scratchpad_bytes: int, register_count: int
+) -> tuple[list[Instruction], list[str], int]:
     """Instructions, the source location of each, and the bytes of scratchpad used (spilled registers included)."""
     rotations = _rotations(code)
     flat = _Flat([_load(register, 0) for register in rotations], [])
@@ -213,5 +222,3 @@ def _encode(item: Instr, assigned: dict[Register, int]) -> Instruction:
                 value = buffer.address + value.offset
         values[spec.name] = value
     return item.kind(**values)
-
-

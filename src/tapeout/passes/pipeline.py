@@ -22,7 +22,12 @@ from tapeout.tile.ir import Kernel, Type, show
 from tapeout.tile.ttir import read_kernel
 from tapeout.tile.verify import verify
 
-TILE_PASSES: tuple[Callable[[Kernel], Kernel], ...] = (structure_returns, inline_calls, raise_accesses, remove_dead)
+TILE_PASSES: tuple[Callable[[Kernel], Kernel], ...] = (
+    structure_returns,
+    inline_calls,
+    raise_accesses,
+    remove_dead,
+)
 
 
 def compile_kernel(ttir: str, chip: Chip) -> Program:
@@ -35,7 +40,9 @@ def compile_kernel(ttir: str, chip: Chip) -> Program:
         dump.write(run_pass.__name__, lambda: show(kernel))
     selected = select_instructions(kernel, chip)
     dump.write("select_instructions", lambda: machine.show(selected.code))
-    code, scratchpad_bytes, workspace_bytes = fit(selected.code, chip.core.scratchpad.size_bytes, selected.constant)
+    code, scratchpad_bytes, workspace_bytes = fit(
+        selected.code, chip.core.scratchpad.size_bytes, selected.constant
+    )
     dump.write("fit", lambda: machine.show(code))
     code = synchronise(code, chip.core.semaphore_count)
     dump.write("synchronise", lambda: machine.show(code))

@@ -50,7 +50,11 @@ def _element_sizes(instr: Instr) -> dict[str, int]:
     f = instr.fields
     if instr.kind is isa.MatrixMultiply:
         accumulator = {DType.I8: 4, DType.F64: 8}.get(f["lhs_dtype"], 4)
-        return {"accumulator": accumulator, "lhs": f["lhs_dtype"].size_bytes, "rhs": f["rhs_dtype"].size_bytes}
+        return {
+            "accumulator": accumulator,
+            "lhs": f["lhs_dtype"].size_bytes,
+            "rhs": f["rhs_dtype"].size_bytes,
+        }
     size = f["dtype"].size_bytes
     sizes = dict.fromkeys(("tile", "other", "previous", "result", "a", "b", "c", "source", "address"), size)
     if "index_dtype" in f:
@@ -108,6 +112,20 @@ def _piece_offset(place: Place, digits: _Digits, size: int) -> list[tuple[int, i
         if parts > 1 and step:
             steps.append((d, step))
     return steps
+
+
+@dataclass(frozen=True)
+class _Move:
+    """Elements of a large tile and the place in the scratchpad they are staged in: at byte `start` plus the steps from
+    the buffer's beginning, `strides` counting elements."""
+
+    buffer: Buffer
+    steps: Steps
+    start: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    element_bytes: int
+    stage: Place
 
 
 @dataclass
@@ -184,7 +202,13 @@ class _Splitter:
             touched = {r for other in run.instrs for r, _ in other.registers()}
             if any(written and register in touched for register, written in instr.registers()):
                 return None
-            if instr.kind not in (isa.Scalar, isa.ScalarSelect, isa.ScalarConvert, isa.ProgramId, isa.GridSize):
+            if instr.kind not in (
+                isa.Scalar,
+                isa.ScalarSelect,
+                isa.ScalarConvert,
+                isa.ProgramId,
+                isa.GridSize,
+            ):
                 return None
             return _Run(run.pieces, run.instrs, [*run.scalars, instr])
         if instr.kind not in _SPLITTABLE or (run is None and not self.touches_large(instr)):
@@ -244,7 +268,9 @@ class _Splitter:
         internal = {
             buffer
             for buffer in written
-            if buffer in self.uses and written_first[buffer] and all(id(user) in members for user in self.uses[buffer])
+            if buffer in self.uses
+            and written_first[buffer]
+            and all(id(user) in members for user in self.uses[buffer])
         }
         for buffer in internal | (written & self.large):
             stages[buffer] = Buffer(-(-buffer.size_bytes // run.pieces))
@@ -266,10 +292,15 @@ class _Splitter:
         inside, self.out = self.out, outer
         self.out.append(Loop(head, condition, inside))
 
-    def emit_scalar(self, function: Function, a: Register, b: Register, destination: Register | None = None) -> Register:
+    def emit_scalar(
+        self, function: Function, a: Register, b: Register, destination: Register | None = None
+    ) -> Register:
         destination = destination or Register()
         self.out.append(
-            Instr(isa.Scalar, {"destination": destination, "a": a, "b": b, "function": function, "dtype": DType.I64})
+            Instr(
+                isa.Scalar,
+                {"destination": destination, "a": a, "b": b, "function": function, "dtype": DType.I64},
+            )
         )
         return destination
 
@@ -294,22 +325,19 @@ class _Splitter:
             self.workspace_bytes += -(-buffer.size_bytes // _ALIGNMENT) * _ALIGNMENT
         return self.homes[buffer]
 
-    def transfer(
-        self, load: bool, buffer: Buffer, steps: Steps, start: int, shape: tuple[int, ...],
-        strides: tuple[int, ...], size: int, stage: Place, location: str,
-    ) -> None:  # fmt: skip
-        """Moves elements between a buffer's home (at byte `start` + sum of steps, `strides` in elements) and a stage."""
-        home = self.home(buffer)
-        base = self.emit_scalar(Function.ADD, self.workspace, self.constant(home.offset + start))
+    def transfer(self, load: bool, move: "_Move", location: str) -> None:
+        """Loads elements of a large tile from its home into the scratchpad, or stores them there."""
+        home = self.home(move.buffer)
+        base = self.emit_scalar(Function.ADD, self.workspace, self.constant(home.offset + move.start))
         zero = self.constant(0)
         fields = {
-            "dtype": _UNTYPED[size],
-            "base": self.total(steps, base),
-            "strides": tuple(self.constant(s * size) for s in strides),
+            "dtype": _UNTYPED[move.element_bytes],
+            "base": self.total(move.steps, base),
+            "strides": tuple(self.constant(s * move.element_bytes) for s in move.strides),
             "low": (zero,) * DIMENSIONS,
             "high": (zero,) * DIMENSIONS,
-            "shape": shape,
-            "tile": stage,
+            "shape": move.shape,
+            "tile": move.stage,
         }
         self.out.append(Instr(isa.Load if load else isa.Store, fields, location, home))
 
@@ -323,32 +351,31 @@ class _Splitter:
         numbers = {d: self.digit(piece, digits, d) for d, parts in enumerate(digits.parts) if parts > 1}
         fields = dict(instr.fields)
         fields["shape"] = digits.extents
-        stores: list[Any] = []
+        stores: list[_Move] = []
         for name, place in _named_places(instr):
             size, buffer = sizes[name], place.buffer
-            steps: Steps = [
-                (numbers[d], step) for d, step in _piece_offset(place, digits, size)
-            ]
+            steps: Steps = [(numbers[d], step) for d, step in _piece_offset(place, digits, size)]
             is_result = name in ("result", "previous") or (name == "tile" and instr.unit is Unit.LOAD)
             if buffer in stages:
                 stage = stages[buffer]
                 fields[name] = replace(place, buffer=stage)
                 shape, strides = _row(stage.size_bytes // size)
-                move = (buffer, [(piece, stage.size_bytes)], 0, shape, strides, size, Place(stage, 0, strides))
+                parts: Steps = [(piece, stage.size_bytes)]
+                move = _Move(buffer, parts, 0, shape, strides, size, Place(stage, 0, strides))
                 if is_result and buffer not in internal:
                     stores.append(move)
                 elif buffer not in internal and buffer not in staged and not written_first[buffer]:
-                    self.transfer(True, *move, instr.location)
+                    self.transfer(True, move, instr.location)
                     staged.add(buffer)
             elif buffer in self.large:
                 own = tuple(e if s else 1 for e, s in zip(digits.extents, place.strides, strict=True))
                 fields[name] = Place(Buffer(_count(own) * size), 0, _dense(own))
                 strides = tuple(s if e > 1 else 0 for e, s in zip(own, place.strides, strict=True))
-                move = (buffer, steps, place.offset, own, strides, size, fields[name])
+                move = _Move(buffer, steps, place.offset, own, strides, size, fields[name])
                 if is_result:
                     stores.append(move)
                 else:
-                    self.transfer(True, *move, instr.location)
+                    self.transfer(True, move, instr.location)
             elif steps:
                 fields[name] = replace(place, register=self.total(steps))
         if instr.kind in _DMA:
@@ -363,11 +390,13 @@ class _Splitter:
             fields["base"] = self.total(terms, fields["base"])
             fields["low"], fields["high"] = tuple(low), tuple(high)
         if instr.kind is isa.Iota:
-            steps_of = [(self.total([(n, digits.extents[d])]), fields["steps"][d]) for d, n in numbers.items()]
+            steps_of = [
+                (self.total([(n, digits.extents[d])]), fields["steps"][d]) for d, n in numbers.items()
+            ]
             fields["start"] = self.total(steps_of, fields.get("start", self.constant(0)))
         self.out.append(Instr(instr.kind, fields, instr.location, instr.memory))
         for move in stores:
-            self.transfer(False, *move, instr.location)
+            self.transfer(False, move, instr.location)
 
     # ------------------------------------------------------------------ instructions that are split on their own
 
@@ -383,7 +412,9 @@ class _Splitter:
         elif instr.kind in _SPLITTABLE:
             self.scattered(instr)
         else:
-            raise UnsupportedError(f"{instr.location}: {instr.kind.mnemonic} on a tile that outgrows the scratchpad")
+            raise UnsupportedError(
+                f"{instr.location}: {instr.kind.mnemonic} on a tile that outgrows the scratchpad"
+            )
 
     def scattered(self, instr: Instr) -> None:
         """An instruction on its own, its pieces rearranged on the way from and to their homes."""
@@ -398,7 +429,8 @@ class _Splitter:
     def scalar_load(self, instr: Instr) -> None:
         place, size = instr.fields["address"], instr.fields["dtype"].size_bytes
         stage = Place(Buffer(size), 0, (0,) * DIMENSIONS)
-        self.transfer(True, place.buffer, [], place.offset, (1,) * DIMENSIONS, (0,) * DIMENSIONS, size, stage, instr.location)
+        move = _Move(place.buffer, [], place.offset, (1,) * DIMENSIONS, (0,) * DIMENSIONS, size, stage)
+        self.transfer(True, move, instr.location)
         self.out.append(Instr(instr.kind, instr.fields | {"address": stage}, instr.location))
 
     def reduce(self, instr: Instr) -> None:
@@ -415,31 +447,44 @@ class _Splitter:
         def one_row(row: Register) -> None:
             digits = _digits(tuple(kept) + (1,), rows, DIMENSIONS - 1)
             if digits is None:
-                raise UnsupportedError(f"{instr.location}: reduce of shape {f['shape']} outgrows the scratchpad")
+                raise UnsupportedError(
+                    f"{instr.location}: reduce of shape {f['shape']} outgrows the scratchpad"
+                )
             numbers = {d: self.digit(row, digits, d) for d, parts in enumerate(digits.parts) if parts > 1}
             start = self.total([(n, source.strides[d] * size) for d, n in numbers.items()])
             partial = Place(Buffer(width * size), 0, (0, 0, 0, 1))
             strides = (0, 0, 0, source.strides[3])
-            self.operand(source, start, source.offset, (1, 1, 1, width), strides, size, partial, instr.location)
+            self.operand(
+                source, start, source.offset, (1, 1, 1, width), strides, size, partial, instr.location
+            )
 
             def step(number: Register) -> None:
                 following = Place(Buffer(width * size), 0, (0, 0, 0, 1))
                 jump = source.strides[3] * width * size
-                offset = self.total([(number, jump)], self.emit_scalar(Function.ADD, start, self.constant(jump)))
-                self.operand(source, offset, source.offset, (1, 1, 1, width), strides, size, following, instr.location)
+                offset = self.total(
+                    [(number, jump)], self.emit_scalar(Function.ADD, start, self.constant(jump))
+                )
+                self.operand(
+                    source, offset, source.offset, (1, 1, 1, width), strides, size, following, instr.location
+                )
                 combined = {"function": f["function"], "dtype": f["dtype"], "shape": (1, 1, 1, width)}
-                self.out.append(Instr(isa.Map2, combined | {"result": partial, "a": partial, "b": following}, instr.location))
+                self.out.append(
+                    Instr(
+                        isa.Map2, combined | {"result": partial, "a": partial, "b": following}, instr.location
+                    )
+                )
 
             self.counted_loop(extent // width - 1, step)
-            out_steps: Steps = [(n, result.strides[d] * size) for d, n in numbers.items() if result.strides[d]]
+            out_steps: Steps = [
+                (n, result.strides[d] * size) for d, n in numbers.items() if result.strides[d]
+            ]
             final = {"function": f["function"], "dtype": f["dtype"], "shape": (1, 1, 1, width), "a": partial}
             if result.buffer in self.large:
                 stage = Place(Buffer(size), 0, (0,) * DIMENSIONS)
                 self.out.append(Instr(isa.Reduce, final | {"result": stage}, instr.location))
                 ones = (1,) * DIMENSIONS
-                self.transfer(
-                    False, result.buffer, out_steps, result.offset, ones, (0,) * DIMENSIONS, size, stage, instr.location
-                )
+                move = _Move(result.buffer, out_steps, result.offset, ones, (0,) * DIMENSIONS, size, stage)
+                self.transfer(False, move, instr.location)
             else:
                 place = Place(result.buffer, result.offset, (0,) * DIMENSIONS, self.total(out_steps))
                 self.out.append(Instr(isa.Reduce, final | {"result": place}, instr.location))
@@ -452,11 +497,19 @@ class _Splitter:
     ) -> None:  # fmt: skip
         """Brings elements of a tile, homed or resident, into a stage."""
         if place.buffer in self.large:
-            self.transfer(True, place.buffer, [(offset, 1)], start, shape, strides, size, stage, location)
+            self.transfer(
+                True, _Move(place.buffer, [(offset, 1)], start, shape, strides, size, stage), location
+            )
         else:
             dtype = _UNTYPED[size]
             resident = Place(place.buffer, start, strides, offset)
-            fields = {"function": Function.COPY, "dtype": dtype, "shape": shape, "result": stage, "a": resident}
+            fields = {
+                "function": Function.COPY,
+                "dtype": dtype,
+                "shape": shape,
+                "result": stage,
+                "a": resident,
+            }
             self.out.append(Instr(isa.Map1, fields, location))
 
     def gather(self, instr: Instr) -> None:
@@ -494,19 +547,23 @@ class _Splitter:
         batch, rows, columns, depth = f["shape"]
         block = {"m": rows, "n": columns, "k": depth}
         places = {name: f[name] for name in ("accumulator", "lhs", "rhs")}
-        spans = {"accumulator": "mn", "lhs": "mk", "rhs": "kn"}
+        spans = {"accumulator": ("m", "n"), "lhs": ("m", "k"), "rhs": ("k", "n")}
 
         def bytes_of(name: str) -> int:
             a, b = spans[name]
             return block[a] * block[b] * sizes[name]
 
         while True:
-            big = [name for name in places if places[name].buffer in self.large and bytes_of(name) > self.limit]
+            big = [
+                name for name in places if places[name].buffer in self.large and bytes_of(name) > self.limit
+            ]
             if not big:
                 break
             longest = max(spans[max(big, key=bytes_of)], key=lambda axis: block[axis])
             if block[longest] % 2:
-                raise UnsupportedError(f"{instr.location}: a dot of shape {f['shape']} outgrows the scratchpad")
+                raise UnsupportedError(
+                    f"{instr.location}: a dot of shape {f['shape']} outgrows the scratchpad"
+                )
             block[longest] //= 2
         axis_dimension = {"b": 0, "m": 1, "n": 2, "k": 3}
         step = {"b": 1, **block}
@@ -514,7 +571,9 @@ class _Splitter:
 
         def steps(name: str, numbers: dict[str, Register]) -> Steps:
             strides = places[name].strides
-            terms: Steps = [(n, strides[axis_dimension[a]] * step[a] * sizes[name]) for a, n in numbers.items()]
+            terms: Steps = [
+                (n, strides[axis_dimension[a]] * step[a] * sizes[name]) for a, n in numbers.items()
+            ]
             return [(n, factor) for n, factor in terms if factor]
 
         def stage(name: str, numbers: dict[str, Register], load: bool) -> Place:
@@ -525,9 +584,8 @@ class _Splitter:
             dense = Place(Buffer(_count(own) * size), 0, _dense(own))
             if load:
                 strides = tuple(s if e > 1 else 0 for e, s in zip(own, place.strides, strict=True))
-                self.transfer(
-                    True, place.buffer, steps(name, numbers), place.offset, own, strides, size, dense, instr.location
-                )
+                move = _Move(place.buffer, steps(name, numbers), place.offset, own, strides, size, dense)
+                self.transfer(True, move, instr.location)
             return dense
 
         def over_depth(numbers: dict[str, Register]) -> None:
@@ -535,13 +593,25 @@ class _Splitter:
             if not f["accumulate"]:
                 dtype = _UNTYPED[sizes["accumulator"]]
                 own = (1, block["m"], block["n"], 1)
-                clear = {"function": Function.COPY, "dtype": dtype, "shape": own, "a": self.constant(0), "result": accumulator}
+                clear = {
+                    "function": Function.COPY,
+                    "dtype": dtype,
+                    "shape": own,
+                    "a": self.constant(0),
+                    "result": accumulator,
+                }
                 self.out.append(Instr(isa.Map1, clear, instr.location))
 
             def multiply(number: Register) -> None:
                 inner = {**numbers, "k": number}
                 lhs, rhs = stage("lhs", inner, True), stage("rhs", inner, True)
-                fields = f | {"accumulate": True, "shape": shape, "accumulator": accumulator, "lhs": lhs, "rhs": rhs}
+                fields = f | {
+                    "accumulate": True,
+                    "shape": shape,
+                    "accumulator": accumulator,
+                    "lhs": lhs,
+                    "rhs": rhs,
+                }
                 self.out.append(Instr(isa.MatrixMultiply, fields, instr.location))
 
             self.counted_loop(depth // block["k"], multiply)
@@ -549,22 +619,27 @@ class _Splitter:
             if place.buffer in self.large:
                 own = (1, block["m"], block["n"], 1)
                 strides = tuple(s if e > 1 else 0 for e, s in zip(own, place.strides, strict=True))
-                self.transfer(
-                    False, place.buffer, steps("accumulator", numbers), place.offset, own, strides,
-                    sizes["accumulator"], accumulator, instr.location,
-                )  # fmt: skip
+                size, begin = sizes["accumulator"], steps("accumulator", numbers)
+                move = _Move(place.buffer, begin, place.offset, own, strides, size, accumulator)
+                self.transfer(False, move, instr.location)
 
         self.counted_loop(
             batch,
             lambda b: self.counted_loop(
                 rows // block["m"],
-                lambda m: self.counted_loop(columns // block["n"], lambda n: over_depth({"b": b, "m": m, "n": n})),
+                lambda m: self.counted_loop(
+                    columns // block["n"], lambda n: over_depth({"b": b, "m": m, "n": n})
+                ),
             ),
         )
 
 
 def _named_places(instr: Instr) -> list[tuple[str, Place]]:
-    return [(spec.name, instr.fields[spec.name]) for spec in instr.kind.fields if isinstance(instr.fields.get(spec.name), Place)]
+    return [
+        (spec.name, instr.fields[spec.name])
+        for spec in instr.kind.fields
+        if isinstance(instr.fields.get(spec.name), Place)
+    ]
 
 
 def _is_linear(place: Place, digits: _Digits, size: int, pieces: int) -> bool:

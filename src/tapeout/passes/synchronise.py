@@ -97,7 +97,9 @@ class _Synchroniser:
             self.shared[key] = self.fresh()
         return self.shared[key]
 
-    def run(self, nodes: list[Node], depth: int, loop: Loop | None) -> tuple[list[Node], list[Node], list[Node]]:
+    def run(
+        self, nodes: list[Node], depth: int, loop: Loop | None
+    ) -> tuple[list[Node], list[Node], list[Node]]:
         """The nodes with semaphores; and what must stand before and after the loop they are the body of."""
         items: list[_Item] = []
         output: list[Node | _Item] = []
@@ -237,7 +239,9 @@ def _expand(item: _Item) -> list[Node]:
 
 
 def _semaphores(waits: list[int], signals: list[int]) -> dict[str, int]:
-    return dict(zip(("wait_a", "wait_b"), waits, strict=False)) | dict(zip(("signal_a", "signal_b"), signals, strict=False))
+    return dict(zip(("wait_a", "wait_b"), waits, strict=False)) | dict(
+        zip(("signal_a", "signal_b"), signals, strict=False)
+    )
 
 
 def _with_drains(nodes: list[Node]) -> list[Node]:
@@ -263,7 +267,11 @@ def _with_drains(nodes: list[Node]) -> list[Node]:
         elif isinstance(node, Branch):
             node.then, node.otherwise = _with_drains(node.then), _with_drains(node.otherwise)
         result.append(node)
-        busy = set(QUEUES) if any(isinstance(n, Instr) and n.unit in QUEUES for n in walk(children(node)[-1])) else set()
+        busy = (
+            set(QUEUES)
+            if any(isinstance(n, Instr) and n.unit in QUEUES for n in walk(children(node)[-1]))
+            else set()
+        )
         if isinstance(node, Branch):
             result.append(Instr(isa.Drain, {}))
             busy = set()
