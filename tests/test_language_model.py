@@ -47,9 +47,10 @@ def test_questions_of_different_length_share_a_cache_size():
     assert _decode_options(True, 257)["max_cache_len"] == 512
 
 
-def test_rate_counts_the_tokens_after_the_first():
-    answer = Answer("", 5, (1, 2, 3), first_token_s=1.0, total_s=2.0, work=Work())
-    assert answer.tokens_per_s == 2.0
+def test_rate_is_that_of_the_median_wait():
+    answer = Answer("", 5, (1, 2, 3, 4), token_times_s=(1.0, 61.0, 61.5, 62.0), work=Work())
+    assert (answer.first_token_s, answer.total_s, answer.tokens_per_s) == (1.0, 62.0, 2.0)
+    assert Answer("", 5, (1,), token_times_s=(1.0,), work=Work()).tokens_per_s is None
 
 
 def test_unknown_dtype_is_refused():

@@ -7,6 +7,8 @@ chip is the device they run on.
 
 import importlib.metadata
 import importlib.util
+import itertools
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -34,19 +36,30 @@ class LanguageModel:
 
 @dataclass(frozen=True)
 class Answer:
-    """What was said, how long it took on the host's clock from the question on, and what the chip did."""
+    """What was said, when each token came on the host's clock since the question, and what the chip did."""
 
     text: str
     prompt_token_count: int
     token_ids: tuple[int, ...]
-    first_token_s: float
-    total_s: float
+    token_times_s: tuple[float, ...]
     work: work.Work
 
     @property
-    def tokens_per_s(self) -> float:
-        """Rate of the tokens after the first, whose time also holds the prompt's. 0 for a single token."""
-        return (len(self.token_ids) - 1) / max(self.total_s - self.first_token_s, 1e-9)
+    def first_token_s(self) -> float:
+        return self.token_times_s[0]
+
+    @property
+    def total_s(self) -> float:
+        return self.token_times_s[-1]
+
+    @property
+    def tokens_per_s(self) -> float | None:
+        """Rate at the median wait between two tokens: without the prompt and without waits for torch.compile.
+
+        None for a single token.
+        """
+        waits = [later - earlier for earlier, later in itertools.pairwise(self.token_times_s)]
+        return 1 / statistics.median(waits) if waits else None
 
 
 def load(*, device: str = "chip", dtype: str = "float32", compiled: bool = True) -> LanguageModel:
@@ -83,8 +96,7 @@ def answer(
         text=clock.text,
         prompt_token_count=prompt["input_ids"].shape[1],
         token_ids=tuple(clock.token_ids),
-        first_token_s=clock.token_times_s[0],
-        total_s=clock.token_times_s[-1],
+        token_times_s=tuple(clock.token_times_s),
         work=_work_of(language_model) - before,
     )
 

@@ -16,7 +16,6 @@ def table_of(answer: Answer) -> Table:
     rows = [
         ("tokens", f"{len(answer.token_ids)} after a prompt of {answer.prompt_token_count}"),
         ("host time", f"{answer.total_s:.2f} s, first token after {answer.first_token_s:.2f} s"),
-        ("rate", f"{answer.tokens_per_s:.1f} tokens/s of host time after the first"),
         (
             "kernels",
             f"{work.kernels_compiled} compiled, {work.kernels_loaded} from the cache, "
@@ -28,6 +27,8 @@ def table_of(answer: Answer) -> Table:
             f"{decimal(work.hbm_read_bytes, 'B')} read, {decimal(work.hbm_written_bytes, 'B')} written",
         ),
     ]
+    if answer.tokens_per_s is not None:
+        rows.insert(2, ("rate", f"{answer.tokens_per_s:.1f} tokens/s at the median wait between tokens"))
     if work.share_on_chip is not None:
         rows.append(("operators", f"{work.share_on_chip:.1%} on the chip"))
     rows.append(("on the host", _each(work.ops_on_host) or "no operator"))
