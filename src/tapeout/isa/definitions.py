@@ -1,12 +1,13 @@
 """Every instruction of the core, each defined once.
 
-The sequencer executes its own instructions in order and puts the others, with register values filled in, into the
-queue of their unit. Each queue executes in order, one after the other; queues run independently, and only
-semaphores order them: a queued instruction takes a count of `wait_a` and `wait_b` before it starts and gives one to
-`signal_a` and `signal_b` when its last byte is written.
-"""
+The sequencer executes its own instructions in order and puts the others, with register values filled in,
+into the queue of their unit. Each queue executes in order, one after the other; queues run independently,
+and only semaphores order them: a queued instruction takes a count of `wait_a` and `wait_b` before it starts
+and gives one to `signal_a` and `signal_b` when its last byte is written.
 
-# ruff: noqa: RUF009  (field declarations are calls by design)
+An element of the scratchpad lies at a multiple of its size. A result may lie exactly on a source, element for
+element, else it overlaps no source of its instruction, nor itself.
+"""
 
 from tapeout.isa import fields as f
 from tapeout.isa.fields import Unit, instruction
@@ -47,7 +48,8 @@ class BranchZero(f.Instruction):
     0x05,
     "next_program",
     Unit.SEQUENCER,
-    meaning="r[destination] = 1 and (x, y, z) = the next program of the grid for this core; or 0 if there is none",
+    meaning="r[destination] = 1 and (x, y, z) = the next program of the grid for this core;\n"
+    "or r[destination] = 0 if there is none",
 )
 class NextProgram(f.Instruction):
     """Take the next program of the launched grid from the dispatcher."""
@@ -79,7 +81,9 @@ class Argument(f.Instruction):
     index: int = f.unsigned(16, "which argument")
 
 
-@instruction(0x09, "workspace", Unit.SEQUENCER, meaning="r[destination] = address of this core's private area in HBM")
+@instruction(
+    0x09, "workspace", Unit.SEQUENCER, meaning="r[destination] = address of this core's private area in HBM"
+)
 class Workspace(f.Instruction):
     """Where this core may keep what outgrows its scratchpad; its size is in the program's header."""
 
@@ -112,7 +116,9 @@ class Scalar(f.Instruction):
     dtype: object = f.dtype("operand type, an integer type")
 
 
-@instruction(0x0C, "scalar_select", Unit.SEQUENCER, meaning="r[destination] = r[a] if r[condition] != 0 else r[b]")
+@instruction(
+    0x0C, "scalar_select", Unit.SEQUENCER, meaning="r[destination] = r[a] if r[condition] != 0 else r[b]"
+)
 class ScalarSelect(f.Instruction):
     """Choose between two registers."""
 
@@ -152,7 +158,10 @@ class Rotate(f.Instruction):
 
 
 @instruction(
-    0x0F, "scalar_load", Unit.SEQUENCER, meaning="r[destination] = sign_extend(scratchpad[address + r[offset]], dtype)"
+    0x0F,
+    "scalar_load",
+    Unit.SEQUENCER,
+    meaning="r[destination] = sign_extend(scratchpad[address + r[offset]], dtype)",
 )
 class ScalarLoad(f.Instruction):
     """Read one element of the scratchpad into a register (floats: their bits, zero-extended; i1: 0 or 1)."""
@@ -163,7 +172,9 @@ class ScalarLoad(f.Instruction):
     dtype: object = f.dtype("element type")
 
 
-@instruction(0x10, "scalar_store", Unit.SEQUENCER, meaning="scratchpad[address + r[offset]] = low bits of r[a]")
+@instruction(
+    0x10, "scalar_store", Unit.SEQUENCER, meaning="scratchpad[address + r[offset]] = low bits of r[a]"
+)
 class ScalarStore(f.Instruction):
     """Write one element of the scratchpad from a register."""
 
@@ -232,8 +243,10 @@ _VALID = (
     0x20,
     "load",
     Unit.LOAD,
-    meaning=f"{_VALID};\ntile[i] = HBM[r[base] + sum(i_d * r[strides[d]])] where valid, else the low bits of r[fill]",
-    cost="One descriptor; bursts of the innermost dimension if its stride is the element size, else an element a burst.",
+    meaning=f"{_VALID};\n"
+    "tile[i] = HBM[r[base] + sum(i_d * r[strides[d]])] where valid, else the low bits of r[fill]",
+    cost="One descriptor; bursts of the innermost dimension if its stride is the element size, else an "
+    "element a burst.",
 )
 class Load(f.Instruction):
     """Copy a rectangular block from HBM to the scratchpad, filling what lies outside bounds."""
@@ -253,11 +266,14 @@ class Load(f.Instruction):
     "load_indexed",
     Unit.LOAD,
     meaning=f"{_VALID} and mask[i] != 0 (mask as register 0: no mask);\n"
-    "tile[i] = HBM[r[base] + index[i] * scale + sum(i_d * r[strides[d]])] where valid, else the low bits of r[fill]",
-    cost="An address per index; where index and mask do not vary along the innermost dimension, a burst per row.",
+    "tile[i] = HBM[r[base] + index[i] * scale + sum(i_d * r[strides[d]])] where valid,\n"
+    "else the low bits of r[fill]",
+    cost="An address per index; where index and mask do not vary along the innermost dimension, a burst a "
+    "row.",
 )
 class LoadIndexed(f.Instruction):
-    """Gather: like load, each element's address displaced by an element of an index tile, masked by an i1 tile."""
+    """Gather: like load, each element's address displaced by an element of an index tile, masked by an i1
+    tile."""
 
     dtype: object = f.dtype("element type; only its size matters")
     index_dtype: object = f.dtype("i32 or i64")
@@ -301,7 +317,8 @@ class Store(f.Instruction):
     cost="As load_indexed.",
 )
 class StoreIndexed(f.Instruction):
-    """Scatter: like store, each element's address displaced by an element of an index tile, masked by an i1 tile."""
+    """Scatter: like store, each element's address displaced by an element of an index tile, masked by an i1
+    tile."""
 
     dtype: object = f.dtype("element type; only its size matters")
     index_dtype: object = f.dtype("i32 or i64")
@@ -351,13 +368,15 @@ class Atomic(f.Instruction):
     Unit.MATRIX,
     meaning="shape is (batch, m, n, k);\nfor each (b, m, n): acc = accumulator[b,m,n] if accumulate else 0;\n"
     "for k ascending: acc = fma(lhs[b,m,k], rhs[b,k,n], acc); accumulator[b,m,n] = acc",
-    numerics="Floats: operands are widened to float32 exactly; each step is a float32 fused multiply-add, rounded once to "
-    "nearest even, subnormals kept; a NaN result is the canonical NaN. bf16, f16 and fp8 products are exact, so the one "
-    "rounding is the sum's. i8: exact, accumulated in i32 with wrap-around. f64 operands: f64 fma, f64 accumulator.",
+    numerics="Floats: operands are widened to float32 exactly; each step is a float32 fused multiply-add, "
+    "rounded once to nearest even, subnormals kept; a NaN result is the canonical NaN. bf16, f16 and fp8 "
+    "products are exact, so the one rounding is the sum's. i8: exact, accumulated in i32 with wrap-around. "
+    "f64 operands: f64 fma, f64 accumulator.",
     cost="ceil(m / rows) * ceil(n / columns) * k steps a batch, plus filling and draining the array.",
 )
 class MatrixMultiply(f.Instruction):
-    """Multiply two tiles and accumulate. The strides of lhs are zero along n, those of rhs along m, of accumulator along k."""
+    """Multiply two tiles and accumulate. The strides of lhs are zero along n, those of rhs along m, of
+    accumulator along k."""
 
     lhs_dtype: object = f.dtype("f32, bf16, f16, f8e4m3, f8e5m2, f64 or i8")
     rhs_dtype: object = f.dtype("like lhs_dtype; the two may differ among the float8 types only")
@@ -373,7 +392,9 @@ class MatrixMultiply(f.Instruction):
 _LANES = "ceil(elements / lanes), lanes being those of the widest type involved, plus the pipeline's depth"
 
 
-@instruction(0x40, "map1", Unit.VECTOR, meaning="result[i] = function(a[i])", numerics="See functions.", cost=_LANES)
+@instruction(
+    0x40, "map1", Unit.VECTOR, meaning="result[i] = function(a[i])", numerics="See functions.", cost=_LANES
+)
 class Map1(f.Instruction):
     """Apply a unary function to every element."""
 
@@ -384,7 +405,14 @@ class Map1(f.Instruction):
     a: object = f.operand("operand", scalar=True)
 
 
-@instruction(0x41, "map2", Unit.VECTOR, meaning="result[i] = function(a[i], b[i])", numerics="See functions.", cost=_LANES)
+@instruction(
+    0x41,
+    "map2",
+    Unit.VECTOR,
+    meaning="result[i] = function(a[i], b[i])",
+    numerics="See functions.",
+    cost=_LANES,
+)
 class Map2(f.Instruction):
     """Apply a binary function to every pair of elements."""
 
@@ -397,7 +425,12 @@ class Map2(f.Instruction):
 
 
 @instruction(
-    0x42, "map3", Unit.VECTOR, meaning="result[i] = function(a[i], b[i], c[i])", numerics="See functions.", cost=_LANES
+    0x42,
+    "map3",
+    Unit.VECTOR,
+    meaning="result[i] = function(a[i], b[i], c[i])",
+    numerics="See functions.",
+    cost=_LANES,
 )
 class Map3(f.Instruction):
     """Apply a ternary function to every triple of elements."""
@@ -416,9 +449,11 @@ class Map3(f.Instruction):
     "convert",
     Unit.VECTOR,
     meaning="result[i] = a[i] as result_dtype",
-    numerics="Float to float: one rounding as said by rounding; overflow to infinity (f8e4m3: NaN) or, saturating, to the "
-    "largest finite number; NaN to the canonical NaN. Float to integer: toward zero, saturating, NaN gives 0. Integer to "
-    "float: nearest even. Integer to integer: low bits, sign- or zero-extended (i1 counts as 0 or 1; to i1: the lowest bit).",
+    numerics="Float to float: one rounding as said by rounding; overflow to infinity (f8e4m3: NaN), toward "
+    "zero to the largest finite number; saturating, infinities become the largest finite number too; NaN "
+    "gives the canonical NaN. Float to integer: toward zero, saturating, NaN gives 0 (i1: 1 from 1.0 up). "
+    "Integer to float: nearest even. Integer to integer: low bits, sign- or zero-extended (i1 counts as 0 "
+    "or 1; to i1: the lowest bit).",
     cost=_LANES,
 )
 class Convert(f.Instruction):
@@ -439,8 +474,10 @@ class Convert(f.Instruction):
     Unit.VECTOR,
     meaning="along dimension 3, of extent n; w = min(n, 32):\n"
     "p[j] = a[j] for j < w; for j = w .. n-1 ascending: p[j mod w] = function(p[j mod w], a[j]);\n"
-    "while w > 1: h = ceil(w / 2); p[j] = function(p[j], p[j + h]) for j < w - h; w = h;\nresult[i0,i1,i2] = p[0]",
-    numerics="Each step rounds as the function does. The order is part of the definition and the same on every chip.",
+    "while w > 1: h = ceil(w / 2); p[j] = function(p[j], p[j + h]) for j < w - h; w = h;\n"
+    "result[i0,i1,i2] = p[0]",
+    numerics="Each step rounds as the function does. The order is part of the definition and the same on "
+    "every chip.",
     cost=_LANES + ", plus five combining steps",
 )
 class Reduce(f.Instruction):
@@ -474,7 +511,8 @@ class Iota(f.Instruction):
     0x46,
     "gather",
     Unit.VECTOR,
-    meaning="result[i] = scratchpad element at source's address of (i0,i1,i2,i3) + index[i] * stride elements",
+    meaning="result[i] = scratchpad element at source's address of (i0,i1,i2,i3) + index[i] * stride "
+    "elements",
     numerics="Bits unchanged. An index outside the tile the compiler allocated reads what lies there.",
     cost="One element per lane group and cycle.",
 )

@@ -1,8 +1,9 @@
 """What an instruction is made of: field kinds, and the decorator that turns a class into an instruction.
 
 A field knows its width, how it is packed into bits and unpacked, and how it is written in assembly. An
-instruction is a frozen dataclass whose annotations are fields; `instruction` records it in `REGISTRY`, from which
-the encoder, the assembler, the manual and the simulators work. Nothing here knows a particular instruction.
+instruction is a frozen dataclass whose annotations are fields; `instruction` records it in `REGISTRY`, from
+which the encoder, the assembler, the manual and the simulators work. Nothing here knows a particular
+instruction.
 """
 
 import dataclasses
@@ -12,7 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tapeout.errors import TapeoutError
-from tapeout.numerics.dtypes import BY_CODE, BY_LABEL, DType
+from tapeout.numerics.dtypes import BY_CODE, BY_LABEL
 
 REGISTER_COUNT = 256
 SEMAPHORE_COUNT = 64
@@ -47,8 +48,8 @@ QUEUES = (Unit.LOAD, Unit.STORE, Unit.MATRIX, Unit.VECTOR)
 class AccessPattern:
     """A tile in the scratchpad: element (i0, i1, i2, i3) lies at byte
     `base + register + (i0*strides[0] + ... + i3*strides[3]) * element size`. Strides count elements, may be
-    negative, and are 0 along a dimension that is broadcast. `register` names a scalar register whose value, read
-    when the instruction is issued, is added to the address; register 0 always reads zero."""
+    negative, and are 0 along a dimension that is broadcast. `register` names a scalar register whose value,
+    read when the instruction is issued, is added to the address; register 0 always reads zero."""
 
     base: int
     strides: tuple[int, int, int, int]
@@ -57,7 +58,8 @@ class AccessPattern:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class RegisterValue:
-    """An operand that is one scalar, broadcast: the low bits of a scalar register, read when the instruction is issued."""
+    """An operand that is one scalar, broadcast: the low bits of a scalar register, read when the
+    instruction is issued."""
 
     register: int
 
@@ -138,7 +140,14 @@ def semaphore(doc: str) -> Any:
 
 def unsigned(width: int, doc: str, default: Any = REQUIRED) -> Any:
     return Field(
-        width, doc, lambda v: _check_range(v, 0, 1 << width, "value"), int, str, lambda s: int(s, 0), "unsigned", default
+        width,
+        doc,
+        lambda v: _check_range(v, 0, 1 << width, "value"),
+        int,
+        str,
+        lambda s: int(s, 0),
+        "unsigned",
+        default,
     )
 
 
@@ -161,7 +170,9 @@ def flag(doc: str) -> Any:
             raise EncodingError(f"flag {value!r} is neither True nor False")
         return int(value)
 
-    return Field(1, doc, pack, bool, lambda v: str(int(v)), lambda s: {"0": False, "1": True}[s], "flag", False)
+    return Field(
+        1, doc, pack, bool, lambda v: str(int(v)), lambda s: {"0": False, "1": True}[s], "flag", False
+    )
 
 
 def dtype(doc: str) -> Any:
@@ -173,12 +184,19 @@ def choice(kind: type[enum.Enum], width: int, doc: str) -> Any:
     by_code = {member.code: member for member in kind}  # type: ignore[attr-defined]
     by_label = {member.label: member for member in kind}  # type: ignore[attr-defined]
     return Field(
-        width, doc, lambda v: v.code, by_code.__getitem__, lambda v: v.label, by_label.__getitem__, kind.__name__
+        width,
+        doc,
+        lambda v: v.code,
+        by_code.__getitem__,
+        lambda v: v.label,
+        by_label.__getitem__,
+        kind.__name__,
     )
 
 
 def target(doc: str) -> Any:
-    """The place a branch goes to: the index of an instruction; in the encoding, the number of its first word."""
+    """The place a branch goes to: the index of an instruction; in the encoding, the number of its first
+    word."""
     return Field(24, doc, int, int, lambda v: f"L{v}", lambda s: int(s.removeprefix("L")), "target")
 
 
@@ -217,7 +235,9 @@ def _read_operand(text: str) -> Operand:
         return AccessPattern(int(match[1], 16), strides, int(match[2] or 0))  # type: ignore[arg-type]
     if re.fullmatch(r"r\d+", text):
         return RegisterValue(int(text[1:]))
-    raise EncodingError(f"operand {text!r} is neither a register (r7) nor an access pattern (@0x100{{0,0,8,1}})")
+    raise EncodingError(
+        f"operand {text!r} is neither a register (r7) nor an access pattern (@0x100{{0,0,8,1}})"
+    )
 
 
 def _pack_operand(value: Operand) -> int:
@@ -238,7 +258,9 @@ def _unpack_operand(bits: int) -> Operand:
     if bits >> 30 & 3 == 1:
         return RegisterValue(register_number)
     mask = (1 << STRIDE_BITS) - 1
-    strides = tuple(_two_complement(bits >> (32 + STRIDE_BITS * i) & mask, STRIDE_BITS) for i in range(DIMENSIONS))
+    strides = tuple(
+        _two_complement(bits >> (32 + STRIDE_BITS * i) & mask, STRIDE_BITS) for i in range(DIMENSIONS)
+    )
     return AccessPattern(bits & ((1 << 22) - 1), strides, register_number)  # type: ignore[arg-type]
 
 
@@ -255,7 +277,8 @@ def operand(doc: str, *, written: bool = False, scalar: bool = False) -> Any:
 
 
 class Instruction:
-    """Base of all instructions. Class attributes are set by `instruction`; `fields` starts after opcode and length."""
+    """Base of all instructions. Class attributes are set by `instruction`; `fields` starts after opcode and
+    length."""
 
     opcode: ClassVar[int]
     mnemonic: ClassVar[str]
@@ -304,8 +327,9 @@ OPCODE_BITS, LENGTH_BITS = 8, 4
 def instruction(
     opcode: int, mnemonic: str, unit: Unit, *, meaning: str, numerics: str = "Exact.", cost: str = "1 cycle."
 ) -> Callable[[type], Any]:
-    """Makes a class of annotated fields an instruction. The docstring is its summary; `meaning` is the pseudo-code,
-    `numerics` and `cost` the paragraphs of its manual page. Instructions of a queue get the semaphore fields."""
+    """Makes a class of annotated fields an instruction. The docstring is its summary; `meaning` is the
+    pseudo-code, `numerics` and `cost` the paragraphs of its manual page. Instructions of a queue get the
+    semaphore fields."""
 
     def build(cls: type) -> type[Instruction]:
         declared: dict[str, Field] = {}

@@ -12,39 +12,41 @@ INTEGERS = (DType.I8, DType.I16, DType.I32, DType.I64)
 LOGICAL = (DType.I1, *INTEGERS)
 ALL = tuple(DType)
 SPECIAL = (DType.F32,)
-ARITHMETIC_FLOATS = (DType.F32, DType.BF16, DType.F16, DType.F64)
+ARITHMETIC_FLOATS = FLOAT = (DType.F32, DType.BF16, DType.F16, DType.F64)
+NUMBERS = (*ARITHMETIC_FLOATS, *INTEGERS)
+COMPARABLE = (*ARITHMETIC_FLOATS, *LOGICAL)
 
 
 class Function(enum.Enum):
     """(label, code, arity, operand dtypes, result is i1, what it computes in a phrase)."""
 
-    COPY = ("copy", 0, 1, ALL, False, "a, bits unchanged")
-    NEG = ("neg", 1, 1, ARITHMETIC_FLOATS, False, "-a: the sign bit flipped, NaN too")
-    ABS = ("abs", 2, 1, ARITHMETIC_FLOATS, False, "|a|: the sign bit cleared, NaN too")
-    SQRT = ("sqrt", 3, 1, ARITHMETIC_FLOATS, False, "square root, correctly rounded")
-    RSQRT = ("rsqrt", 4, 1, ARITHMETIC_FLOATS, False, "1 / sqrt(a), each step rounded to f32 (f64: f64)")
-    RECIPROCAL = ("reciprocal", 5, 1, ARITHMETIC_FLOATS, False, "1 / a, correctly rounded")
+    COPY = ("copy", 0, 1, ALL, False, "a, bits unchanged (i1: 0 or 1)")
+    NEG = ("neg", 1, 1, FLOAT, False, "-a: the sign bit flipped, NaN too")
+    ABS = ("abs", 2, 1, FLOAT, False, "|a|: the sign bit cleared, NaN too")
+    SQRT = ("sqrt", 3, 1, FLOAT, False, "square root, correctly rounded")
+    RSQRT = ("rsqrt", 4, 1, FLOAT, False, "1 / sqrt(a), each step rounded to f32 (f64: f64)")
+    RECIPROCAL = ("reciprocal", 5, 1, FLOAT, False, "1 / a, correctly rounded")
     EXP2 = ("exp2", 6, 1, SPECIAL, False, "2 to the power a")
     LOG2 = ("log2", 7, 1, SPECIAL, False, "logarithm of a to base 2")
     SIN = ("sin", 8, 1, SPECIAL, False, "sine of a radians")
     COS = ("cos", 9, 1, SPECIAL, False, "cosine of a radians")
-    FLOOR = ("floor", 10, 1, ARITHMETIC_FLOATS, False, "largest integer not above a")
-    CEIL = ("ceil", 11, 1, ARITHMETIC_FLOATS, False, "smallest integer not below a")
-    TRUNC = ("trunc", 12, 1, ARITHMETIC_FLOATS, False, "a rounded toward zero")
-    ROUND_EVEN = ("round_even", 13, 1, ARITHMETIC_FLOATS, False, "a rounded to the nearest integer, ties to even")
+    FLOOR = ("floor", 10, 1, FLOAT, False, "largest integer not above a")
+    CEIL = ("ceil", 11, 1, FLOAT, False, "smallest integer not below a")
+    TRUNC = ("trunc", 12, 1, FLOAT, False, "a rounded toward zero")
+    ROUND_EVEN = ("round_even", 13, 1, FLOAT, False, "a rounded to the nearest integer, ties to even")
     COUNT_LEADING_ZEROS = ("clz", 14, 1, INTEGERS, False, "number of leading zero bits")
     POPULATION_COUNT = ("popcount", 15, 1, INTEGERS, False, "number of one bits")
     EXP = ("exp", 16, 1, SPECIAL, False, "e to the power a")
     LOG = ("log", 17, 1, SPECIAL, False, "natural logarithm of a")
 
-    ADD = ("add", 32, 2, (*ARITHMETIC_FLOATS, *INTEGERS), False, "a + b; integers wrap")
-    SUB = ("sub", 33, 2, (*ARITHMETIC_FLOATS, *INTEGERS), False, "a - b; integers wrap")
-    MUL = ("mul", 34, 2, (*ARITHMETIC_FLOATS, *INTEGERS), False, "a * b; integers wrap")
-    DIV = ("div", 35, 2, ARITHMETIC_FLOATS, False, "a / b, correctly rounded")
-    MINIMUM = ("minimum", 36, 2, ARITHMETIC_FLOATS, False, "smaller of a and b; NaN if either is; -0 below +0")
-    MAXIMUM = ("maximum", 37, 2, ARITHMETIC_FLOATS, False, "larger of a and b; NaN if either is; -0 below +0")
-    MIN_NUMBER = ("min_number", 38, 2, ARITHMETIC_FLOATS, False, "smaller of a and b; the other one if one is NaN")
-    MAX_NUMBER = ("max_number", 39, 2, ARITHMETIC_FLOATS, False, "larger of a and b; the other one if one is NaN")
+    ADD = ("add", 32, 2, NUMBERS, False, "a + b; integers wrap")
+    SUB = ("sub", 33, 2, NUMBERS, False, "a - b; integers wrap")
+    MUL = ("mul", 34, 2, NUMBERS, False, "a * b; integers wrap")
+    DIV = ("div", 35, 2, FLOAT, False, "a / b, correctly rounded")
+    MINIMUM = ("minimum", 36, 2, FLOAT, False, "smaller of a and b; NaN if either is; -0 below +0")
+    MAXIMUM = ("maximum", 37, 2, FLOAT, False, "larger of a and b; NaN if either is; -0 below +0")
+    MIN_NUMBER = ("min_number", 38, 2, FLOAT, False, "smaller of a and b; the other one if one is NaN")
+    MAX_NUMBER = ("max_number", 39, 2, FLOAT, False, "larger of a and b; the other one if one is NaN")
     MUL_HIGH_SIGNED = ("mulhi_s", 40, 2, INTEGERS, False, "upper half of the signed double-width product")
     MUL_HIGH_UNSIGNED = ("mulhi_u", 41, 2, INTEGERS, False, "upper half of the unsigned double-width product")
     DIV_SIGNED = ("div_s", 42, 2, INTEGERS, False, "quotient toward zero; b = 0 gives -1; overflow wraps")
@@ -59,17 +61,24 @@ class Function(enum.Enum):
     OR = ("or", 51, 2, LOGICAL, False, "bitwise or")
     XOR = ("xor", 52, 2, LOGICAL, False, "bitwise exclusive or")
     SHIFT_LEFT = ("shl", 53, 2, INTEGERS, False, "a << b; 0 if b is not within the width, read unsigned")
-    SHIFT_RIGHT_SIGNED = ("shr_s", 54, 2, INTEGERS, False, "a >> b keeping the sign; sign fill if b is not within the width")
+    SHIFT_RIGHT_SIGNED = (
+        "shr_s",
+        54,
+        2,
+        INTEGERS,
+        False,
+        "a >> b, sign fill; all sign if b is not within the width",
+    )
     SHIFT_RIGHT_UNSIGNED = ("shr_u", 55, 2, INTEGERS, False, "a >> b; 0 if b is not within the width")
-    EQUAL = ("eq", 56, 2, (*ARITHMETIC_FLOATS, *LOGICAL), True, "a = b; false with NaN")
-    NOT_EQUAL = ("ne", 57, 2, (*ARITHMETIC_FLOATS, *LOGICAL), True, "not (a = b); true with NaN")
-    LESS = ("lt", 58, 2, (*ARITHMETIC_FLOATS, *LOGICAL), True, "a < b, integers signed (i1: 0 below 1); false with NaN")
-    LESS_EQUAL = ("le", 59, 2, (*ARITHMETIC_FLOATS, *LOGICAL), True, "a <= b, integers signed (i1: 0 below 1); false with NaN")
+    EQUAL = ("eq", 56, 2, COMPARABLE, True, "a = b; false with NaN")
+    NOT_EQUAL = ("ne", 57, 2, COMPARABLE, True, "not (a = b); true with NaN")
+    LESS = ("lt", 58, 2, COMPARABLE, True, "a < b, signed (i1: 0 below 1); false with NaN")
+    LESS_EQUAL = ("le", 59, 2, COMPARABLE, True, "a <= b, signed (i1: 0 below 1); false with NaN")
     LESS_UNSIGNED = ("ltu", 60, 2, LOGICAL, True, "a < b, unsigned")
     LESS_EQUAL_UNSIGNED = ("leu", 61, 2, LOGICAL, True, "a <= b, unsigned")
 
-    FMA = ("fma", 96, 3, ARITHMETIC_FLOATS, False, "a * b + c with one rounding (bf16, f16: of the float32 fma, rounded again)")
-    SELECT = ("select", 97, 3, ALL, False, "b where a (i1) is not 0, else c; bits unchanged")
+    FMA = ("fma", 96, 3, FLOAT, False, "a * b + c rounded once (bf16, f16: the f32 fma, rounded again)")
+    SELECT = ("select", 97, 3, ALL, False, "b where a (i1) is true, else c; bits unchanged")
 
     def __init__(
         self, label: str, code: int, arity: int, dtypes: tuple[DType, ...], is_predicate: bool, summary: str

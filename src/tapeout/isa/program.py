@@ -1,12 +1,14 @@
-"""A Program: the instructions of one kernel and what a launch must provide. Encoded, it is the binary the chip runs.
+"""A Program: the instructions of one kernel and what a launch must provide. Encoded, it is the binary the
+chip runs.
 
-Encoding: a header (magic, version, length), a JSON description, then 64-bit little-endian words. Every instruction
-starts with its opcode (8 bits) and its length in words (4 bits); its other fields follow in order, none across a word
-boundary unless it is wider than what a word has left at its start.
+Encoding: a header (magic, version, lengths, checksum), a JSON description, then 64-bit little-endian words.
+Every instruction starts with its opcode (8 bits) and its length in words (4 bits); its other fields follow
+in order, none across a word boundary unless it is wider than what a word has left at its start.
 """
 
 import json
 import struct
+import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -25,12 +27,13 @@ from tapeout.isa.fields import (
 
 MAGIC = b"TAPEOUT\0"
 VERSION = 1
-_HEADER = struct.Struct("<8sIIQ")
+_HEADER = struct.Struct("<8sIIQI")
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """One launch argument: its name, Triton type (`*fp32`, `i32`, `fp32`, ...) and whether the kernel writes through it."""
+    """One launch argument: its name, Triton type (`*fp32`, `i32`, `fp32`, ...) and whether the kernel
+    writes through it."""
 
     name: str
     type: str
@@ -79,23 +82,27 @@ class Program:
         del facts["instructions"]
         description = json.dumps(facts, separators=(",", ":")).encode()
         words = encode(self.instructions)
-        return _HEADER.pack(MAGIC, VERSION, len(description), len(words)) + description + words
+        content = description + words
+        return _HEADER.pack(MAGIC, VERSION, len(description), len(words), zlib.crc32(content)) + content
 
     @staticmethod
     def decode(data: bytes) -> "Program":
         if len(data) < _HEADER.size or not data.startswith(MAGIC):
             raise EncodingError("not a program: the header is missing")
-        _, version, description_bytes, word_bytes = _HEADER.unpack_from(data)
+        _, version, description_bytes, word_bytes, checksum = _HEADER.unpack_from(data)
         if version != VERSION:
             raise EncodingError(f"program of format {version}; this release reads format {VERSION}")
-        if len(data) != _HEADER.size + description_bytes + word_bytes:
-            raise EncodingError(f"program is cut off: {len(data)} bytes, {_HEADER.size + description_bytes + word_bytes} expected")
-        start = _HEADER.size
-        facts = json.loads(data[start : start + description_bytes])
+        expected_bytes = _HEADER.size + description_bytes + word_bytes
+        if len(data) != expected_bytes:
+            raise EncodingError(f"program is cut off: {len(data)} bytes, {expected_bytes} expected")
+        content = data[_HEADER.size :]
+        if zlib.crc32(content) != checksum:
+            raise EncodingError("program is damaged: its checksum does not match")
+        facts = json.loads(content[:description_bytes])
         facts["parameters"] = tuple(Parameter(**p) for p in facts["parameters"])
         for name in ("lines", "locations", "messages"):
             facts[name] = tuple(facts[name])
-        return Program(instructions=decode(data[start + description_bytes :]), **facts)
+        return Program(instructions=decode(content[description_bytes:]), **facts)
 
 
 def encode(instructions: Sequence[Instruction]) -> bytes:
@@ -133,14 +140,18 @@ def decode(data: bytes) -> tuple[Instruction, ...]:
             raise EncodingError(f"word {position}: opcode {first & 255:#x} is not an instruction")
         length = first >> OPCODE_BITS & ((1 << LENGTH_BITS) - 1)
         if length != kind.word_count or position + length > word_count:
-            raise EncodingError(f"word {position}: {kind.mnemonic} takes {kind.word_count} words, not {length}")
+            raise EncodingError(
+                f"word {position}: {kind.mnemonic} takes {kind.word_count} words, not {length}"
+            )
         bits = int.from_bytes(data[8 * position : 8 * (position + length)], "little")
         values = {}
         for spec, offset in zip(kind.fields, kind.offsets, strict=True):
             try:
                 values[spec.name] = spec.unpack(bits >> offset & ((1 << spec.width) - 1))
             except KeyError as error:
-                raise EncodingError(f"word {position}: {kind.mnemonic}: {spec.name}={error} is not defined") from None
+                raise EncodingError(
+                    f"word {position}: {kind.mnemonic}: {spec.name}={error} is not defined"
+                ) from None
         index_of_word[position] = len(items)
         items.append((kind, values))
         position += length
@@ -151,6 +162,8 @@ def decode(data: bytes) -> tuple[Instruction, ...]:
                 raise EncodingError(f"{kind.mnemonic}: word {values['target']} does not start an instruction")
             values["target"] = index_of_word[values["target"]]  # type: ignore[index]
         out.append(kind(**values))
+    if encode(out) != data:  # so that every program has one encoding only
+        raise EncodingError("bits that no field uses are not zero, or a field holds what it must not")
     return tuple(out)
 
 
@@ -185,14 +198,20 @@ def assemble(text: str) -> tuple[Instruction, ...]:
         for part in parts:
             name, _, value = part.partition("=")
             if name not in specs:
-                raise EncodingError(f"line {number}: {mnemonic} has no field {name!r}; it has {', '.join(specs)}")
+                raise EncodingError(
+                    f"line {number}: {mnemonic} has no field {name!r}; it has {', '.join(specs)}"
+                )
             try:
                 values[name] = labels[value] if specs[name].kind == "target" else specs[name].read(value)
             except (KeyError, ValueError) as error:
-                raise EncodingError(f"line {number}: {mnemonic}: {name}={value!r} is not legal ({error})") from None
+                raise EncodingError(
+                    f"line {number}: {mnemonic}: {name}={value!r} is not legal ({error})"
+                ) from None
         try:
             out.append(kind(**values))
         except TypeError:
-            missing = [name for name, spec in specs.items() if name not in values and spec.default is REQUIRED]
+            missing = [
+                name for name, spec in specs.items() if name not in values and spec.default is REQUIRED
+            ]
             raise EncodingError(f"line {number}: {mnemonic} lacks {', '.join(missing)}") from None
     return tuple(out)

@@ -9,7 +9,10 @@ import struct
 
 
 class DType(enum.Enum):
-    """An element type. `code` is its number in an instruction; `bits` its width in memory (i1 takes a byte)."""
+    """An element type. `code` is its number in an instruction; `bits` its width in memory.
+
+    An i1 in memory is a byte: true if it is not 0, written as 0 or 1. In a register it is the lowest bit.
+    """
 
     F32 = ("f32", 0, 32, "float")
     BF16 = ("bf16", 1, 16, "float")
@@ -49,7 +52,8 @@ BY_CODE = {dtype.code: dtype for dtype in DType}
 
 
 def exact_bits(value: float, dtype: DType) -> int:
-    """Bits of a value that the float type represents exactly (or NaN: the canonical one), as an unsigned integer."""
+    """Bits of a value that the float type represents exactly (or NaN: the canonical one), as an unsigned
+    integer."""
     if math.isnan(value):
         return CANONICAL_NAN[dtype]
     if dtype is DType.F64:
@@ -61,7 +65,7 @@ def exact_bits(value: float, dtype: DType) -> int:
         bits = int.from_bytes(struct.pack("<e", value), "little")
         return bits >> (16 - dtype.bits)
     sign = 0x80 if math.copysign(1.0, value) < 0 else 0
-    fraction, exponent = math.frexp(abs(value))
+    _, exponent = math.frexp(abs(value))
     if value == 0.0:
         return sign
     exponent = max(exponent - 1, -6)

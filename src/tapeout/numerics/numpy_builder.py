@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tapeout.numerics.builder import Kind
-from tapeout.numerics.dtypes import DType
+from tapeout.numerics.dtypes import CANONICAL_NAN, DType
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -21,7 +21,7 @@ NUMPY_OF_KIND = {
     Kind.F64: np.dtype(np.float64),
 }
 KIND_OF_NUMPY = {numpy: kind for kind, numpy in NUMPY_OF_KIND.items()}
-CANONICAL_NAN_BITS = {Kind.F32: 0x7FC0_0000, Kind.F64: 0x7FF8_0000_0000_0000}
+CANONICAL_NAN_OF_KIND = {Kind.F32: CANONICAL_NAN[DType.F32], Kind.F64: CANONICAL_NAN[DType.F64]}
 
 STORAGE = {
     dtype: np.dtype(f"i{dtype.size_bytes}")
@@ -84,7 +84,7 @@ class NumpyBuilder:
 
     def canonical(self, a: Array) -> Array:
         bits = a.view(f"i{a.dtype.itemsize}")
-        nan = bits.dtype.type(CANONICAL_NAN_BITS[self.kind(a)])
+        nan = bits.dtype.type(CANONICAL_NAN_OF_KIND[self.kind(a)])
         return np.where(np.isnan(a), nan, bits).view(a.dtype)
 
     eq = staticmethod(_quiet(np.equal))

@@ -77,6 +77,11 @@ class Frame:
                 f"element {tuple(map(int, at))} is at scratchpad address {int(addresses[at]):#x}, outside "
                 f"the {len(self.scratchpad)} bytes the program declares",
             )
+        if (misplaced := addresses % size != 0).any():
+            address = int(addresses[np.unravel_index(int(np.argmax(misplaced)), misplaced.shape)])
+            raise AccessFault(
+                self.place, f"scratchpad address {address:#x} is no multiple of the {size}-byte element"
+            )
         return addresses[..., None] + np.arange(size)
 
     def read(self, operand: Operand, shape: Shape, size: int) -> Array:
