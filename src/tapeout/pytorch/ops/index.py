@@ -1,0 +1,140 @@
+"""Selecting rows, ranges and membership: index_select, embedding, index with one index tensor, arange, isin."""
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+
+from tapeout.pytorch.ops.elementwise import COMPUTE_DTYPES, SCALAR_TYPES, TRITON_DTYPES, scalar_word
+from tapeout.pytorch.ops.launch import INTEGERS, POINTER, ceil_div, count, kernel, on_host, power_of_two_at_least
+
+ROW_TILE = 16
+COLUMN_TILE = 256
+RANGE_TILE = 4096
+
+aten = torch.ops.aten
+
+
+@triton.jit
+def _rows(
+    source, index, out, size, rows, columns, source_row, index_step,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(1).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    column = tl.program_id(0).to(tl.int64) * COLUMNS + tl.arange(0, COLUMNS)
+    chosen = tl.load(index + row * index_step, mask=row < rows, other=0).to(tl.int64)
+    chosen = tl.where(chosen < 0, chosen + size, chosen)
+    tl.device_assert((chosen >= 0) & (chosen < size), "index out of range")
+    inside = (row[:, None] < rows) & (column[None, :] < columns)
+    value = tl.load(source + chosen[:, None] * source_row + column[None, :], mask=inside)
+    tl.store(out + row[:, None] * columns + column[None, :], value, mask=inside)
+
+
+@triton.jit
+def _arange(out, start, step, size, TYPE: tl.constexpr, TILE: tl.constexpr):
+    place = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
+    value = start.to(TYPE) + place.to(TYPE) * step.to(TYPE)
+    tl.store(out + place, value.to(out.dtype.element_ty), mask=place < size)
+
+
+def gather_rows(source: torch.Tensor, index: torch.Tensor) -> torch.Tensor | None:
+    """source[index] for a vector of indices into the first dimension; None: not for this kernel."""
+    if source.dtype not in TRITON_DTYPES or index.dtype not in (torch.int64, torch.int32) or index.dim() != 1:
+        return None
+    if not source[:1].is_contiguous() or source.dim() == 0:
+        return None
+    out = torch.empty((index.shape[0], *source.shape[1:]), dtype=source.dtype, device="chip")
+    if out.numel() == 0:
+        return out
+    rows, columns = index.shape[0], out.numel() // index.shape[0]
+    column_tile = min(COLUMN_TILE, power_of_two_at_least(columns))
+    launch = kernel(
+        _rows,
+        (POINTER[source.dtype], POINTER[index.dtype], POINTER[out.dtype], *INTEGERS[:5]),
+        ROWS=ROW_TILE,
+        COLUMNS=column_tile,
+    )
+    words = (
+        source.data_ptr(), index.data_ptr(), out.data_ptr(),
+        source.shape[0], rows, columns, source.stride(0), index.stride(0),
+    )  # fmt: skip
+    launch((ceil_div(columns, column_tile), ceil_div(rows, ROW_TILE), 1), words)
+    return out
+
+
+def index_select(self: torch.Tensor, dim: int, index: torch.Tensor) -> torch.Tensor:
+    if self.dim() and dim % self.dim() == 0:
+        out = gather_rows(self, index.reshape(-1))
+        if out is not None:
+            count("aten::index_select")
+            return out
+    return on_host(aten.index_select.default, self, dim, index)
+
+
+def embedding(
+    weight: torch.Tensor,
+    indices: torch.Tensor,
+    padding_idx: int = -1,
+    scale_grad_by_freq: bool = False,
+    sparse: bool = False,
+) -> torch.Tensor:
+    out = gather_rows(weight, indices.reshape(-1))
+    if out is None:
+        return on_host(aten.embedding.default, weight, indices, padding_idx, scale_grad_by_freq, sparse)
+    count("aten::embedding")
+    return out.view(*indices.shape, *weight.shape[1:])
+
+
+def index_tensor(self: torch.Tensor, indices: list[torch.Tensor | None]) -> torch.Tensor:
+    """self[indices] where the first dimension is indexed by one tensor; everything else is the host's."""
+    first = indices[0] if indices else None
+    if first is not None and all(other is None for other in indices[1:]) and first.device == self.device:
+        out = gather_rows(self, first.reshape(-1)) if first.dtype != torch.bool else None
+        if out is not None:
+            count("aten::index")
+            return out.view(*first.shape, *self.shape[1:])
+    return on_host(aten.index.Tensor, self, indices)
+
+
+def arange_out(start: float, end: float, step: float = 1, *, out: torch.Tensor) -> torch.Tensor:
+    integral = not out.dtype.is_floating_point
+    length = -(-(end - start) // step)
+    if step == 0 or length < 0 or out.dtype not in TRITON_DTYPES or out.dtype == torch.bool:
+        return on_host(aten.arange.start_out, start, end, step, out=out)
+    size = int(length)
+    if out.numel() != size:
+        out.resize_(size)
+    if size == 0:
+        return out
+    if not out.is_contiguous():
+        return on_host(aten.arange.start_out, start, end, step, out=out)
+    compute = torch.int64 if integral else COMPUTE_DTYPES.get(out.dtype, out.dtype)
+    word_type = SCALAR_TYPES[compute]
+    launch = kernel(
+        _arange,
+        (POINTER[out.dtype], word_type, word_type, "i64"),
+        TYPE=TRITON_DTYPES[compute],
+        TILE=min(RANGE_TILE, power_of_two_at_least(size)),
+    )
+    words = (out.data_ptr(), scalar_word(start, compute), scalar_word(step, compute), size)
+    launch((ceil_div(size, RANGE_TILE), 1, 1), words)
+    count("aten::arange")
+    return out
+
+
+def isin_out(
+    elements: torch.Tensor,
+    test_elements: torch.Tensor,
+    *,
+    assume_unique: bool = False,
+    invert: bool = False,
+    out: torch.Tensor,
+) -> torch.Tensor:
+    """A comparison of all pairs: for the short lists (stop tokens, special tokens) it is called with."""
+    if test_elements.numel() > 1024 or elements.device != test_elements.device:
+        operator: Any = aten.isin.Tensor_Tensor_out
+        return on_host(operator, elements, test_elements, assume_unique=assume_unique, invert=invert, out=out)
+    found = (elements.unsqueeze(-1) == test_elements.reshape(-1)).any(-1)
+    out.copy_(found.logical_not() if invert else found)
+    return out
