@@ -6,6 +6,7 @@ Set TAPEOUT_DUMP to a folder to have the kernel written there as text after ever
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from tapeout.chip import Chip
 from tapeout.isa.program import Parameter, Program
@@ -34,18 +35,16 @@ def compile_kernel(ttir: str, chip: Chip) -> Program:
     """A Program for a chip from the text of a module of Triton's IR (after Triton's own passes, with locations)."""
     kernel = verify(read_kernel(ttir), after="read_kernel")
     dump = _Dump(kernel.name)
-    dump.write("read_kernel", lambda: show(kernel))
+    dump.write("read_kernel", show, kernel)
     for run_pass in TILE_PASSES:
         kernel = verify(run_pass(kernel), after=run_pass.__name__)
-        dump.write(run_pass.__name__, lambda: show(kernel))
+        dump.write(run_pass.__name__, show, kernel)
     selected = select_instructions(kernel, chip)
-    dump.write("select_instructions", lambda: machine.show(selected.code))
-    code, scratchpad_bytes, workspace_bytes = fit(
-        selected.code, chip.core.scratchpad.size_bytes, selected.constant
-    )
-    dump.write("fit", lambda: machine.show(code))
+    dump.write("select_instructions", machine.show, selected.code)
+    code, scratchpad_bytes, workspace_bytes = fit(selected.code, chip.core.scratchpad.size_bytes, selected.constant)
+    dump.write("fit", machine.show, code)
     code = synchronise(code, chip.core.semaphore_count)
-    dump.write("synchronise", lambda: machine.show(code))
+    dump.write("synchronise", machine.show, code)
     instructions, locations, scratchpad_bytes = emit(code, scratchpad_bytes, chip.core.register_count)
     table = {location: number for number, location in enumerate(dict.fromkeys(filter(None, locations)))}
     program = Program(
@@ -60,7 +59,7 @@ def compile_kernel(ttir: str, chip: Chip) -> Program:
         locations=tuple(table),
         messages=tuple(selected.messages),
     )
-    dump.write("emit", lambda: program.text)
+    dump.write("emit", str, program.text)
     return program
 
 
@@ -72,11 +71,11 @@ class _Dump:
         self.kernel_name = kernel_name
         self.count = 0
 
-    def write(self, pass_name: str, text: Callable[[], str]) -> None:
+    def write(self, pass_name: str, show_stage: Callable[[Any], str], stage: Any) -> None:
         if self.folder:
             path = Path(self.folder, f"{self.kernel_name}.{self.count}.{pass_name}.txt")
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text())
+            path.write_text(show_stage(stage))
             self.count += 1
 
 

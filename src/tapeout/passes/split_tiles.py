@@ -268,9 +268,7 @@ class _Splitter:
         internal = {
             buffer
             for buffer in written
-            if buffer in self.uses
-            and written_first[buffer]
-            and all(id(user) in members for user in self.uses[buffer])
+            if buffer in self.uses and written_first[buffer] and all(id(user) in members for user in self.uses[buffer])
         }
         for buffer in internal | (written & self.large):
             stages[buffer] = Buffer(-(-buffer.size_bytes // run.pieces))
@@ -390,9 +388,7 @@ class _Splitter:
             fields["base"] = self.total(terms, fields["base"])
             fields["low"], fields["high"] = tuple(low), tuple(high)
         if instr.kind is isa.Iota:
-            steps_of = [
-                (self.total([(n, digits.extents[d])]), fields["steps"][d]) for d, n in numbers.items()
-            ]
+            steps_of = [(self.total([(n, digits.extents[d])]), fields["steps"][d]) for d, n in numbers.items()]
             fields["start"] = self.total(steps_of, fields.get("start", self.constant(0)))
         self.out.append(Instr(instr.kind, fields, instr.location, instr.memory))
         for move in stores:
@@ -412,9 +408,7 @@ class _Splitter:
         elif instr.kind in _SPLITTABLE:
             self.scattered(instr)
         else:
-            raise UnsupportedError(
-                f"{instr.location}: {instr.kind.mnemonic} on a tile that outgrows the scratchpad"
-            )
+            raise UnsupportedError(f"{instr.location}: {instr.kind.mnemonic} on a tile that outgrows the scratchpad")
 
     def scattered(self, instr: Instr) -> None:
         """An instruction on its own, its pieces rearranged on the way from and to their homes."""
@@ -447,37 +441,25 @@ class _Splitter:
         def one_row(row: Register) -> None:
             digits = _digits(tuple(kept) + (1,), rows, DIMENSIONS - 1)
             if digits is None:
-                raise UnsupportedError(
-                    f"{instr.location}: reduce of shape {f['shape']} outgrows the scratchpad"
-                )
+                raise UnsupportedError(f"{instr.location}: reduce of shape {f['shape']} outgrows the scratchpad")
             numbers = {d: self.digit(row, digits, d) for d, parts in enumerate(digits.parts) if parts > 1}
             start = self.total([(n, source.strides[d] * size) for d, n in numbers.items()])
             partial = Place(Buffer(width * size), 0, (0, 0, 0, 1))
             strides = (0, 0, 0, source.strides[3])
-            self.operand(
-                source, start, source.offset, (1, 1, 1, width), strides, size, partial, instr.location
-            )
+            self.operand(source, start, source.offset, (1, 1, 1, width), strides, size, partial, instr.location)
 
             def step(number: Register) -> None:
                 following = Place(Buffer(width * size), 0, (0, 0, 0, 1))
                 jump = source.strides[3] * width * size
-                offset = self.total(
-                    [(number, jump)], self.emit_scalar(Function.ADD, start, self.constant(jump))
-                )
-                self.operand(
-                    source, offset, source.offset, (1, 1, 1, width), strides, size, following, instr.location
-                )
+                offset = self.total([(number, jump)], self.emit_scalar(Function.ADD, start, self.constant(jump)))
+                self.operand(source, offset, source.offset, (1, 1, 1, width), strides, size, following, instr.location)
                 combined = {"function": f["function"], "dtype": f["dtype"], "shape": (1, 1, 1, width)}
                 self.out.append(
-                    Instr(
-                        isa.Map2, combined | {"result": partial, "a": partial, "b": following}, instr.location
-                    )
+                    Instr(isa.Map2, combined | {"result": partial, "a": partial, "b": following}, instr.location)
                 )
 
             self.counted_loop(extent // width - 1, step)
-            out_steps: Steps = [
-                (n, result.strides[d] * size) for d, n in numbers.items() if result.strides[d]
-            ]
+            out_steps: Steps = [(n, result.strides[d] * size) for d, n in numbers.items() if result.strides[d]]
             final = {"function": f["function"], "dtype": f["dtype"], "shape": (1, 1, 1, width), "a": partial}
             if result.buffer in self.large:
                 stage = Place(Buffer(size), 0, (0,) * DIMENSIONS)
@@ -497,9 +479,7 @@ class _Splitter:
     ) -> None:  # fmt: skip
         """Brings elements of a tile, homed or resident, into a stage."""
         if place.buffer in self.large:
-            self.transfer(
-                True, _Move(place.buffer, [(offset, 1)], start, shape, strides, size, stage), location
-            )
+            self.transfer(True, _Move(place.buffer, [(offset, 1)], start, shape, strides, size, stage), location)
         else:
             dtype = _UNTYPED[size]
             resident = Place(place.buffer, start, strides, offset)
@@ -554,16 +534,12 @@ class _Splitter:
             return block[a] * block[b] * sizes[name]
 
         while True:
-            big = [
-                name for name in places if places[name].buffer in self.large and bytes_of(name) > self.limit
-            ]
+            big = [name for name in places if places[name].buffer in self.large and bytes_of(name) > self.limit]
             if not big:
                 break
             longest = max(spans[max(big, key=bytes_of)], key=lambda axis: block[axis])
             if block[longest] % 2:
-                raise UnsupportedError(
-                    f"{instr.location}: a dot of shape {f['shape']} outgrows the scratchpad"
-                )
+                raise UnsupportedError(f"{instr.location}: a dot of shape {f['shape']} outgrows the scratchpad")
             block[longest] //= 2
         axis_dimension = {"b": 0, "m": 1, "n": 2, "k": 3}
         step = {"b": 1, **block}
@@ -571,9 +547,7 @@ class _Splitter:
 
         def steps(name: str, numbers: dict[str, Register]) -> Steps:
             strides = places[name].strides
-            terms: Steps = [
-                (n, strides[axis_dimension[a]] * step[a] * sizes[name]) for a, n in numbers.items()
-            ]
+            terms: Steps = [(n, strides[axis_dimension[a]] * step[a] * sizes[name]) for a, n in numbers.items()]
             return [(n, factor) for n, factor in terms if factor]
 
         def stage(name: str, numbers: dict[str, Register], load: bool) -> Place:
@@ -627,9 +601,7 @@ class _Splitter:
             batch,
             lambda b: self.counted_loop(
                 rows // block["m"],
-                lambda m: self.counted_loop(
-                    columns // block["n"], lambda n: over_depth({"b": b, "m": m, "n": n})
-                ),
+                lambda m: self.counted_loop(columns // block["n"], lambda n: over_depth({"b": b, "m": m, "n": n})),
             ),
         )
 

@@ -97,9 +97,7 @@ class _Synchroniser:
             self.shared[key] = self.fresh()
         return self.shared[key]
 
-    def run(
-        self, nodes: list[Node], depth: int, loop: Loop | None
-    ) -> tuple[list[Node], list[Node], list[Node]]:
+    def run(self, nodes: list[Node], depth: int, loop: Loop | None) -> tuple[list[Node], list[Node], list[Node]]:
         """The nodes with semaphores; and what must stand before and after the loop they are the body of."""
         items: list[_Item] = []
         output: list[Node | _Item] = []
@@ -268,9 +266,7 @@ def _with_drains(nodes: list[Node]) -> list[Node]:
             node.then, node.otherwise = _with_drains(node.then), _with_drains(node.otherwise)
         result.append(node)
         busy = (
-            set(QUEUES)
-            if any(isinstance(n, Instr) and n.unit in QUEUES for n in walk(children(node)[-1]))
-            else set()
+            set(QUEUES) if any(isinstance(n, Instr) and n.unit in QUEUES for n in walk(children(node)[-1])) else set()
         )
         if isinstance(node, Branch):
             result.append(Instr(isa.Drain, {}))
