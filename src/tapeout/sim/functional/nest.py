@@ -570,7 +570,8 @@ def _reduce_row(text: Text, item: Instruction, base: str, stride: int, length: i
     dtype: DType = item.dtype  # type: ignore[attr-defined]
     width = min(length, REDUCTION_PARTIALS)
     builder = LlvmBuilder(text, width)
-    partial = load_vector(builder, dtype, base, "0", _fixed(stride))
+    raw = load_vector(builder, dtype, base, "0", _fixed(stride))
+    partial = to_memory(builder, dtype, from_memory(builder, dtype, raw))  # a row of one i1 becomes 0 or 1 as well
     whole, rest = length // width * width, length % width
     if whole > width:
 
