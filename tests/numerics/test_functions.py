@@ -74,9 +74,7 @@ def random_bits(dtype, count, seed=0):
         near_zero = random.integers(0, 10, count).astype(unsigned)
         bits = np.where(random.random(count) < 0.7, bits, near_zero)
     sign = unsigned.type(1 << dtype.bits - 1)
-    corners = np.concatenate(
-        [landmarks, landmarks ^ sign, ~landmarks, [unsigned.type(1), sign | unsigned.type(1)]]
-    )
+    corners = np.concatenate([landmarks, landmarks ^ sign, ~landmarks, [unsigned.type(1), sign | unsigned.type(1)]])
     corners = np.repeat(corners, len(corners)) if seed % 2 else np.tile(corners, len(corners))
     return np.concatenate([bits, corners.astype(unsigned)])
 
@@ -84,9 +82,7 @@ def random_bits(dtype, count, seed=0):
 def expect(dtype, got_bits, want):
     """Bit equality, `want` being numbers of the outside library; a NaN must be the canonical one."""
     want_bits = want.astype(NUMPY_FLOAT[dtype]).view(got_bits.dtype)
-    want_bits = np.where(
-        np.isnan(want.astype(np.float64)), got_bits.dtype.type(CANONICAL_NAN[dtype]), want_bits
-    )
+    want_bits = np.where(np.isnan(want.astype(np.float64)), got_bits.dtype.type(CANONICAL_NAN[dtype]), want_bits)
     np.testing.assert_array_equal(got_bits, want_bits)
 
 
@@ -314,9 +310,7 @@ def test_integer_functions_against_python(function, dtype):
 def test_logical_functions_by_truth_table(function):
     a, b = np.array([0, 0, 1, 255], np.uint8), np.array([0, 7, 0, 1], np.uint8)
     oracle = INTEGER_ORACLE[function]
-    want = [
-        oracle(int(x != 0), int(y != 0), int(x != 0), int(y != 0), 1) & 1 for x, y in zip(a, b, strict=True)
-    ]
+    want = [oracle(int(x != 0), int(y != 0), int(x != 0), int(y != 0), 1) & 1 for x, y in zip(a, b, strict=True)]
     assert apply(function, DType.I1, a, b).tolist() == want
 
 
@@ -324,11 +318,7 @@ def test_logical_functions_by_truth_table(function):
 
 
 def every_or_some(dtype):
-    return (
-        np.arange(1 << dtype.bits, dtype=f"u{dtype.size_bytes}")
-        if dtype.bits <= 16
-        else random_bits(dtype, 60_000)
-    )
+    return np.arange(1 << dtype.bits, dtype=f"u{dtype.size_bytes}") if dtype.bits <= 16 else random_bits(dtype, 60_000)
 
 
 def converted(bits, dtype, result_dtype, unsigned=False, rounding=Rounding.NEAREST_EVEN):
@@ -365,9 +355,7 @@ def halfway_bits(dtype, result_dtype):
 @functools.cache
 def limits_of(dtype):
     """Smallest and largest positive number of a narrow type, by listing them all."""
-    every = as_float(dtype, np.arange(1, 1 << dtype.bits - 1, dtype=f"u{dtype.size_bytes}")).astype(
-        np.float64
-    )
+    every = as_float(dtype, np.arange(1, 1 << dtype.bits - 1, dtype=f"u{dtype.size_bytes}")).astype(np.float64)
     return float(every[0]), float(every[np.isfinite(every)][-1])
 
 
@@ -375,9 +363,7 @@ def round_to(value, dtype, toward_zero=False, saturate=False):
     """A Python float rounded to a narrow type in exact arithmetic."""
     if math.isnan(value):
         return math.nan
-    finite = as_float(dtype, np.arange((1 << dtype.bits - 1), dtype=f"u{dtype.size_bytes}")).astype(
-        np.float64
-    )
+    finite = as_float(dtype, np.arange((1 << dtype.bits - 1), dtype=f"u{dtype.size_bytes}")).astype(np.float64)
     finite = finite[np.isfinite(finite)]
     largest, smallest = float(finite[-1]), float(finite[1])
     mantissa = {DType.BF16: 7, DType.F16: 10, DType.F8E4M3: 3, DType.F8E5M2: 2, DType.F32: 23}[dtype]
@@ -402,18 +388,14 @@ def test_other_roundings_against_exact_arithmetic(dtype, result_dtype, rounding)
     bits = np.concatenate([random_bits(dtype, 3000), halfway_bits(dtype, result_dtype)[:3000]])
     mode = {"toward_zero": rounding is Rounding.TOWARD_ZERO}
     mode["saturate"] = not mode["toward_zero"]
-    want = np.array(
-        [round_to(v, result_dtype, **mode) for v in as_float(dtype, bits).astype(np.float64).tolist()]
-    )
+    want = np.array([round_to(v, result_dtype, **mode) for v in as_float(dtype, bits).astype(np.float64).tolist()])
     got = converted(bits, dtype, result_dtype, rounding=rounding)
     expect(result_dtype, got, want.astype(NUMPY_FLOAT[result_dtype]))
 
 
 def test_f64_to_f32_other_roundings():
     bits = random_bits(DType.F64, 5000)
-    bits[:2000] = random_bits(DType.F32, 2000)[:2000].view(np.float32).astype(np.float64).view(
-        np.uint64
-    ) + np.uint64(7)
+    bits[:2000] = random_bits(DType.F32, 2000)[:2000].view(np.float32).astype(np.float64).view(np.uint64) + np.uint64(7)
     x = bits.view(np.float64)
     nearest = x.astype(np.float32)
     beyond = np.abs(nearest.astype(np.float64)) > np.abs(x)
@@ -421,9 +403,7 @@ def test_f64_to_f32_other_roundings():
     largest = np.finfo(np.float32).max
     saturated = np.where(np.isinf(nearest), np.copysign(largest, nearest), nearest)
     expect(DType.F32, converted(bits, DType.F64, DType.F32, rounding=Rounding.TOWARD_ZERO), toward_zero)
-    expect(
-        DType.F32, converted(bits, DType.F64, DType.F32, rounding=Rounding.NEAREST_EVEN_SATURATE), saturated
-    )
+    expect(DType.F32, converted(bits, DType.F64, DType.F32, rounding=Rounding.NEAREST_EVEN_SATURATE), saturated)
 
 
 @pytest.mark.parametrize("unsigned", [False, True])
@@ -431,13 +411,9 @@ def test_f64_to_f32_other_roundings():
 @pytest.mark.parametrize("dtype", NUMPY_FLOAT)
 def test_float_to_integer_saturates(dtype, result_dtype, unsigned):
     limits = np.array([127, 128, 255, 256, 32768, 65536, 2**31, 2**32, 2.0**63, 2.0**64, 127.9, -0.9])
-    bits = np.concatenate(
-        [random_bits(dtype, 3000), as_float_bits(dtype, limits), as_float_bits(dtype, -limits)]
-    )
+    bits = np.concatenate([random_bits(dtype, 3000), as_float_bits(dtype, limits), as_float_bits(dtype, -limits)])
     low, high = (
-        (0, 2**result_dtype.bits - 1)
-        if unsigned
-        else (-(2**result_dtype.bits) // 2, 2**result_dtype.bits // 2 - 1)
+        (0, 2**result_dtype.bits - 1) if unsigned else (-(2**result_dtype.bits) // 2, 2**result_dtype.bits // 2 - 1)
     )
     got = converted(bits, dtype, result_dtype, unsigned)
     for value, result in zip(as_float(dtype, bits).astype(np.float64).tolist(), got.tolist(), strict=True):
@@ -464,8 +440,7 @@ def test_integer_to_float_rounds_once(dtype, result_dtype, unsigned):
         top = [1 << n for n in random.integers(0, dtype.bits, 2000).tolist()]
         low = [1 << n for n in random.integers(0, dtype.bits, 2000).tolist()]
         bits[:2000] = [
-            (t + u + int(v)) % 2**dtype.bits
-            for t, u, v in zip(top, low, random.integers(-1, 2, 2000), strict=True)
+            (t + u + int(v)) % 2**dtype.bits for t, u, v in zip(top, low, random.integers(-1, 2, 2000), strict=True)
         ]
     plain = [int(v != 0) if dtype is DType.I1 else int(v) for v in bits]
     values = [v if unsigned or dtype is DType.I1 else signed_of(v, dtype.bits) for v in plain]
@@ -475,9 +450,7 @@ def test_integer_to_float_rounds_once(dtype, result_dtype, unsigned):
         want = np.array([round_fraction(Fraction(v), np.float32) if v else 0.0 for v in values])
     else:
         want = np.array([round_integer(v, result_dtype) for v in values])
-    expect(
-        result_dtype, converted(bits, dtype, result_dtype, unsigned), want.astype(NUMPY_FLOAT[result_dtype])
-    )
+    expect(result_dtype, converted(bits, dtype, result_dtype, unsigned), want.astype(NUMPY_FLOAT[result_dtype]))
 
 
 def round_integer(value, dtype):
@@ -493,9 +466,7 @@ def round_integer(value, dtype):
 @pytest.mark.parametrize("result_dtype", (DType.I1, *INTEGERS))
 def test_integer_to_integer(dtype, result_dtype, unsigned):
     bits = random_bits(dtype, 200)
-    for value, result in zip(
-        bits.tolist(), converted(bits, dtype, result_dtype, unsigned).tolist(), strict=True
-    ):
+    for value, result in zip(bits.tolist(), converted(bits, dtype, result_dtype, unsigned).tolist(), strict=True):
         as_integer = int(value != 0) if dtype is DType.I1 else signed_of(value, dtype.bits)
         want = value if unsigned and dtype is not DType.I1 else as_integer
         assert result == want % (2 if result_dtype is DType.I1 else 2**result_dtype.bits)

@@ -12,6 +12,7 @@ element, else it overlaps no source of its instruction, nor itself.
 from tapeout.isa import fields as f
 from tapeout.isa.fields import Unit, instruction
 from tapeout.isa.functions import AtomicFunction, Function, Rounding
+from tapeout.numerics.dtypes import DType
 
 # ---------------------------------------------------------------------------------------------- sequencer
 
@@ -81,9 +82,7 @@ class Argument(f.Instruction):
     index: int = f.unsigned(16, "which argument")
 
 
-@instruction(
-    0x09, "workspace", Unit.SEQUENCER, meaning="r[destination] = address of this core's private area in HBM"
-)
+@instruction(0x09, "workspace", Unit.SEQUENCER, meaning="r[destination] = address of this core's private area in HBM")
 class Workspace(f.Instruction):
     """Where this core may keep what outgrows its scratchpad; its size is in the program's header."""
 
@@ -113,12 +112,10 @@ class Scalar(f.Instruction):
     a: int = f.register("first operand")
     b: int = f.register("second operand (unused by unary functions)", 0)
     function: Function = f.choice(Function, 8, "what is computed")
-    dtype: object = f.dtype("operand type, an integer type")
+    dtype: DType = f.dtype("operand type, an integer type")
 
 
-@instruction(
-    0x0C, "scalar_select", Unit.SEQUENCER, meaning="r[destination] = r[a] if r[condition] != 0 else r[b]"
-)
+@instruction(0x0C, "scalar_select", Unit.SEQUENCER, meaning="r[destination] = r[a] if r[condition] != 0 else r[b]")
 class ScalarSelect(f.Instruction):
     """Choose between two registers."""
 
@@ -139,7 +136,7 @@ class ScalarConvert(f.Instruction):
 
     destination: int = f.register("result")
     a: int = f.register("operand")
-    dtype: object = f.dtype("integer type of the low bits")
+    dtype: DType = f.dtype("integer type of the low bits")
     unsigned: bool = f.flag("zero-extend")
 
 
@@ -169,19 +166,17 @@ class ScalarLoad(f.Instruction):
     destination: int = f.register("result")
     address: int = f.unsigned(22, "byte address")
     offset: int = f.register("added to the address", 0)
-    dtype: object = f.dtype("element type")
+    dtype: DType = f.dtype("element type")
 
 
-@instruction(
-    0x10, "scalar_store", Unit.SEQUENCER, meaning="scratchpad[address + r[offset]] = low bits of r[a]"
-)
+@instruction(0x10, "scalar_store", Unit.SEQUENCER, meaning="scratchpad[address + r[offset]] = low bits of r[a]")
 class ScalarStore(f.Instruction):
     """Write one element of the scratchpad from a register."""
 
     a: int = f.register("value")
     address: int = f.unsigned(22, "byte address")
     offset: int = f.register("added to the address", 0)
-    dtype: object = f.dtype("element type")
+    dtype: DType = f.dtype("element type")
 
 
 @instruction(0x11, "wait", Unit.SEQUENCER, meaning="until count[semaphore] >= 1: wait; count[semaphore] -= 1")
@@ -243,22 +238,21 @@ _VALID = (
     0x20,
     "load",
     Unit.LOAD,
-    meaning=f"{_VALID};\n"
-    "tile[i] = HBM[r[base] + sum(i_d * r[strides[d]])] where valid, else the low bits of r[fill]",
+    meaning=f"{_VALID};\ntile[i] = HBM[r[base] + sum(i_d * r[strides[d]])] where valid, else the low bits of r[fill]",
     cost="One descriptor; bursts of the innermost dimension if its stride is the element size, else an "
     "element a burst.",
 )
 class Load(f.Instruction):
     """Copy a rectangular block from HBM to the scratchpad, filling what lies outside bounds."""
 
-    dtype: object = f.dtype("element type; only its size matters")
+    dtype: DType = f.dtype("element type; only its size matters")
     base: int = f.register("address of element (0,0,0,0), bytes")
     strides: tuple = f.registers("bytes between neighbours along each dimension")
     low: tuple = f.registers("first valid index of each dimension")
     high: tuple = f.registers("end of the valid indices of each dimension")
     fill: int = f.register("bits of the value outside bounds", 0)
     shape: tuple = f.shape("extents")
-    tile: object = f.operand("destination", written=True)
+    tile: f.AccessPattern = f.operand("destination", written=True)
 
 
 @instruction(
@@ -268,15 +262,14 @@ class Load(f.Instruction):
     meaning=f"{_VALID} and mask[i] != 0 (mask as register 0: no mask);\n"
     "tile[i] = HBM[r[base] + index[i] * scale + sum(i_d * r[strides[d]])] where valid,\n"
     "else the low bits of r[fill]",
-    cost="An address per index; where index and mask do not vary along the innermost dimension, a burst a "
-    "row.",
+    cost="An address per index; where index and mask do not vary along the innermost dimension, a burst a row.",
 )
 class LoadIndexed(f.Instruction):
     """Gather: like load, each element's address displaced by an element of an index tile, masked by an i1
     tile."""
 
-    dtype: object = f.dtype("element type; only its size matters")
-    index_dtype: object = f.dtype("i32 or i64")
+    dtype: DType = f.dtype("element type; only its size matters")
+    index_dtype: DType = f.dtype("i32 or i64")
     scale: int = f.unsigned(16, "bytes an index counts")
     base: int = f.register("address, bytes")
     strides: tuple = f.registers("bytes between neighbours along each dimension")
@@ -284,9 +277,9 @@ class LoadIndexed(f.Instruction):
     high: tuple = f.registers("end of the valid indices of each dimension")
     fill: int = f.register("bits of the value where not valid", 0)
     shape: tuple = f.shape("extents")
-    tile: object = f.operand("destination", written=True)
-    index: object = f.operand("indices (signed); a register is a constant index", scalar=True)
-    mask: object = f.operand("i1 tile; register 0: every element", scalar=True)
+    tile: f.AccessPattern = f.operand("destination", written=True)
+    index: f.Operand = f.operand("indices (signed); a register is a constant index", scalar=True)
+    mask: f.Operand = f.operand("i1 tile; register 0: every element", scalar=True)
 
 
 @instruction(
@@ -299,13 +292,13 @@ class LoadIndexed(f.Instruction):
 class Store(f.Instruction):
     """Copy a rectangular block from the scratchpad to HBM, leaving alone what lies outside bounds."""
 
-    dtype: object = f.dtype("element type; only its size matters")
+    dtype: DType = f.dtype("element type; only its size matters")
     base: int = f.register("address of element (0,0,0,0), bytes")
     strides: tuple = f.registers("bytes between neighbours along each dimension")
     low: tuple = f.registers("first valid index of each dimension")
     high: tuple = f.registers("end of the valid indices of each dimension")
     shape: tuple = f.shape("extents")
-    tile: object = f.operand("source; a register stores one value everywhere", scalar=True)
+    tile: f.Operand = f.operand("source; a register stores one value everywhere", scalar=True)
 
 
 @instruction(
@@ -320,17 +313,17 @@ class StoreIndexed(f.Instruction):
     """Scatter: like store, each element's address displaced by an element of an index tile, masked by an i1
     tile."""
 
-    dtype: object = f.dtype("element type; only its size matters")
-    index_dtype: object = f.dtype("i32 or i64")
+    dtype: DType = f.dtype("element type; only its size matters")
+    index_dtype: DType = f.dtype("i32 or i64")
     scale: int = f.unsigned(16, "bytes an index counts")
     base: int = f.register("address, bytes")
     strides: tuple = f.registers("bytes between neighbours along each dimension")
     low: tuple = f.registers("first valid index of each dimension")
     high: tuple = f.registers("end of the valid indices of each dimension")
     shape: tuple = f.shape("extents")
-    tile: object = f.operand("source; a register stores one value everywhere", scalar=True)
-    index: object = f.operand("indices (signed); a register is a constant index", scalar=True)
-    mask: object = f.operand("i1 tile; register 0: every element", scalar=True)
+    tile: f.Operand = f.operand("source; a register stores one value everywhere", scalar=True)
+    index: f.Operand = f.operand("indices (signed); a register is a constant index", scalar=True)
+    mask: f.Operand = f.operand("i1 tile; register 0: every element", scalar=True)
 
 
 @instruction(
@@ -346,17 +339,17 @@ class StoreIndexed(f.Instruction):
 class Atomic(f.Instruction):
     """Read-modify-write of HBM words picked by an index tile; the old values come back into a tile."""
 
-    dtype: object = f.dtype("element type")
-    index_dtype: object = f.dtype("i32 or i64")
+    dtype: DType = f.dtype("element type")
+    index_dtype: DType = f.dtype("i32 or i64")
     function: AtomicFunction = f.choice(AtomicFunction, 4, "what is done")
     scale: int = f.unsigned(16, "bytes an index counts")
     base: int = f.register("address, bytes")
     shape: tuple = f.shape("extents")
-    tile: object = f.operand("operand a", scalar=True)
-    other: object = f.operand("new value of compare_swap", scalar=True)
-    index: object = f.operand("indices (signed)", scalar=True)
-    mask: object = f.operand("i1 tile; register 0: every element", scalar=True)
-    previous: object = f.operand("old values", written=True)
+    tile: f.Operand = f.operand("operand a", scalar=True)
+    other: f.Operand = f.operand("new value of compare_swap", scalar=True)
+    index: f.Operand = f.operand("indices (signed)", scalar=True)
+    mask: f.Operand = f.operand("i1 tile; register 0: every element", scalar=True)
+    previous: f.AccessPattern = f.operand("old values", written=True)
 
 
 # ------------------------------------------------------------------------------------------------ matrix
@@ -378,13 +371,13 @@ class MatrixMultiply(f.Instruction):
     """Multiply two tiles and accumulate. The strides of lhs are zero along n, those of rhs along m, of
     accumulator along k."""
 
-    lhs_dtype: object = f.dtype("f32, bf16, f16, f8e4m3, f8e5m2, f64 or i8")
-    rhs_dtype: object = f.dtype("like lhs_dtype; the two may differ among the float8 types only")
+    lhs_dtype: DType = f.dtype("f32, bf16, f16, f8e4m3, f8e5m2, f64 or i8")
+    rhs_dtype: DType = f.dtype("like lhs_dtype; the two may differ among the float8 types only")
     accumulate: bool = f.flag("start from the accumulator's content instead of zero")
     shape: tuple = f.shape("batch, m, n, k")
-    accumulator: object = f.operand("float32 (i8: i32; f64: f64) result", written=True)
-    lhs: object = f.operand("left operand")
-    rhs: object = f.operand("right operand")
+    accumulator: f.AccessPattern = f.operand("float32 (i8: i32; f64: f64) result", written=True)
+    lhs: f.AccessPattern = f.operand("left operand")
+    rhs: f.AccessPattern = f.operand("right operand")
 
 
 # ------------------------------------------------------------------------------------------------ vector
@@ -392,17 +385,15 @@ class MatrixMultiply(f.Instruction):
 _LANES = "ceil(elements / lanes), lanes being those of the widest type involved, plus the pipeline's depth"
 
 
-@instruction(
-    0x40, "map1", Unit.VECTOR, meaning="result[i] = function(a[i])", numerics="See functions.", cost=_LANES
-)
+@instruction(0x40, "map1", Unit.VECTOR, meaning="result[i] = function(a[i])", numerics="See functions.", cost=_LANES)
 class Map1(f.Instruction):
     """Apply a unary function to every element."""
 
     function: Function = f.choice(Function, 8, "what is computed")
-    dtype: object = f.dtype("operand type")
+    dtype: DType = f.dtype("operand type")
     shape: tuple = f.shape("extents")
-    result: object = f.operand("result", written=True)
-    a: object = f.operand("operand", scalar=True)
+    result: f.AccessPattern = f.operand("result", written=True)
+    a: f.Operand = f.operand("operand", scalar=True)
 
 
 @instruction(
@@ -417,11 +408,11 @@ class Map2(f.Instruction):
     """Apply a binary function to every pair of elements."""
 
     function: Function = f.choice(Function, 8, "what is computed")
-    dtype: object = f.dtype("operand type; a predicate's result is i1")
+    dtype: DType = f.dtype("operand type; a predicate's result is i1")
     shape: tuple = f.shape("extents")
-    result: object = f.operand("result", written=True)
-    a: object = f.operand("first operand", scalar=True)
-    b: object = f.operand("second operand", scalar=True)
+    result: f.AccessPattern = f.operand("result", written=True)
+    a: f.Operand = f.operand("first operand", scalar=True)
+    b: f.Operand = f.operand("second operand", scalar=True)
 
 
 @instruction(
@@ -436,12 +427,12 @@ class Map3(f.Instruction):
     """Apply a ternary function to every triple of elements."""
 
     function: Function = f.choice(Function, 8, "what is computed")
-    dtype: object = f.dtype("operand and result type (select: of b and c; a is i1)")
+    dtype: DType = f.dtype("operand and result type (select: of b and c; a is i1)")
     shape: tuple = f.shape("extents")
-    result: object = f.operand("result", written=True)
-    a: object = f.operand("first operand", scalar=True)
-    b: object = f.operand("second operand", scalar=True)
-    c: object = f.operand("third operand", scalar=True)
+    result: f.AccessPattern = f.operand("result", written=True)
+    a: f.Operand = f.operand("first operand", scalar=True)
+    b: f.Operand = f.operand("second operand", scalar=True)
+    c: f.Operand = f.operand("third operand", scalar=True)
 
 
 @instruction(
@@ -459,13 +450,13 @@ class Map3(f.Instruction):
 class Convert(f.Instruction):
     """Change the type of every element."""
 
-    dtype: object = f.dtype("operand type")
-    result_dtype: object = f.dtype("result type")
+    dtype: DType = f.dtype("operand type")
+    result_dtype: DType = f.dtype("result type")
     unsigned: bool = f.flag("the integer type involved is unsigned")
     rounding: Rounding = f.choice(Rounding, 2, "float to narrower float")
     shape: tuple = f.shape("extents")
-    result: object = f.operand("result", written=True)
-    a: object = f.operand("operand", scalar=True)
+    result: f.AccessPattern = f.operand("result", written=True)
+    a: f.Operand = f.operand("operand", scalar=True)
 
 
 @instruction(
@@ -476,18 +467,17 @@ class Convert(f.Instruction):
     "p[j] = a[j] for j < w; for j = w .. n-1 ascending: p[j mod w] = function(p[j mod w], a[j]);\n"
     "while w > 1: h = ceil(w / 2); p[j] = function(p[j], p[j + h]) for j < w - h; w = h;\n"
     "result[i0,i1,i2] = p[0]",
-    numerics="Each step rounds as the function does. The order is part of the definition and the same on "
-    "every chip.",
+    numerics="Each step rounds as the function does. The order is part of the definition and the same on every chip.",
     cost=_LANES + ", plus five combining steps",
 )
 class Reduce(f.Instruction):
     """Combine the elements along the innermost dimension."""
 
     function: Function = f.choice(Function, 8, "an associative function (see reductions)")
-    dtype: object = f.dtype("operand and result type")
+    dtype: DType = f.dtype("operand and result type")
     shape: tuple = f.shape("extents; dimension 3 is reduced")
-    result: object = f.operand("result; its stride along dimension 3 is 0", written=True)
-    a: object = f.operand("operand")
+    result: f.AccessPattern = f.operand("result; its stride along dimension 3 is 0", written=True)
+    a: f.AccessPattern = f.operand("operand")
 
 
 @instruction(
@@ -500,29 +490,28 @@ class Reduce(f.Instruction):
 class Iota(f.Instruction):
     """Write an affine function of the index: what arange and index arithmetic start from."""
 
-    dtype: object = f.dtype("integer type")
+    dtype: DType = f.dtype("integer type")
     start: int = f.register("value at (0,0,0,0)", 0)
     steps: tuple = f.registers("increment along each dimension (register 0: none)")
     shape: tuple = f.shape("extents")
-    result: object = f.operand("result", written=True)
+    result: f.AccessPattern = f.operand("result", written=True)
 
 
 @instruction(
     0x46,
     "gather",
     Unit.VECTOR,
-    meaning="result[i] = scratchpad element at source's address of (i0,i1,i2,i3) + index[i] * stride "
-    "elements",
+    meaning="result[i] = scratchpad element at source's address of (i0,i1,i2,i3) + index[i] * stride elements",
     numerics="Bits unchanged. An index outside the tile the compiler allocated reads what lies there.",
     cost="One element per lane group and cycle.",
 )
 class Gather(f.Instruction):
     """Pick elements of a scratchpad tile by an index tile."""
 
-    dtype: object = f.dtype("element type; only its size matters")
-    index_dtype: object = f.dtype("i8, i16, i32 or i64")
+    dtype: DType = f.dtype("element type; only its size matters")
+    index_dtype: DType = f.dtype("i8, i16, i32 or i64")
     stride: int = f.unsigned(24, "elements an index counts")
     shape: tuple = f.shape("extents")
-    result: object = f.operand("result", written=True)
-    source: object = f.operand("tile picked from; its stride is 0 along the picked dimension")
-    index: object = f.operand("indices")
+    result: f.AccessPattern = f.operand("result", written=True)
+    source: f.AccessPattern = f.operand("tile picked from; its stride is 0 along the picked dimension")
+    index: f.AccessPattern = f.operand("indices")

@@ -170,9 +170,7 @@ def flag(doc: str) -> Any:
             raise EncodingError(f"flag {value!r} is neither True nor False")
         return int(value)
 
-    return Field(
-        1, doc, pack, bool, lambda v: str(int(v)), lambda s: {"0": False, "1": True}[s], "flag", False
-    )
+    return Field(1, doc, pack, bool, lambda v: str(int(v)), lambda s: {"0": False, "1": True}[s], "flag", False)
 
 
 def dtype(doc: str) -> Any:
@@ -235,9 +233,7 @@ def _read_operand(text: str) -> Operand:
         return AccessPattern(int(match[1], 16), strides, int(match[2] or 0))  # type: ignore[arg-type]
     if re.fullmatch(r"r\d+", text):
         return RegisterValue(int(text[1:]))
-    raise EncodingError(
-        f"operand {text!r} is neither a register (r7) nor an access pattern (@0x100{{0,0,8,1}})"
-    )
+    raise EncodingError(f"operand {text!r} is neither a register (r7) nor an access pattern (@0x100{{0,0,8,1}})")
 
 
 def _pack_operand(value: Operand) -> int:
@@ -258,9 +254,7 @@ def _unpack_operand(bits: int) -> Operand:
     if bits >> 30 & 3 == 1:
         return RegisterValue(register_number)
     mask = (1 << STRIDE_BITS) - 1
-    strides = tuple(
-        _two_complement(bits >> (32 + STRIDE_BITS * i) & mask, STRIDE_BITS) for i in range(DIMENSIONS)
-    )
+    strides = tuple(_two_complement(bits >> (32 + STRIDE_BITS * i) & mask, STRIDE_BITS) for i in range(DIMENSIONS))
     return AccessPattern(bits & ((1 << 22) - 1), strides, register_number)  # type: ignore[arg-type]
 
 

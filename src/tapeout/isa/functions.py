@@ -152,3 +152,16 @@ class AtomicFunction(enum.Enum):
     def __init__(self, label: str, code: int) -> None:
         self.label = label
         self.code = code
+
+
+ATOMIC_MEANING = {
+    AtomicFunction.ADD: Function.ADD,
+    AtomicFunction.MAX_SIGNED: Function.MAX_SIGNED,
+    AtomicFunction.MIN_SIGNED: Function.MIN_SIGNED,
+    AtomicFunction.MAX_UNSIGNED: Function.MAX_UNSIGNED,
+    AtomicFunction.MIN_UNSIGNED: Function.MIN_UNSIGNED,
+    AtomicFunction.AND: Function.AND,
+    AtomicFunction.OR: Function.OR,
+    AtomicFunction.XOR: Function.XOR,
+}
+"""Atomics that combine. The other two: `exchange` takes the new value, `compare_swap` compares bits."""

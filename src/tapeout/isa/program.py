@@ -140,18 +140,14 @@ def decode(data: bytes) -> tuple[Instruction, ...]:
             raise EncodingError(f"word {position}: opcode {first & 255:#x} is not an instruction")
         length = first >> OPCODE_BITS & ((1 << LENGTH_BITS) - 1)
         if length != kind.word_count or position + length > word_count:
-            raise EncodingError(
-                f"word {position}: {kind.mnemonic} takes {kind.word_count} words, not {length}"
-            )
+            raise EncodingError(f"word {position}: {kind.mnemonic} takes {kind.word_count} words, not {length}")
         bits = int.from_bytes(data[8 * position : 8 * (position + length)], "little")
         values = {}
         for spec, offset in zip(kind.fields, kind.offsets, strict=True):
             try:
                 values[spec.name] = spec.unpack(bits >> offset & ((1 << spec.width) - 1))
             except KeyError as error:
-                raise EncodingError(
-                    f"word {position}: {kind.mnemonic}: {spec.name}={error} is not defined"
-                ) from None
+                raise EncodingError(f"word {position}: {kind.mnemonic}: {spec.name}={error} is not defined") from None
         index_of_word[position] = len(items)
         items.append((kind, values))
         position += length
@@ -198,20 +194,14 @@ def assemble(text: str) -> tuple[Instruction, ...]:
         for part in parts:
             name, _, value = part.partition("=")
             if name not in specs:
-                raise EncodingError(
-                    f"line {number}: {mnemonic} has no field {name!r}; it has {', '.join(specs)}"
-                )
+                raise EncodingError(f"line {number}: {mnemonic} has no field {name!r}; it has {', '.join(specs)}")
             try:
                 values[name] = labels[value] if specs[name].kind == "target" else specs[name].read(value)
             except (KeyError, ValueError) as error:
-                raise EncodingError(
-                    f"line {number}: {mnemonic}: {name}={value!r} is not legal ({error})"
-                ) from None
+                raise EncodingError(f"line {number}: {mnemonic}: {name}={value!r} is not legal ({error})") from None
         try:
             out.append(kind(**values))
         except TypeError:
-            missing = [
-                name for name, spec in specs.items() if name not in values and spec.default is REQUIRED
-            ]
+            missing = [name for name, spec in specs.items() if name not in values and spec.default is REQUIRED]
             raise EncodingError(f"line {number}: {mnemonic} lacks {', '.join(missing)}") from None
     return tuple(out)

@@ -81,9 +81,7 @@ def widen(b: Builder[V], dtype: DType, a: V) -> V:
         scaled = _scaled(b, b.bitcast(_shl(b, magnitude, 20), Kind.F32), 127 - 7)
         is_nan = b.eq(magnitude, b.const(Kind.I32, 0x7F, magnitude))
         finite = b.or_(b.bitcast(scaled, Kind.I32), _shl(b, _and(b, wide, 0x80), 24))
-        return b.bitcast(
-            b.select(is_nan, b.const(Kind.I32, CANONICAL_NAN[DType.F32], finite), finite), Kind.F32
-        )
+        return b.bitcast(b.select(is_nan, b.const(Kind.I32, CANONICAL_NAN[DType.F32], finite), finite), Kind.F32)
     raise AssertionError(f"{dtype} is not a float type")
 
 
@@ -250,9 +248,7 @@ def accumulator_dtype(operand_dtype: DType) -> DType:
     return {DType.I8: DType.I32, DType.F64: DType.F64}.get(operand_dtype, DType.F32)
 
 
-def multiply_accumulate(
-    b: Builder[V], lhs_dtype: DType, rhs_dtype: DType, lhs: V, rhs: V, accumulator: V
-) -> V:
+def multiply_accumulate(b: Builder[V], lhs_dtype: DType, rhs_dtype: DType, lhs: V, rhs: V, accumulator: V) -> V:
     """One step of a matrix product. Making only the last of a row of steps canonical gives the same bits."""
     if lhs_dtype is DType.I8:
         return b.add(accumulator, b.mul(b.sign_extend(lhs, Kind.I32), b.sign_extend(rhs, Kind.I32)))
@@ -747,9 +743,7 @@ MEANING: dict[Function, Meaning] = {
         lambda b, a, c: b.ne(a, c), lambda b, a, c: b.ne(a, c), lambda b, a, c: b.xor(a, c)
     ),
     Function.LESS: _comparison(lambda b, a, c: b.lt(a, c), lambda b, a, c: b.lt(a, c), _logical_less),
-    Function.LESS_EQUAL: _comparison(
-        lambda b, a, c: b.le(a, c), lambda b, a, c: b.le(a, c), _logical_less_equal
-    ),
+    Function.LESS_EQUAL: _comparison(lambda b, a, c: b.le(a, c), lambda b, a, c: b.le(a, c), _logical_less_equal),
     Function.LESS_UNSIGNED: _comparison(None, lambda b, a, c: b.ult(a, c), _logical_less),
     Function.LESS_EQUAL_UNSIGNED: _comparison(None, lambda b, a, c: b.ule(a, c), _logical_less_equal),
     Function.FMA: _floating(lambda b, a, c, d: b.fma(a, c, d)),

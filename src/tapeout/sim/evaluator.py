@@ -19,8 +19,9 @@ from tapeout.chip import Chip
 from tapeout.isa import Instruction, Program, Unit
 from tapeout.isa import definitions as isa
 from tapeout.isa.fields import QUEUES, REGISTER_COUNT
+from tapeout.isa.verify import about_fields
 from tapeout.sim.execution import EXECUTE, STEP, Frame
-from tapeout.sim.faults import AccessFault, Fault, RaceFault, SynchronisationFault
+from tapeout.sim.faults import AccessFault, Fault, IllegalInstruction, RaceFault, SynchronisationFault
 from tapeout.sim.ordering import (
     AGENTS,
     BEGINNING,
@@ -100,6 +101,10 @@ class _Machine:
                 f"needs {program.scratchpad_bytes} bytes of scratchpad; {chip.name} has "
                 f"{chip.core.scratchpad.size_bytes}",
             )
+        for index, item in enumerate(program.instructions):
+            for sentence in about_fields(item):
+                place = f"{program.location(index)}: instruction {index} ({item.mnemonic})"
+                raise IllegalInstruction(place, sentence)
         self.program = program
         self.chip = chip
         self.grid = grid
@@ -135,9 +140,7 @@ class _Machine:
 class Core:
     """The state of one core, and the accesses instructions make to it."""
 
-    def __init__(
-        self, machine: _Machine, number: int, programs: list[tuple[int, int, int]], workspace: int
-    ) -> None:
+    def __init__(self, machine: _Machine, number: int, programs: list[tuple[int, int, int]], workspace: int) -> None:
         self.program = machine.program
         self.grid = machine.grid
         self.arguments = machine.arguments

@@ -1,8 +1,8 @@
-"""What each instruction does to registers, scratchpad and memory: two tables, from instruction class to
-function.
+"""What each instruction does to registers, scratchpad and memory: two tables, from instruction class to function.
 
 `EXECUTE` has the instructions of the queues, `STEP` those of the sequencer (branches, waits and halt are the
-sequencer's own business and in `evaluator`). The arithmetic itself is `tapeout.numerics.functions`.
+sequencer's own business and in `evaluator`). Their fields agree with each other, as `tapeout.isa.verify` checks. The
+arithmetic itself is `tapeout.numerics.functions`.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,21 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tapeout.isa import AccessPattern, AtomicFunction, Function, Operand, RegisterValue
+from tapeout.isa import AccessPattern, AtomicFunction, Operand, RegisterValue
 from tapeout.isa import definitions as isa
-from tapeout.isa.functions import REDUCTION_PARTIALS, REDUCTIONS
+from tapeout.isa.functions import ATOMIC_MEANING, REDUCTION_PARTIALS
 from tapeout.numerics.builder import Builder
 from tapeout.numerics.dtypes import DType
 from tapeout.numerics.functions import (
-    FLOAT8,
-    MATRIX_DTYPES,
     MEANING,
     accumulator_dtype,
     convert,
     multiply_accumulate,
 )
 from tapeout.numerics.numpy_builder import STORAGE, NumpyBuilder, from_storage, to_storage
-from tapeout.sim.faults import AccessFault, IllegalInstruction, OverlapFault, Trapped
+from tapeout.sim.faults import AccessFault, OverlapFault, Trapped
 
 if TYPE_CHECKING:
     from tapeout.sim.evaluator import Core, Memory
@@ -79,9 +77,7 @@ class Frame:
             )
         if (misplaced := addresses % size != 0).any():
             address = int(addresses[np.unravel_index(int(np.argmax(misplaced)), misplaced.shape)])
-            raise AccessFault(
-                self.place, f"scratchpad address {address:#x} is no multiple of the {size}-byte element"
-            )
+            raise AccessFault(self.place, f"scratchpad address {address:#x} is no multiple of the {size}-byte element")
         return addresses[..., None] + np.arange(size)
 
     def read(self, operand: Operand, shape: Shape, size: int) -> Array:
@@ -148,11 +144,6 @@ def _spread(*values: Array) -> list[Array]:
     return [np.ascontiguousarray(v) for v in np.broadcast_arrays(*values)]
 
 
-def _require(frame: Frame, condition: bool, sentence: str) -> None:
-    if not condition:
-        raise IllegalInstruction(frame.place, sentence)
-
-
 # ------------------------------------------------------------------------------------------------------ DMA
 
 
@@ -172,9 +163,6 @@ def _inside_bounds(frame: Frame, item: Any) -> Array:
 
 
 def _displacements(frame: Frame, item: Any) -> Array:
-    _require(
-        frame, item.index_dtype in (DType.I32, DType.I64), f"index_dtype={item.index_dtype} is not i32 or i64"
-    )
     return frame.values(item.index, item.shape, item.index_dtype).astype(np.int64) * item.scale
 
 
@@ -221,27 +209,9 @@ def _store_indexed(frame: Frame, item: Any) -> None:
     _scatter_to_memory(frame, item, addresses, _inside_bounds(frame, item) & _unmasked(frame, item))
 
 
-ATOMIC_MEANING = {
-    AtomicFunction.ADD: Function.ADD,
-    AtomicFunction.MAX_SIGNED: Function.MAX_SIGNED,
-    AtomicFunction.MIN_SIGNED: Function.MIN_SIGNED,
-    AtomicFunction.MAX_UNSIGNED: Function.MAX_UNSIGNED,
-    AtomicFunction.MIN_UNSIGNED: Function.MIN_UNSIGNED,
-    AtomicFunction.AND: Function.AND,
-    AtomicFunction.OR: Function.OR,
-    AtomicFunction.XOR: Function.XOR,
-}
-"""Atomics that combine. The other two: `exchange` takes the new value, `compare_swap` compares bits."""
-
-
 def _atomic(frame: Frame, item: Any) -> None:
     dtype, size = item.dtype, item.dtype.size_bytes
     combine = ATOMIC_MEANING.get(item.function)
-    _require(
-        frame,
-        combine is None or dtype in combine.dtypes,
-        f"atomic {item.function.label} is not defined on {dtype}",
-    )
     addresses = frame.registers[item.base] + _displacements(frame, item)
     valid = _unmasked(frame, item)
     operand = np.broadcast_to(frame.read(item.tile, item.shape, size), item.shape)[valid]
@@ -271,11 +241,6 @@ def _atomic(frame: Frame, item: Any) -> None:
 
 def _matrix_multiply(frame: Frame, item: Any) -> None:
     left, right = item.lhs_dtype, item.rhs_dtype
-    is_pair = left in MATRIX_DTYPES and (left is right or (left in FLOAT8 and right in FLOAT8))
-    _require(frame, is_pair, f"lhs_dtype={left} and rhs_dtype={right} do not go together")
-    for name, dimension in (("lhs", 2), ("rhs", 1), ("accumulator", 3)):
-        stride = getattr(item, name).strides[dimension]
-        _require(frame, stride == 0, f"{name} has stride {stride}, not 0, along {'bmnk'[dimension]}")
     batch, m, n, k = item.shape
     dtype = accumulator_dtype(left)
     lhs = frame.values(item.lhs, item.shape, left)
@@ -296,18 +261,12 @@ def _matrix_multiply(frame: Frame, item: Any) -> None:
 
 def _map(frame: Frame, item: Any) -> None:
     function, dtype = item.function, item.dtype
-    is_of_arity = type(item) is MAP_OF_ARITY[function.arity]
-    _require(frame, is_of_arity, f"{function.label} takes {function.arity} operands")
     operands = [getattr(item, name) for name in ("a", "b", "c")[: function.arity]]
-    _require(frame, dtype in function.dtypes, f"{function.label} is not defined on {dtype}")
     dtypes = function.operand_dtypes(dtype)
     values = [frame.values(o, item.shape, t) for o, t in zip(operands, dtypes, strict=True)]
     result_dtype = function.result_dtype(dtype)
     result = _stored(result_dtype, MEANING[function](BUILDER, dtype, *_spread(*values)))
     frame.write(item.result, item.shape, result)
-
-
-MAP_OF_ARITY = {1: isa.Map1, 2: isa.Map2, 3: isa.Map3}
 
 
 def _convert(frame: Frame, item: Any) -> None:
@@ -318,9 +277,6 @@ def _convert(frame: Frame, item: Any) -> None:
 
 def _reduce(frame: Frame, item: Any) -> None:
     dtype, function = item.dtype, item.function
-    _require(frame, function in REDUCTIONS, f"{function.label} is not a reduction")
-    _require(frame, dtype in function.dtypes, f"{function.label} is not defined on {dtype}")
-    _require(frame, item.result.strides[3] == 0, "the result has a stride along the reduced dimension")
     values = np.broadcast_to(frame.values(item.a, item.shape, dtype), item.shape)
     extent = item.shape[3]
     width = min(extent, REDUCTION_PARTIALS)
@@ -338,9 +294,6 @@ def _reduce(frame: Frame, item: Any) -> None:
 
 
 def _iota(frame: Frame, item: Any) -> None:
-    _require(
-        frame, not item.dtype.is_float and item.dtype is not DType.I1, f"iota is not defined on {item.dtype}"
-    )
     total: Array = np.full((1, 1, 1, 1), frame.registers[item.start], np.int64)
     for index, step in zip(np.ogrid[tuple(map(slice, item.shape))], item.steps, strict=True):
         total = total + index * frame.registers[step]
@@ -348,8 +301,6 @@ def _iota(frame: Frame, item: Any) -> None:
 
 
 def _gather(frame: Frame, item: Any) -> None:
-    dtypes = (DType.I8, DType.I16, DType.I32, DType.I64)
-    _require(frame, item.index_dtype in dtypes, f"index_dtype={item.index_dtype} is not an integer type")
     size = item.dtype.size_bytes
     index = frame.values(item.index, item.shape, item.index_dtype).astype(np.int64)
     addresses = frame.addresses(item.source, item.shape, size) + index * (item.stride * size)
@@ -388,12 +339,10 @@ def _next_program(core: "Core", frame: Frame, item: Any) -> None:
 
 
 def _program_id(core: "Core", frame: Frame, item: Any) -> None:
-    _require(frame, item.axis < 3, f"axis {item.axis} is not 0, 1 or 2")
     core.set_register(item.destination, core.program_id[item.axis])
 
 
 def _grid_size(core: "Core", frame: Frame, item: Any) -> None:
-    _require(frame, item.axis < 3, f"axis {item.axis} is not 0, 1 or 2")
     core.set_register(item.destination, core.grid[item.axis])
 
 
@@ -412,11 +361,6 @@ def _register_value(dtype: DType, value: int) -> Array:
 
 def _scalar(core: "Core", frame: Frame, item: Any) -> None:
     function, dtype = item.function, item.dtype
-    _require(
-        frame,
-        not dtype.is_float and dtype in function.dtypes and function.arity <= 2,
-        f"scalar {function.label} is not defined on {dtype}",
-    )
     values = [_register_value(dtype, frame.registers[r]) for r in (item.a, item.b)[: function.arity]]
     core.set_register(item.destination, int(MEANING[function](BUILDER, dtype, *values)[0]))
 
@@ -427,7 +371,6 @@ def _scalar_select(core: "Core", frame: Frame, item: Any) -> None:
 
 
 def _scalar_convert(core: "Core", frame: Frame, item: Any) -> None:
-    _require(frame, not item.dtype.is_float, f"scalar_convert is not defined on {item.dtype}")
     bits = 1 if item.dtype is DType.I1 else item.dtype.bits
     low = frame.registers[item.a] % (1 << bits)
     is_negative = not item.unsigned and low >> (bits - 1)
@@ -452,9 +395,7 @@ def _scalar_load(core: "Core", frame: Frame, item: Any) -> None:
 def _scalar_store(core: "Core", frame: Frame, item: Any) -> None:
     address = np.array([item.address + frame.registers[item.offset]], np.int64)
     value = frame.registers[item.a]
-    frame.write_at(
-        address, _bits(value & 1 if item.dtype is DType.I1 else value, item.dtype.size_bytes).reshape(1)
-    )
+    frame.write_at(address, _bits(value & 1 if item.dtype is DType.I1 else value, item.dtype.size_bytes).reshape(1))
 
 
 def _trap(core: "Core", frame: Frame, item: Any) -> None:

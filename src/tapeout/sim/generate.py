@@ -26,16 +26,16 @@ from tapeout.isa import (
     Function,
     Instruction,
     Operand,
+    Parameter,
     Program,
     RegisterValue,
     Unit,
 )
 from tapeout.isa import definitions as isa
 from tapeout.isa.fields import QUEUES
-from tapeout.isa.functions import REDUCTIONS, Rounding
+from tapeout.isa.functions import ATOMIC_MEANING, REDUCTIONS, Rounding
 from tapeout.numerics.dtypes import DType
 from tapeout.numerics.functions import FLOAT8, MATRIX_DTYPES, accumulator_dtype
-from tapeout.sim.execution import ATOMIC_MEANING
 
 INPUT_BYTES = 1 << 14
 TABLE_BYTES = 1 << 9
@@ -131,6 +131,7 @@ class _Generator:
             chip=self.chip.name,
             instructions=tuple(self.items),
             scratchpad_bytes=self.scratchpad_bytes,
+            parameters=(Parameter("memory", "i64"),),
             workspace_bytes=self.workspace.size,
             lines=tuple(range(len(self.items))),
             locations=tuple(f"random_{self.seed}:{n}" for n in range(len(self.items))),
@@ -226,9 +227,7 @@ class _Generator:
         self.items.append(item)
         return len(self.items) - 1
 
-    def queue(
-        self, item: Any, reads: "list[_Resource] | None" = None, writes: "list[_Resource] | None" = None
-    ) -> None:
+    def queue(self, item: Any, reads: "list[_Resource] | None" = None, writes: "list[_Resource] | None" = None) -> None:
         """Append an instruction of a queue, with the semaphores that order it after what it depends on."""
         unit, reads, writes = item.unit, reads or [], writes or []
         waits = self._waits(unit, self._dependences(unit, reads, writes))
@@ -566,9 +565,7 @@ class _Generator:
         result = self._pattern(slot, (*shape[:3], 1), dtype.size_bytes)
         result = replace(result, strides=(*result.strides[:3], 0))
         a = self._pattern(other, shape, dtype.size_bytes, broadcast=True)
-        self.queue(
-            isa.Reduce(function=function, dtype=dtype, shape=shape, result=result, a=a), [other], [slot]
-        )
+        self.queue(isa.Reduce(function=function, dtype=dtype, shape=shape, result=result, a=a), [other], [slot])
 
     def _iota(self) -> None:
         dtype = self.source.choice((DType.I8, DType.I16, DType.I32, DType.I64))
@@ -579,9 +576,7 @@ class _Generator:
         start = self.source.choice((0, *SCALARS))
         self.queue(isa.Iota(dtype=dtype, start=start, steps=steps, shape=shape, result=result), [], [slot])
 
-    def _indices(
-        self, shape: Shape, dtype: DType, limit: int, *excluded: _Resource
-    ) -> tuple[AccessPattern, _Resource]:
+    def _indices(self, shape: Shape, dtype: DType, limit: int, *excluded: _Resource) -> tuple[AccessPattern, _Resource]:
         """A tile of indices in 0..limit-1, limit a power of two, made from whatever lies in a slot."""
         slot, source = self._other_slots(2, *excluded)
         pattern = self._pattern(slot, shape, dtype.size_bytes)
@@ -754,9 +749,7 @@ class _Generator:
         tile = AccessPattern(target.start, (0, 0, 0, 1))
         self.queue(isa.Load(tile=tile, **common), [self.workspace], [target])
 
-    def _indexed(
-        self, area_bytes: int, *excluded: _Resource
-    ) -> tuple[Shape, int, dict[str, Any], list[_Resource]]:
+    def _indexed(self, area_bytes: int, *excluded: _Resource) -> tuple[Shape, int, dict[str, Any], list[_Resource]]:
         """What load_indexed and store_indexed share; offset of the block in the area."""
         dtype = self.source.choice(list(DType))
         size = dtype.size_bytes
@@ -809,9 +802,7 @@ class _Generator:
     def _atomic(self) -> None:
         function = self.source.choice(list(AtomicFunction))
         combine = ATOMIC_MEANING.get(function)
-        dtype = self.source.choice(
-            [d for d in (combine.dtypes if combine else self.dtypes) if d in self.dtypes]
-        )
+        dtype = self.source.choice([d for d in (combine.dtypes if combine else self.dtypes) if d in self.dtypes])
         shape = self._shape(min(self.slot_bytes // 8, 64))
         (slot,) = self._other_slots(1)
         index_dtype = self.source.choice((DType.I32, DType.I64))

@@ -68,9 +68,7 @@ class AccessHistory:
         self._write_time[addresses] = clock[number]
         return conflict
 
-    def _unordered_write(
-        self, agent: Unit, clock: Clock, addresses: Bytes, later_writes: bool
-    ) -> Conflict | None:
+    def _unordered_write(self, agent: Unit, clock: Clock, addresses: Bytes, later_writes: bool) -> Conflict | None:
         writers, times = self._writer[addresses], self._write_time[addresses]
         known = np.array(clock, np.int32)[writers]
         unordered = (writers != NUMBER_OF_AGENT[agent]) & (times > known)
