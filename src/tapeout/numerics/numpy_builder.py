@@ -206,7 +206,8 @@ def _fma_f64(a: Array, b: Array, c: Array) -> Array:
 
 def _fma_exact(a: float, b: float, c: float) -> float:
     if not np.isfinite([a, b, c]).all():
-        return a * b + c  # infinite or NaN whatever the rounding
+        # Infinite or NaN whatever the rounding; a finite product must not overflow to an infinity on the way.
+        return c if np.isfinite([a, b]).all() else a * b + c
     exact = Fraction(a) * Fraction(b) + Fraction(c)
     if exact == 0:  # the product is 0 or -c, hence exact; IEEE addition gives the zero its sign
         return a * b + c
