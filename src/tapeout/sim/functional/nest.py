@@ -244,6 +244,12 @@ class _Nest:
         inner_strides = {place.key: place.strides[-1] for place in self.places}
         results: list[Value] = []
         carried: list[str] = []
+        # What lies in HBM is read before anything is written there: a group may work in place.
+        ahead = {
+            place.key: load_vector(builder, place.dtype, starts[place.key], position, inner_strides[place.key])
+            for place in self.places
+            if place.key in self.group.views and place.key not in held
+        }
         for index, step in enumerate(self.group.steps):
             values: dict[str, Value] = {}
             for name, operand in step.operands.items():
@@ -259,7 +265,9 @@ class _Nest:
                 elif key in held:
                     values[name] = from_memory(builder, operand.dtype, builder.splat_memory(operand.dtype, held[key]))
                 else:
-                    raw = load_vector(builder, operand.dtype, starts[key], position, inner_strides[key])
+                    raw = ahead.get(key) or load_vector(
+                        builder, operand.dtype, starts[key], position, inner_strides[key]
+                    )
                     values[name] = from_memory(builder, operand.dtype, raw)
             if step.is_reduction:
                 assert partials is not None

@@ -409,7 +409,7 @@ class _Translator:
         slot = f"%{name}{node.index}"
         self.allocations.append(f"{slot} = alloca i64")
         value = node.values[operand.register]
-        if dtype is DType.I1:
+        if name == "mask":
             value = self.text.let(f"and i64 {value}, 1")
         self.text.add(f"store i64 {value}, ptr {slot}")
         return slot, [0, 0, 0, 0]
