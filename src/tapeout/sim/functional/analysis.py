@@ -1,5 +1,6 @@
 """Facts about a Program found without running it: basic blocks, what registers can hold, which bytes tiles occupy."""
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -27,7 +28,7 @@ def basic_blocks(program: Program) -> tuple[Block, ...]:
         if item.target_index is not None:
             leaders.add(item.target_index)
     ordered = sorted(leader for leader in leaders if leader <= len(items))
-    return tuple(Block(a, b) for a, b in zip(ordered, ordered[1:], strict=False))
+    return tuple(Block(a, b) for a, b in itertools.pairwise(ordered))
 
 
 def written_register(item: Instruction) -> int:

@@ -25,7 +25,8 @@ def regions_of(item: Instruction) -> tuple[list[Region], list[Region]]:
         case isa.ScalarLoad() | isa.ScalarStore():
             region = Region(item.address, item.address + item.dtype.size_bytes, item.offset, 0, True)
             return ([region], []) if isinstance(item, isa.ScalarLoad) else ([], [region])
-    read, written = [], []
+    read: list[Region] = []
+    written: list[Region] = []
     for name, operand, is_written in operands(item):
         if isinstance(operand, AccessPattern):
             region = region_of(operand, item.shape, operand_dtype(item, name).size_bytes, 0)  # type: ignore[attr-defined]

@@ -1,5 +1,6 @@
 """A group of vector instructions as a loop nest over LLVM vectors; reductions that stand alone."""
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -59,7 +60,7 @@ class _Nest:
             for name, access in step.reads():
                 if (index, name) not in group.forwards:
                     block = group.views.get((index, name))
-                    self._place(index, name, access, block and group.view(index, name, block))
+                    self._place(index, name, access, group.view(index, name, block) if block else None)
             if index in group.places:
                 self._place(index, "result", step.result, group.view(index, "result", group.places[index]))
             elif index not in group.dropped:
@@ -172,7 +173,11 @@ class _Nest:
         if reductions:
             self._reduce_row(reductions, inner, width, starts, iota_starts, held)
             return
-        self.text.loop(whole, lambda i: self._body(i, width, starts, iota_starts, held), width)
+
+        def turn(position: str) -> None:
+            self._body(position, width, starts, iota_starts, held)
+
+        self.text.loop(whole, turn, width)
         if whole < inner:
             self._body(str(whole), inner - whole, starts, iota_starts, held)
 
@@ -384,7 +389,7 @@ def _masked(builder: LlvmBuilder, dtype: DType) -> tuple[str, str]:
     """Suffix of a masked intrinsic's name, and the mask of all lanes."""
     width = builder.width
     element = MEMORY_TYPE[dtype].replace("float", "f32").replace("double", "f64")
-    return f"v{width}{element}.v{width}p0", f"splat (i1 true)"
+    return f"v{width}{element}.v{width}p0", "splat (i1 true)"
 
 
 def load_vector(builder: LlvmBuilder, dtype: DType, base: str, position: str, stride: Stride) -> str:
@@ -638,7 +643,8 @@ def _reduce_columns(builder: LlvmBuilder, item: Instruction, base: str, stride: 
         text.loop(length - turns, lambda j: into(j, lambda j: source(text.let(f"add i64 {j}, {turns}"))))
     while partials > 1:
         half = -(-partials // 2)
-        text.loop(partials - half, lambda j, h=half: into(j, lambda j: partial(text.let(f"add i64 {j}, {h}"))))
+        upper = functools.partial(lambda h, j: partial(text.let(f"add i64 {j}, {h}")), half)
+        text.loop(partials - half, functools.partial(lambda other, j: into(j, other), upper))
         partials = half
     return load("%partials")
 

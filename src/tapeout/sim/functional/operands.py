@@ -1,12 +1,13 @@
 """The element type of each tile operand of each instruction."""
 
-from tapeout.isa import Instruction
+from typing import Any
+
 from tapeout.isa import definitions as isa
 from tapeout.numerics.dtypes import DType
 from tapeout.numerics.functions import accumulator_dtype
 
 
-def operand_dtype(item: Instruction, name: str) -> DType:
+def operand_dtype(item: Any, name: str) -> DType:
     """Type of the elements of operand `name`."""
     if name == "mask":
         return DType.I1

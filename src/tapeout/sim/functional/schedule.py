@@ -303,7 +303,8 @@ def _count(shape: tuple[int, ...]) -> int:
 
 def node_regions(item: Instruction, region: dict[str, Region]) -> tuple[dict[str, Region], dict[str, Region]]:
     """Regions by operand name: read, written. What is only partly overwritten counts as read too."""
-    read, written = {}, {}
+    read: dict[str, Region] = {}
+    written: dict[str, Region] = {}
     for name, operand, is_written in operands(item):
         if isinstance(operand, AccessPattern):
             (written if is_written else read)[name] = region[name]

@@ -41,6 +41,7 @@ ENDS_RUN = (
     isa.ScalarLoad,
     isa.ScalarStore,
 )
+SYNCS = tuple(isa.SYNC.values())
 VECTORS = (isa.Map1, isa.Map2, isa.Map3, isa.Convert, isa.Iota, isa.Reduce)
 UNITS = (Unit.SEQUENCER, Unit.LOAD, Unit.STORE, Unit.MATRIX, Unit.VECTOR)
 
@@ -234,7 +235,7 @@ class _Translator:
                 self._store_low_bits(self._get(item.a), item.dtype, address)
             case isa.Wait() | isa.Drain():
                 pass
-            case isa.LoadSync() | isa.StoreSync() | isa.MatrixSync() | isa.VectorSync():
+            case _ if type(item) in SYNCS:
                 pass
             case _ if item.unit is not Unit.SEQUENCER:
                 self.run.append(self._node(index, item))
@@ -358,8 +359,6 @@ class _Translator:
             case isa.Reduce():
                 assert node.step is not None
                 emit_reduction(self.text, node.step)
-            case isa.LoadSync() | isa.StoreSync() | isa.MatrixSync() | isa.VectorSync():
-                pass
             case _:
                 raise InternalError(f"the functional simulator does not know {node.item.mnemonic}")
 

@@ -5,6 +5,7 @@ they compute: a value written by one and read with the same access pattern by an
 decides what may be together and what need not touch the scratchpad; `nest` writes the loops.
 """
 
+import itertools
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -80,14 +81,14 @@ def join_cuts(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...] | None:
     if a[-1] != b[-1]:
         return None
     joined = sorted({*a, *b})
-    if any(outer % inner for inner, outer in zip(joined, joined[1:], strict=False)):
+    if any(outer % inner for inner, outer in itertools.pairwise(joined)):
         return None
     return tuple(joined)
 
 
 def extents_of(cuts: tuple[int, ...]) -> tuple[int, ...]:
     """Extents of the dimensions between cuts, outermost first."""
-    return tuple(outer // inner for inner, outer in zip(cuts, cuts[1:], strict=False))[::-1]
+    return tuple(outer // inner for inner, outer in itertools.pairwise(cuts))[::-1]
 
 
 def refine(strides: tuple[int, ...], shape: tuple[int, ...], cuts: tuple[int, ...]) -> tuple[int, ...]:
@@ -303,7 +304,7 @@ class Group:
             if not isinstance(mapping, NeedsCut):
                 break
             cuts = tuple(sorted({*self.cuts, mapping.cut}))
-            if cuts == self.cuts or any(b % a for a, b in zip(cuts, cuts[1:], strict=False)):
+            if cuts == self.cuts or any(b % a for a, b in itertools.pairwise(cuts)):
                 return None
             if self.row is not None and mapping.cut < self.row:
                 return None
