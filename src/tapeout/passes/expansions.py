@@ -1,44 +1,852 @@
-"""Mathematical functions that are not in the vector engine, expanded into functions that are.
+"""Mathematical functions that are not in the vector engine, as formulas of functions that are.
 
-Looked up by the name of a Triton operation or of a libdevice function (`__nv_...`, what Triton's `libdevice` calls).
+`find` takes the name of a Triton operation or of a libdevice function (`__nv_...`, what Triton's `libdevice` calls) and
+the type of its first operand; it gives a formula over `Term`s, or None. Accuracy is stated at each formula, in units in
+the last place for f32 (f64 in parentheses where it differs), and tested.
 """
 
-from typing import TYPE_CHECKING
+import math
+from collections.abc import Callable
 
-from tapeout.isa.functions import Function
 from tapeout.numerics.dtypes import DType
+from tapeout.passes import coefficients
+from tapeout.passes.formula import (
+    INFINITY,
+    INTEGER_OF_FLOAT,
+    NAN,
+    Number,
+    Term,
+    bits,
+    fma,
+    from_bits,
+    is_nan,
+    larger,
+    narrow,
+    polynomial,
+    repeat,
+    resize,
+    select,
+    smaller,
+    to_float,
+    to_integer,
+    unary,
+    widen,
+    with_sign_of,
+)
 
-if TYPE_CHECKING:
-    from tapeout.passes.machine import Register, View
-    from tapeout.passes.select_instructions import Selector
+Formula = Callable[..., Term]
 
-DIRECT = {
-    "__nv_expf": Function.EXP,
-    "__nv_exp2f": Function.EXP2,
-    "__nv_logf": Function.LOG,
-    "__nv_log2f": Function.LOG2,
-    "__nv_sinf": Function.SIN,
-    "__nv_cosf": Function.COS,
-    "__nv_sqrtf": Function.SQRT,
-    "__nv_fsqrt_rn": Function.SQRT,
-    "__nv_rsqrtf": Function.RSQRT,
-    "__nv_rsqrt": Function.RSQRT,
-    "__nv_sqrt": Function.SQRT,
-    "__nv_fabsf": Function.ABS,
-    "__nv_fabs": Function.ABS,
-    "__nv_floorf": Function.FLOOR,
-    "__nv_ceilf": Function.CEIL,
-    "__nv_truncf": Function.TRUNC,
-    "__nv_nearbyintf": Function.ROUND_EVEN,
-    "__nv_rintf": Function.ROUND_EVEN,
-    "__nv_fmaf": Function.FMA,
-    "__nv_fdiv_rn": Function.DIV,
+MANTISSA_BITS = {DType.F32: 23, DType.F64: 52}
+BIAS = {DType.F32: 127, DType.F64: 1023}
+LOG2_E, LN_2, LN_10, PI = 1 / math.log(2), math.log(2), math.log(10), math.pi
+SPLIT = {  # constants as sums of numbers of the type, the first with few enough bits for exact small multiples
+    "ln 2": {
+        DType.F32: tuple(map(float.fromhex, ("0x1.62e4p-1", "0x1.7f7d1cp-20", "0x1.ef35793p-45"))),
+        DType.F64: tuple(map(float.fromhex, ("0x1.62e42fee00000p-1", "0x1.a39ef35793c76p-33", "0x1.cc01f97b57a08p-87"))),
+    },
+    "ln 10": {
+        DType.F32: tuple(map(float.fromhex, ("0x1.26bb1cp+1", "-0x1.12aabap-25"))),
+        DType.F64: tuple(map(float.fromhex, ("0x1.26bb1bbb55516p+1", "-0x1.f48ad494ea3e9p-53"))),
+    },
+    "pi / 2": {
+        DType.F32: tuple(map(float.fromhex, ("0x1.921fb6p+0", "-0x1.777a5cp-25"))),
+        DType.F64: tuple(map(float.fromhex, ("0x1.921fb54442d18p+0", "0x1.1a62633145c07p-54"))),
+    },
+    "2 / 3": {
+        DType.F32: tuple(map(float.fromhex, ("0x1.555556p-1", "-0x1.555556p-26"))),
+        DType.F64: tuple(map(float.fromhex, ("0x1.5555555555555p-1", "0x1.5555555555555p-55"))),
+    },
+}
+LARGEST_EXPONENT = {DType.F32: 90.0, DType.F64: 711.0}
+SMALLEST_EXPONENT = {DType.F32: -105.0, DType.F64: -746.0}
+
+
+# ------------------------------------------------------------------------------------------------ floats' parts
+
+
+def clamp(a: Term, low: float, high: float) -> Term:
+    """low if a < low, high if a > high, else a; a NaN stays."""
+    a = select(a > high, high, a)
+    return select(a < low, low, a)
+
+
+def power_of_two(exponent: Term, dtype: DType) -> Term:
+    """2**exponent, for an exponent (an integer of the float's width) that is in the normal range."""
+    return from_bits((exponent + BIAS[dtype]) << MANTISSA_BITS[dtype], dtype)
+
+
+def scale(a: Term, exponent: Term) -> Term:
+    """a * 2**exponent, rounded once if a is near 1; the exponent may leave the normal range by half as much again."""
+    half = exponent >> 1
+    return a * power_of_two(half, a.dtype) * power_of_two(exponent - half, a.dtype)
+
+
+def split_exponent(a: Term, above: float) -> tuple[Term, Term]:
+    """a = m * 2**e with m from `above` to 2 * above (at most 1): m, and e as an integer. a positive and finite."""
+    dtype, mantissa_bits = a.dtype, MANTISSA_BITS[a.dtype]
+    is_subnormal = a < 2.0 ** (1 - BIAS[dtype])
+    word = bits(select(is_subnormal, a * 2.0 ** (mantissa_bits + 1), a))
+    exponent = (word - bits(a.constant(above))) >> mantissa_bits
+    mantissa = from_bits(word - (exponent << mantissa_bits), dtype)
+    return mantissa, select(is_subnormal, exponent - (mantissa_bits + 1), exponent)
+
+
+def sign_bit(a: Term) -> Term:
+    return bits(a) < 0
+
+
+def is_infinite(a: Term) -> Term:
+    return abs(a).equals(INFINITY)
+
+
+def is_finite(a: Term) -> Term:
+    return abs(a) < INFINITY
+
+
+# --------------------------------------------------------------------------------------------- exponentials
+
+
+def _exp_parts(high: Term, low: Term | None = None) -> tuple[Term, Term]:
+    """e**(high + low) = p * 2**n: p near 1 and n an integer. high within the limits of the exponent; |low| small."""
+    ln2 = SPLIT["ln 2"][high.dtype]
+    count = unary("roundeven", high * LOG2_E)
+    rest = fma(count, -ln2[0], high)
+    rest = fma(count, -ln2[1], rest)
+    if low is not None:
+        rest = rest + low
+    tail = polynomial(rest, *coefficients.EXP[high.dtype])
+    return fma(rest * rest, tail, rest) + 1.0, to_integer(count, INTEGER_OF_FLOAT[high.dtype])
+
+
+def _exp_of_sum(high: Term, low: Term, factor: Term | None = None, halvings: int = 0) -> Term:
+    """e**(high + low) * factor / 2**halvings, any high; low is ignored where high is far out."""
+    limits = SMALLEST_EXPONENT[high.dtype], LARGEST_EXPONENT[high.dtype]
+    bounded = clamp(high, *limits)
+    power, count = _exp_parts(bounded, select(bounded.equals(high), low, 0.0))
+    return scale(power if factor is None else power * factor, count - halvings if halvings else count)
+
+
+def exp(x: Term) -> Term:
+    """e**x. Error at most 1 ulp."""
+    if x.dtype is DType.F32:
+        return unary("exp", x)
+    return scale(*_exp_parts(clamp(x, SMALLEST_EXPONENT[x.dtype], LARGEST_EXPONENT[x.dtype])))
+
+
+def exp2(x: Term) -> Term:
+    """2**x. Error at most 1 ulp."""
+    if x.dtype is DType.F32:
+        return unary("exp2", x)
+    x = clamp(x, -1080.0, 1030.0)
+    count = unary("roundeven", x)
+    ln2 = SPLIT["ln 2"][x.dtype]
+    fraction = x - count
+    high = fraction * LN_2
+    low = fma(fraction, LN_2, -high) + fraction * (ln2[0] - LN_2 + ln2[1])
+    tail = polynomial(high, *coefficients.EXP[x.dtype])
+    power = (fma(high * high, tail, low) + high) + 1.0
+    return scale(power, to_integer(count, INTEGER_OF_FLOAT[x.dtype]))
+
+
+def exp10(x: Term) -> Term:
+    """10**x. Error at most 1.5 ulp."""
+    ln10 = SPLIT["ln 10"][x.dtype]
+    high = x * ln10[0]
+    low = fma(x, ln10[0], -high) + x * ln10[1]
+    return _exp_of_sum(high, low)
+
+
+def expm1(x: Term) -> Term:
+    """e**x - 1. Error at most 1.5 ulp."""
+    dtype = x.dtype
+    x = clamp(x, *{DType.F32: (-30.0, 88.9), DType.F64: (-50.0, 709.9)}[dtype])
+    ln2 = SPLIT["ln 2"][dtype]
+    count = unary("roundeven", x * LOG2_E)
+    rest = fma(count, -ln2[1], fma(count, -ln2[0], x))
+    fraction = fma(rest * rest, polynomial(rest, *coefficients.EXP[dtype]), rest)
+    half = power_of_two(to_integer(count, INTEGER_OF_FLOAT[dtype]) - 1, dtype)
+    return fma(fraction, half, half - 0.5) * 2.0
+
+
+def sinh(x: Term) -> Term:
+    """Hyperbolic sine. Error at most 2.5 ulp."""
+    size = abs(x)
+    grown = expm1(select(size > 20.0, 20.0, size))
+    near = (grown + grown / (grown + 1.0)) * 0.5
+    far = _exp_of_sum(size, size.constant(0.0), halvings=1)
+    return with_sign_of(select(size > 20.0, far, near), x)
+
+
+def cosh(x: Term) -> Term:
+    """Hyperbolic cosine. Error at most 2 ulp."""
+    size = abs(x)
+    half = _exp_of_sum(size, size.constant(0.0), halvings=1)
+    return half + 0.25 / half
+
+
+def tanh(x: Term) -> Term:
+    """Hyperbolic tangent. Error at most 1.5 ulp (f64: 2.5)."""
+    size = abs(x)
+    if x.dtype is DType.F64:
+        grown = expm1(select(size > 20.0, 20.0, size) * 2.0)
+        return with_sign_of(grown / (grown + 2.0), x)
+    square = x * x
+    near = fma(x * square, polynomial(square, *coefficients.TANH[x.dtype]), x)
+    far = 1.0 - 2.0 / (exp(size * 2.0) + 1.0)
+    return select(size < 0.55, near, with_sign_of(far, x))
+
+
+# ----------------------------------------------------------------------------------------------- logarithms
+
+
+def _log_limits(x: Term, result: Term) -> Term:
+    """-inf for 0, NaN below 0 and for NaN, inf for inf, else the result computed."""
+    result = select(x < INFINITY, result, INFINITY)
+    result = select(x.equals(0.0), -INFINITY, result)
+    return select(x >= 0.0, result, NAN)
+
+
+def _log_parts(x: Term) -> tuple[Term, Term, Term]:
+    """x = 2**e * (1 + f): e as a float, f, and log(1 + f) - f, to about an ulp of f."""
+    mantissa, exponent = split_exponent(x, math.sqrt(0.5))
+    f = mantissa - 1.0
+    s = f / (f + 2.0)
+    square = s * s
+    tail = square * polynomial(square, *coefficients.ATANH[x.dtype])
+    half_square = f * f * 0.5
+    return to_float(exponent, x.dtype), f, s * (half_square + tail) - half_square
+
+
+def log(x: Term) -> Term:
+    """Natural logarithm. Error at most 1 ulp."""
+    if x.dtype is DType.F32:
+        return unary("log", x)
+    exponent, f, correction = _log_parts(x)
+    ln2 = SPLIT["ln 2"][x.dtype]
+    result = fma(exponent, ln2[0], fma(exponent, ln2[1], correction) + f)
+    return _log_limits(x, result)
+
+
+def log2(x: Term) -> Term:
+    """Logarithm to base 2. Error at most 1 ulp (f64: 2)."""
+    if x.dtype is DType.F32:
+        return unary("log2", x)
+    exponent, f, correction = _log_parts(x)
+    return _log_limits(x, fma(f + correction, LOG2_E, exponent))
+
+
+def log10(x: Term) -> Term:
+    """Logarithm to base 10. Error at most 2 ulp (f64: 3)."""
+    return log(x) * (1 / LN_10)
+
+
+def log1p(x: Term) -> Term:
+    """log(1 + x). Error at most 2 ulp."""
+    total = x + 1.0
+    back = total - 1.0
+    lost = (1.0 - (total - back)) + (x - back)
+    plain = log(total)
+    return select((total > 0.0) & (total < INFINITY), plain + lost / total, plain)
+
+
+def asinh(x: Term) -> Term:
+    """Inverse hyperbolic sine. Error at most 3 ulp."""
+    size = abs(x)
+    limit = 2.0 ** {DType.F32: 13, DType.F64: 28}[x.dtype]
+    near = log1p(size + size * size / (unary("sqrt", fma(size, size, 1.0)) + 1.0))
+    return with_sign_of(select(size > limit, log(size) + LN_2, near), x)
+
+
+def acosh(x: Term) -> Term:
+    """Inverse hyperbolic cosine; NaN below 1. Error at most 3 ulp."""
+    limit = 2.0 ** {DType.F32: 13, DType.F64: 28}[x.dtype]
+    above = x - 1.0
+    near = log1p(above + unary("sqrt", fma(above, above, above * 2.0)))
+    return select(x < 1.0, NAN, select(x > limit, log(x) + LN_2, near))
+
+
+def atanh(x: Term) -> Term:
+    """Inverse hyperbolic tangent. Error at most 3 ulp."""
+    size = abs(x)
+    return with_sign_of(log1p(size * 2.0 / (1.0 - size)) * 0.5, x)
+
+
+def _log_of_two_terms(x: Term) -> tuple[Term, Term]:
+    """log(x) as a sum of two floats, the second correcting the first. x positive and finite."""
+    dtype = x.dtype
+    mantissa, exponent_number = split_exponent(x, math.sqrt(0.5))
+    exponent = to_float(exponent_number, dtype)
+    f = mantissa - 1.0
+    divisor = f + 2.0
+    s = f / divisor
+    s_low = (fma(-s, divisor, f) - s * (f - (divisor - 2.0))) / divisor
+    square = s * s
+    square_low = fma(s, s, -square) + s * s_low * 2.0
+    # 2 atanh(s) = 2 s + s * square * (2/3 + square * more), every product with what rounding took
+    first, first_low = SPLIT["2 / 3"][dtype]
+    more = square * polynomial(square, *coefficients.ATANH[dtype][:-1])
+    factor = more + first
+    factor_low = (first - factor) + more + first_low
+    cubic = square * factor
+    cubic_low = fma(square, factor, -cubic) + (square * factor_low + square_low * factor)
+    tail = s * cubic
+    tail_low = fma(s, cubic, -tail) + (s * cubic_low + s_low * cubic)
+    twice = s * 2.0
+    total = twice + tail
+    low = ((twice - total) + tail) + (tail_low + s_low * 2.0)
+    ln2 = SPLIT["ln 2"][dtype]
+    whole = exponent * ln2[0]
+    high = whole + total
+    return high, ((whole - high) + total) + fma(exponent, ln2[1], low)
+
+
+def pow(x: Term, y: Term) -> Term:
+    """x**y with C's special cases. Error at most 1.5 ulp."""
+    size = abs(x)
+    high, low = _log_of_two_terms(select(is_finite(x) & (size > 0.0), size, 1.0))
+    product = y * high
+    result = _exp_of_sum(product, fma(y, high, -product) + y * low)
+    large = y.constant(INFINITY)
+    result = select(size.equals(0.0), select(y < 0.0, large, 0.0), result)
+    result = select(is_infinite(x), select(y < 0.0, 0.0, large), result)
+    half = y * 0.5
+    is_integer = unary("floor", y).equals(y)
+    is_odd = is_integer & unary("floor", half).differs(half)
+    result = select((x < 0.0) & is_finite(x) & ~is_integer, NAN, result)
+    result = select(sign_bit(x) & is_odd, -result, result)
+    result = select(is_nan(x) | is_nan(y), NAN, result)
+    is_one = x.equals(1.0) | y.equals(0.0) | (x.equals(-1.0) & is_infinite(y))
+    return select(is_one, 1.0, result)
+
+
+def powi(x: Term, y: Term) -> Term:
+    """x to an integer power. Error at most 1.5 ulp for |y| <= 2**24 (f32)."""
+    return pow(x, to_float(y, x.dtype))
+
+
+def cbrt(x: Term) -> Term:
+    """Cube root. Error at most 1 ulp."""
+    is_tiny = abs(x) < 2.0 ** (50 - BIAS[x.dtype])  # its rest would not be exact
+    size = select(is_tiny, abs(x) * 2.0**60, abs(x))
+    root = exp2(log2(size) * (1 / 3))
+    rest = fma(-(root * root), root, size)
+    refined = fma(rest / (root * root), 1 / 3, root)
+    refined = select(is_tiny, refined * 2.0**-20, refined)
+    return select(x.equals(0.0) | is_infinite(x), x, with_sign_of(refined, x))
+
+
+def rcbrt(x: Term) -> Term:
+    """Reciprocal of the cube root. Error at most 1.5 ulp."""
+    return 1.0 / cbrt(x)
+
+
+# --------------------------------------------------------------------------------------------- trigonometry
+
+
+def _asin_core(x: Term) -> tuple[Term, Term]:
+    """Of |x|: whether it is above a half, and asin(x) or else (above) half of pi / 2 - asin(x)."""
+    size = abs(x)
+    is_far = size > 0.5
+    square = select(is_far, (1.0 - size) * 0.5, size * size)
+    root = select(is_far, unary("sqrt", square), size)
+    return is_far, fma(root * square, polynomial(square, *coefficients.ASIN[x.dtype]), root)
+
+
+def asin(x: Term) -> Term:
+    """Inverse sine; NaN outside -1..1. Error at most 2.5 ulp."""
+    quarter, quarter_low = SPLIT["pi / 2"][x.dtype]
+    is_far, core = _asin_core(x)
+    far = quarter - (core * 2.0 - quarter_low)
+    return with_sign_of(select(is_far, far, core), x)
+
+
+def acos(x: Term) -> Term:
+    """Inverse cosine; NaN outside -1..1. Error at most 1.5 ulp."""
+    quarter, quarter_low = SPLIT["pi / 2"][x.dtype]
+    is_far, core = _asin_core(x)
+    near = quarter - (with_sign_of(core, x) - quarter_low)
+    twice = core * 2.0
+    far = select(x < 0.0, 2 * quarter - (twice - 2 * quarter_low), twice)
+    return select(is_far, far, near)
+
+
+def _atan_of_unit(a: Term) -> Term:
+    """atan(a), 0 <= a <= 1."""
+    square = a * a
+    return fma(a * square, polynomial(square, *coefficients.ATAN[a.dtype]), a)
+
+
+def atan(x: Term) -> Term:
+    """Inverse tangent. Error at most 1.5 ulp."""
+    quarter, quarter_low = SPLIT["pi / 2"][x.dtype]
+    size = abs(x)
+    is_far = size > 1.0
+    angle = _atan_of_unit(select(is_far, 1.0 / size, size))
+    return with_sign_of(select(is_far, quarter - (angle - quarter_low), angle), x)
+
+
+def atan2(y: Term, x: Term) -> Term:
+    """Angle of the point (x, y), with C's special cases. Error at most 2 ulp."""
+    quarter, quarter_low = SPLIT["pi / 2"][x.dtype]
+    across, up = abs(x), abs(y)
+    is_steep = up > across
+    long, short = select(is_steep, up, across), select(is_steep, across, up)
+    ratio = select(long.equals(short), select(long.equals(0.0), 0.0, long.constant(1.0)), short / long)
+    angle = _atan_of_unit(ratio)
+    angle = select(is_steep, quarter - (angle - quarter_low), angle)
+    angle = select(sign_bit(x), 2 * quarter - (angle - 2 * quarter_low), angle)
+    return select(is_nan(x) | is_nan(y), NAN, with_sign_of(angle, y))
+
+
+ANGLE_LIMIT = 2.0**30
+"""Largest f64 angle whose sine is computed; beyond it is NaN."""
+
+
+def _sine_of_quadrant(x: Term, turn: int) -> Term:
+    """sin(x + turn * pi / 2) in f64: x less a multiple of pi / 2, in three steps, then a polynomial."""
+    steps = tuple(map(float.fromhex, ("0x1.921fb54442d18p+0", "0x1.1a62633145c07p-54", "-0x1.f1976b7ed8fbcp-110")))
+    count = unary("roundeven", x * (2 / PI))
+    angle = fma(count, -steps[0], x)
+    middle = fma(count, -steps[1], angle)
+    rest = fma(count, -steps[1], angle - middle) + count * -steps[2]
+    square = middle * middle
+    sine = fma(middle * square, polynomial(square, *coefficients.SINE[x.dtype]), rest) + middle
+    tail = fma(square * square, polynomial(square, *coefficients.COSINE[x.dtype]), -(middle * rest))
+    half = square * 0.5
+    base = 1.0 - half
+    cosine = base + (((1.0 - base) - half) + tail)
+    quadrant = to_integer(count, DType.I64) + turn
+    value = select((quadrant & 1).differs(0), cosine, sine)
+    value = select((quadrant & 2).differs(0), -value, value)
+    return select(abs(x) <= ANGLE_LIMIT, value, NAN)
+
+
+def sin(x: Term) -> Term:
+    """Sine. Error at most 1.2 ulp (f64: 1 ulp up to 2**30, NaN beyond)."""
+    return unary("sin", x) if x.dtype is DType.F32 else _sine_of_quadrant(x, 0)
+
+
+def cos(x: Term) -> Term:
+    """Cosine. Error at most 1.2 ulp (f64: 1 ulp up to 2**30, NaN beyond)."""
+    return unary("cos", x) if x.dtype is DType.F32 else _sine_of_quadrant(x, 1)
+
+
+def tan(x: Term) -> Term:
+    """Tangent. Error at most 3.5 ulp."""
+    return sin(x) / cos(x)
+
+
+def _within_a_turn(x: Term) -> Term:
+    """x less an even integer, -1 to 1."""
+    return x - unary("roundeven", x * 0.5) * 2.0
+
+
+def sinpi(x: Term) -> Term:
+    """sin(pi x). Error at most 2.5 ulp."""
+    rest = _within_a_turn(x)
+    folded = select(abs(rest) > 0.5, with_sign_of(1.0 - abs(rest), rest), rest)
+    return sin(folded * PI)
+
+
+def cospi(x: Term) -> Term:
+    """cos(pi x). Error at most 2.5 ulp."""
+    return sin((0.5 - abs(_within_a_turn(x))) * PI)
+
+
+# ------------------------------------------------------------------------------------------- error functions
+
+
+def erfc(x: Term) -> Term:
+    """1 - erf(x), to full relative accuracy far out. Error at most 4.5 ulp."""
+    size = clamp(abs(x), 0.0, 30.0)
+    q = (size - 4.0) / (size + 4.0)
+    shape = (polynomial(q, *coefficients.ERFCX[x.dtype]) + 1.0) / fma(size, 2.0, 1.0)
+    square = size * size
+    result = _exp_of_sum(-square, -fma(size, size, -square), shape)
+    return select(x < 0.0, 2.0 - result, result)
+
+
+def erfcx(x: Term) -> Term:
+    """e**(x**2) erfc(x). Error at most 5 ulp for x >= 0."""
+    size = abs(x)
+    bounded = clamp(size, 0.0, 1e17)
+    q = (bounded - 4.0) / (bounded + 4.0)
+    result = (polynomial(q, *coefficients.ERFCX[x.dtype]) + 1.0) / fma(size, 2.0, 1.0)
+    square = size * size
+    doubled = _exp_of_sum(square, fma(size, size, -square)) * 2.0
+    return select(x < 0.0, doubled - result, result)
+
+
+def erf(x: Term) -> Term:
+    """Error function. Error at most 1.5 ulp."""
+    size, square = abs(x), x * x
+    near = fma(x, polynomial(square, *coefficients.ERF[x.dtype]), x)
+    if x.dtype is DType.F64:
+        return select(size < 0.5, near, with_sign_of(1.0 - erfc(size), x))
+    bounded = select(size > 4.0, 4.0, size)
+    far = 1.0 - exp(-polynomial(bounded, *coefficients.LOG_ERFC[x.dtype]))
+    return select(size < 0.925, near, with_sign_of(far, x))
+
+
+def _erfinv_over_x(w: Term) -> Term:
+    """erfinv(x) / x for w = -log(1 - x**2)."""
+    central = polynomial(w - 2.5, *coefficients.ERFINV_CENTRAL[w.dtype])
+    tail = polynomial(unary("sqrt", larger(w, 5.0)) - 3.0, *coefficients.ERFINV_TAIL[w.dtype])
+    return select(w < 5.0, central, tail)
+
+
+def erfinv(x: Term) -> Term:
+    """Inverse of erf. Error at most 4 ulp."""
+    result = x * _erfinv_over_x(-log(fma(-x, x, 1.0)))
+    return select(abs(x).equals(1.0), x * INFINITY, result)
+
+
+def normcdf(x: Term) -> Term:
+    """Normal distribution function, as half of erfc(-x / sqrt(2)). Error at most 7 ulp above -2, growing as x**2."""
+    return erfc(x * -math.sqrt(0.5)) * 0.5
+
+
+# ------------------------------------------------------------------------------------------------------ gamma
+
+HALF_LOG_2_PI = 0.5 * math.log(2 * PI)
+
+
+def lgamma(x: Term) -> Term:
+    """Logarithm of |gamma(x)|. Error at most 4 ulp for x > 0; below, at most 4 ulp of the larger of it and 1."""
+    size = abs(x)
+    near_one = size - 1.0
+    small = near_one * polynomial(near_one, *coefficients.LGAMMA_NEAR_1[x.dtype])
+    below = size * polynomial(size, *coefficients.LGAMMA_NEAR_1[x.dtype]) - log(size)
+    near_two = size - 2.0
+    medium = near_two * polynomial(near_two, *coefficients.LGAMMA_NEAR_2[x.dtype])
+    large = polynomial(size - 5.0, *coefficients.LGAMMA_NEAR_5[x.dtype])
+    inverse = 1.0 / size
+    series = polynomial(inverse * inverse, 1 / 1260, -1 / 360, 1 / 12) * inverse
+    huge = fma(size - 0.5, log(size) - 1.0, series + (HALF_LOG_2_PI - 0.5))
+    result = select(size < 8.0, large, select(size < INFINITY, huge, INFINITY))
+    result = select(size < 3.0, medium, result)
+    result = select(size < 1.5, small, result)
+    result = select(size < 0.5, below, result)
+    reflected = log(PI / abs(x * sinpi(x))) - result
+    reflected = select(unary("floor", x).equals(x), INFINITY, reflected)
+    return select(is_nan(x), NAN, select(x < 0.0, reflected, result))
+
+
+# --------------------------------------------------------------------------------- roots of sums of squares
+
+
+def _scaled_norm(parts: tuple[Term, ...]) -> tuple[Term, Term, Term]:
+    """The square root of the sum of squares of the parts over a power of two, that power, and where a part is infinite."""
+    dtype = parts[0].dtype
+    sizes = [abs(part) for part in parts]
+    largest = sizes[0]
+    for size in sizes[1:]:
+        largest = larger(largest, size)
+    exponent_field = ((1 << (dtype.bits - 1)) - 1) & ~((1 << MANTISSA_BITS[dtype]) - 1)
+    limit = 2.0 ** (BIAS[dtype] - 1)
+    unit = clamp(from_bits(bits(largest) & exponent_field, dtype), 1 / limit, limit)
+    inverse = 1.0 / unit
+    scaled = [size * inverse for size in sizes]
+    total = scaled[-1] * scaled[-1]
+    for part in scaled[-2::-1]:
+        total = fma(part, part, total)
+    return unary("sqrt", total), unit, largest.equals(INFINITY)
+
+
+def hypot(*parts: Term) -> Term:
+    """sqrt(x**2 + y**2 + ...), no overflow in between. Error at most 1.5 ulp (3 or 4 parts: 2)."""
+    root, unit, is_huge = _scaled_norm(parts)
+    return select(is_huge, INFINITY, root * unit)
+
+
+def rhypot(*parts: Term) -> Term:
+    """1 / sqrt(x**2 + y**2 + ...). Error at most 2 ulp."""
+    root, unit, is_huge = _scaled_norm(parts)
+    return select(is_huge, 0.0, 1.0 / root / unit)
+
+
+# ------------------------------------------------------------------------------------- remainders and rounding
+
+
+def fmod(x: Term, y: Term) -> Term:
+    """x - y * trunc(x / y), exact: long division of the mantissas as integers."""
+    if x.dtype in (DType.F16, DType.BF16):
+        return narrow(fmod(widen(x, DType.F32), widen(y, DType.F32)), x.dtype)
+    dtype, mantissa_bits = x.dtype, MANTISSA_BITS[x.dtype]
+    integer = INTEGER_OF_FLOAT[dtype]
+    hidden = 1 << mantissa_bits
+
+    def parts(a: Term) -> tuple[Term, Term]:
+        word = bits(abs(a))
+        field = word >> mantissa_bits
+        mantissa = (word & (hidden - 1)) | select(field.equals(0), 0, field.constant(hidden))
+        return resize(mantissa, DType.I64), larger(field, 1)
+
+    (x_mantissa, x_exponent), (y_mantissa, y_exponent) = parts(x), parts(y)
+    distance = resize(x_exponent - y_exponent, DType.I64)
+    step = 62 - mantissa_bits
+    longest = (1 << (dtype.bits - 1 - mantissa_bits)) - 3
+
+    def shift_down(rest: Term, left: Term) -> tuple[Term, Term]:
+        now = larger(smaller(left, step), 0)
+        return (rest << now).remainder_unsigned(y_mantissa), left - now
+
+    rest, _ = repeat(-(-longest // step), (x_mantissa.remainder_unsigned(y_mantissa), distance), shift_down)
+    exponent = y_exponent - (BIAS[dtype] + mantissa_bits)
+    result = scale(to_float(rest, dtype), resize(exponent, integer))
+    result = select((abs(x) < abs(y)), abs(x), result)
+    bad = y.equals(0.0) | is_nan(y) | ~is_finite(x)
+    return select(bad, NAN, with_sign_of(result, x))
+
+
+def remainder(x: Term, y: Term) -> Term:
+    """x - y * n, n the integer nearest to x / y, ties to even; exact."""
+    size = abs(y)
+    doubled = size * 2.0
+    rest = abs(select(doubled < INFINITY, fmod(x, doubled), x))
+    # 2 a > b asked as a > b - a, whose rounding does not change the answer
+    once = rest > size - rest
+    less = select(once, rest - size, rest)
+    less = select(once & (less >= size - less), less - size, less)
+    bad = y.equals(0.0) | is_nan(y) | ~is_finite(x)
+    flipped = from_bits(bits(less) ^ (bits(x) & (-1 << (x.dtype.bits - 1))), x.dtype)
+    return select(bad, NAN, flipped)
+
+
+def round_half_away(x: Term) -> Term:
+    """Nearest integer, ties away from zero."""
+    whole = unary("trunc", x)
+    away = select(abs(x - whole) >= 0.5, abs(whole) + 1.0, abs(whole))
+    return with_sign_of(away, x)
+
+
+def nextafter(x: Term, y: Term) -> Term:
+    """The number after x on the way to y."""
+    word = bits(x)
+    away_from_zero = (x < y) ^ sign_bit(x)
+    moved = from_bits(word + select(away_from_zero, word.constant(1), -1), x.dtype)
+    smallest = with_sign_of(from_bits(word.constant(1), x.dtype), y)
+    result = select(x.equals(0.0), smallest, moved)
+    return select(is_nan(x) | is_nan(y), NAN, select(x.equals(y), y, result))
+
+
+def ldexp(x: Term, exponent: Term) -> Term:
+    """x * 2**exponent, rounded once."""
+    dtype = x.dtype
+    mantissa, own = split_exponent(abs(x), 1.0)
+    reach = 3 * BIAS[dtype]
+    total = resize(clamp_integer(exponent, -reach, reach), own.dtype) + own
+    low, high = -BIAS[dtype] - MANTISSA_BITS[dtype] - 2, BIAS[dtype] + 2
+    scaled = with_sign_of(scale(mantissa, clamp_integer(total, low, high)), x)
+    return select(x.equals(0.0) | ~is_finite(x), x, scaled)
+
+
+def clamp_integer(a: Term, low: int, high: int) -> Term:
+    return larger(smaller(a, high), low)
+
+
+def ilogb(x: Term) -> Term:
+    """The exponent as an i32; the smallest i32 for 0 and NaN, the largest for infinity."""
+    _, exponent = split_exponent(abs(x), 1.0)
+    result = resize(exponent, DType.I32)
+    result = select(is_infinite(x), (1 << 31) - 1, result)
+    return select(x.equals(0.0) | is_nan(x), -1 << 31, result)
+
+
+def logb(x: Term) -> Term:
+    """The exponent as a float."""
+    _, exponent = split_exponent(abs(x), 1.0)
+    result = select(x.equals(0.0), -INFINITY, to_float(exponent, x.dtype))
+    return select(is_nan(x), NAN, select(is_infinite(x), INFINITY, result))
+
+
+def fdim(x: Term, y: Term) -> Term:
+    """x - y, or 0 where it is negative."""
+    return select(x <= y, 0.0, x - y)
+
+
+def saturate(x: Term) -> Term:
+    """Within 0..1; NaN gives 0."""
+    return smaller(larger(x, 0.0), 1.0)
+
+
+# --------------------------------------------------------------------------------------------------- integers
+
+
+def mulhi_signed(a: Term, b: Term) -> Term:
+    """Upper half of the signed product."""
+    high = a.emit("tt.mulhiui", [a, b], a.dtype)
+    sign = a.dtype.bits - 1
+    return high - ((a >> sign) & b) - ((b >> sign) & a)
+
+
+def mulhi_unsigned(a: Term, b: Term) -> Term:
+    return a.emit("tt.mulhiui", [a, b], a.dtype)
+
+
+def mul24(a: Term, b: Term) -> Term:
+    """Low 32 bits of the product of the low 24 bits, signed."""
+    return ((a << 8) >> 8) * ((b << 8) >> 8)
+
+
+def umul24(a: Term, b: Term) -> Term:
+    return (a & 0xFFFFFF) * (b & 0xFFFFFF)
+
+
+def reverse_bits(a: Term) -> Term:
+    """The lowest bit becomes the highest, and so on."""
+    width, masks = a.dtype.bits, {1: 0x55, 2: 0x33, 4: 0x0F}
+    distance = 1
+    while distance < width:
+        repeated = masks.get(distance)
+        if repeated is not None:
+            mask = int.from_bytes(bytes([repeated]) * (width // 8), "little")
+        else:
+            mask = sum(((1 << distance) - 1) << start for start in range(0, width, 2 * distance))
+        signed_mask = mask - (1 << width) if mask >> (width - 1) else mask
+        a = ((a & signed_mask) << distance) | (a.shift_right_unsigned(distance) & signed_mask)
+        distance *= 2
+    return a
+
+
+def find_first_set(a: Term) -> Term:
+    """1 + the place of the lowest one bit, 0 if there is none."""
+    lowest = a & (0 - a)
+    width = a.dtype.bits
+    return resize(width - unary("ctlz", lowest), DType.I32)
+
+
+def count_leading_zeros(a: Term) -> Term:
+    return resize(unary("ctlz", a), DType.I32)
+
+
+def population_count(a: Term) -> Term:
+    return resize(unary("ctpop", a), DType.I32)
+
+
+def average(rounded_up: bool, unsigned: bool) -> Formula:
+    """(a + b) / 2 without overflow."""
+
+    def formula(a: Term, b: Term) -> Term:
+        wide = [resize(x, DType.I64, unsigned) for x in (a, b)]
+        return resize((wide[0] + wide[1] + int(rounded_up)) >> 1, a.dtype)
+
+    return formula
+
+
+def sum_of_absolute_difference(unsigned: bool) -> Formula:
+    def formula(a: Term, b: Term, c: Term) -> Term:
+        difference = resize(a, DType.I64, unsigned) - resize(b, DType.I64, unsigned)
+        return resize(abs(difference), a.dtype) + c
+
+    return formula
+
+
+def byte_permute(a: Term, b: Term, selector: Term) -> Term:
+    """Four bytes of the eight of b:a, picked by the low three bits of the selector's nibbles."""
+    both = resize(a, DType.I64, unsigned=True) | (resize(b, DType.I64) << 32)
+    result = None
+    for position in range(4):
+        place = resize((selector.shift_right_unsigned(4 * position) & 7) << 3, DType.I64)
+        byte = resize(both.shift_right_unsigned(place) & 0xFF, DType.I32) << (8 * position)
+        result = byte if result is None else result | byte
+    assert result is not None
+    return result
+
+
+# -------------------------------------------------------------------------------------------------- the tables
+
+
+def _math(name: str) -> Formula:
+    return lambda x: unary(name, x)
+
+
+def _arith(name: str) -> Formula:
+    return lambda x, y: x.emit(f"arith.{name}", [x, y], x.dtype)
+
+
+ROUNDINGS: dict[str, Formula] = {
+    "rn": _math("roundeven"),
+    "rz": _math("trunc"),
+    "rd": _math("floor"),
+    "ru": _math("ceil"),
 }
 
 
-def knows(label: str, dtype: DType) -> bool:
-    return label in DIRECT and dtype in DIRECT[label].dtypes
+def _to_integer(mode: str, dtype: DType, unsigned: bool) -> Formula:
+    return lambda x: to_integer(ROUNDINGS[mode](x), dtype, unsigned)
 
 
-def expand(selector: "Selector", label: str, dtype: DType, sources: "list[View | Register]", out: "View") -> "View":
-    return selector.map(DIRECT[label], dtype, sources, out)
+def _bits_as(dtype: DType) -> Formula:
+    return lambda x: from_bits(x, dtype)
+
+
+BOTH: dict[str, Formula] = {  # __nv_<name>f of f32 and __nv_<name> of f64
+    "acos": acos, "acosh": acosh, "asin": asin, "asinh": asinh, "atan": atan, "atan2": atan2, "atanh": atanh,
+    "cbrt": cbrt, "ceil": _math("ceil"), "copysign": with_sign_of, "cos": cos, "cosh": cosh, "cospi": cospi,
+    "erf": erf, "erfc": erfc, "erfcx": erfcx, "exp": exp, "exp10": exp10, "exp2": exp2, "expm1": expm1,
+    "fabs": abs, "fdim": fdim, "floor": _math("floor"), "fma": fma, "fmod": fmod, "hypot": hypot, "ilogb": ilogb,
+    "ldexp": ldexp, "llrint": _to_integer("rn", DType.I64, False), "log": log, "log10": log10, "log1p": log1p,
+    "log2": log2, "logb": logb, "nearbyint": _math("roundeven"), "nextafter": nextafter, "norm3d": hypot,
+    "norm4d": hypot, "normcdf": normcdf, "pow": pow, "powi": powi, "rcbrt": rcbrt, "remainder": remainder,
+    "rhypot": rhypot, "rint": _math("roundeven"), "rnorm3d": rhypot, "rnorm4d": rhypot, "round": round_half_away,
+    "rsqrt": _math("rsqrt"), "scalbn": ldexp, "sin": sin, "sinh": sinh, "sinpi": sinpi, "sqrt": _math("sqrt"),
+    "tan": tan, "tanh": tanh, "trunc": _math("trunc"),
+    "llround": lambda x: to_integer(round_half_away(x), DType.I64),
+}  # fmt: skip
+SINGLE: dict[str, Formula] = {  # __nv_<name>f of f32 only
+    "erfinv": erfinv,
+    "lgamma": lgamma,
+}
+OTHERS: dict[str, Formula] = {
+    "fast_cosf": cos, "fast_exp10f": exp10, "fast_expf": exp, "fast_log10f": log10, "fast_log2f": log2,
+    "fast_logf": log, "fast_powf": pow, "fast_sinf": sin, "fast_tanf": tan, "fast_tanhf": tanh,
+    "fast_fdividef": _arith("divf"), "saturatef": saturate,
+    "isnanf": is_nan, "isnand": is_nan, "isinff": is_infinite, "isinfd": is_infinite,
+    "finitef": is_finite, "isfinited": is_finite, "signbitf": sign_bit, "signbitd": sign_bit,
+    "float_as_int": bits, "float_as_uint": bits, "double_as_longlong": bits,
+    "int_as_float": _bits_as(DType.F32), "uint_as_float": _bits_as(DType.F32),
+    "longlong_as_double": _bits_as(DType.F64),
+    "frcp_rn": lambda x: 1.0 / x, "drcp_rn": lambda x: 1.0 / x, "frsqrt_rn": _math("rsqrt"),
+    "fsqrt_rn": _math("sqrt"), "dsqrt_rn": _math("sqrt"), "fmaf_rn": fma, "fma_rn": fma,
+    "fadd_rn": _arith("addf"), "dadd_rn": _arith("addf"), "fsub_rn": _arith("subf"), "dsub_rn": _arith("subf"),
+    "fmul_rn": _arith("mulf"), "dmul_rn": _arith("mulf"), "fdiv_rn": _arith("divf"), "ddiv_rn": _arith("divf"),
+    "int2float_rn": lambda x: to_float(x, DType.F32), "uint2float_rn": lambda x: to_float(x, DType.F32, True),
+    "ll2float_rn": lambda x: to_float(x, DType.F32), "ull2float_rn": lambda x: to_float(x, DType.F32, True),
+    "int2double_rn": lambda x: to_float(x, DType.F64), "uint2double_rn": lambda x: to_float(x, DType.F64, True),
+    "ll2double_rn": lambda x: to_float(x, DType.F64), "ull2double_rn": lambda x: to_float(x, DType.F64, True),
+    "double2float_rn": lambda x: narrow(x, DType.F32),
+    "abs": abs, "llabs": abs, "brev": reverse_bits, "brevll": reverse_bits, "byte_perm": byte_permute,
+    "clz": count_leading_zeros, "clzll": count_leading_zeros, "ffs": find_first_set, "ffsll": find_first_set,
+    "popc": population_count, "popcll": population_count, "mulhi": mulhi_signed, "mul64hi": mulhi_signed,
+    "umulhi": mulhi_unsigned, "umul64hi": mulhi_unsigned, "mul24": mul24, "umul24": umul24,
+    "hadd": average(False, False), "rhadd": average(True, False), "uhadd": average(False, True),
+    "urhadd": average(True, True), "sad": sum_of_absolute_difference(False), "usad": sum_of_absolute_difference(True),
+}  # fmt: skip
+OPERATIONS: dict[tuple[str, DType], Formula] = {
+    **{("math.erf", dtype): erf for dtype in (DType.F32, DType.F64)},
+    **{("math." + f.__name__, DType.F64): f for f in (exp, exp2, log, log2, sin, cos)},
+    **{("arith.remf", dtype): fmod for dtype in (DType.F32, DType.F64, DType.F16, DType.BF16)},
+}
+
+
+def _libdevice() -> dict[str, Formula]:
+    table = {f"__nv_{name}": formula for name, formula in OTHERS.items()}
+    for name, formula in BOTH.items():
+        table[f"__nv_{name}"] = table[f"__nv_{name}f"] = formula
+    for name, formula in SINGLE.items():
+        table[f"__nv_{name}f"] = formula
+    integers = {"int": (DType.I32, False), "uint": (DType.I32, True), "ll": (DType.I64, False), "ull": (DType.I64, True)}
+    for source in ("float", "double"):
+        for target, (dtype, unsigned) in integers.items():
+            for mode in ROUNDINGS:
+                table[f"__nv_{source}2{target}_{mode}"] = _to_integer(mode, dtype, unsigned)
+    return table
+
+
+LIBDEVICE = _libdevice()
+
+
+def find(label: str, dtype: DType) -> Formula | None:
+    """The formula of an operation or libdevice function whose first operand has this type, if there is one."""
+    return OPERATIONS.get((label, dtype)) or LIBDEVICE.get(label)

@@ -5,13 +5,16 @@ constants of the other operand's type. Shapes follow the operands, which all hav
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from tapeout.numerics.dtypes import DType, exact_bits
-from tapeout.tile.ir import Operation, Type, Value, make
+from tapeout.tile.ir import Block, Operation, Region, Type, Value, make
 
 Number = int | float
+NAN, INFINITY = math.nan, math.inf
+UNROLLED_STEPS = 8
 INTEGER_OF_FLOAT = {DType.F32: DType.I32, DType.F64: DType.I64, DType.F16: DType.I16, DType.BF16: DType.I16}
 
 
@@ -218,4 +221,23 @@ def with_sign_of(magnitude: Term, sign: Term) -> Term:
     return from_bits((bits(magnitude) & ~smallest) | (bits(sign) & smallest), magnitude.dtype)
 
 
-NAN, INFINITY = math.nan, math.inf
+
+
+def repeat(count: int, carried: tuple[Term, ...], step: Callable[..., tuple[Term, ...]]) -> tuple[Term, ...]:
+    """The carried terms after `count` steps: a loop, unrolled where it is short."""
+    if count <= UNROLLED_STEPS:
+        for _ in range(count):
+            carried = step(*carried)
+        return carried
+    like = carried[0]
+    arguments = [Value(term.value.type) for term in carried]
+    inside: list[Operation] = []
+    after = step(*(Term(argument, inside, like.location) for argument in arguments))
+    inside.append(Operation("scf.yield", [term.value for term in after], [], location=like.location))
+    limits = [like.emit_shaped("arith.constant", [], Type(DType.I32), {"value": n}).value for n in (0, count, 1)]
+    operands = [*limits, *(term.value for term in carried)]
+    types = [term.value.type for term in carried]
+    loop = make("scf.for", operands, types, {"unsigned": False}, like.location)
+    loop.regions = [Region([Block([Value(Type(DType.I32)), *arguments], inside)])]
+    like.operations.append(loop)
+    return tuple(Term(result, like.operations, like.location) for result in loop.results)

@@ -12,6 +12,7 @@ from tapeout.chip import Chip
 from tapeout.isa.program import Parameter, Program
 from tapeout.passes import machine
 from tapeout.passes.emit import emit
+from tapeout.passes.expand_operations import expand_operations
 from tapeout.passes.inline_calls import inline_calls
 from tapeout.passes.raise_accesses import raise_accesses
 from tapeout.passes.remove_dead import remove_dead
@@ -26,6 +27,7 @@ from tapeout.tile.verify import verify
 TILE_PASSES: tuple[Callable[[Kernel], Kernel], ...] = (
     structure_returns,
     inline_calls,
+    expand_operations,
     raise_accesses,
     remove_dead,
 )

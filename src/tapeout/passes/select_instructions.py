@@ -17,7 +17,6 @@ from tapeout.isa import definitions as isa
 from tapeout.isa.fields import DIMENSIONS, MAX_EXTENT
 from tapeout.isa.functions import REDUCTIONS, AtomicFunction, Function, Rounding
 from tapeout.numerics.dtypes import DType, exact_bits
-from tapeout.passes import expansions
 from tapeout.passes.machine import Branch, Buffer, Instr, Loop, Node, Place, Register, View, contiguous
 from tapeout.passes.raise_accesses import Access
 from tapeout.tile.ir import Kernel, Operation, Region, Type, Value
@@ -422,8 +421,6 @@ class Selector:
             low = self.compute(Function.MAX_NUMBER, dtype, sources[0], sources[1], shape=shape)
             return self.map(Function.MIN_NUMBER, dtype, [low, sources[2]], out)
         label = operation.attributes.get("symbol", name)
-        if expansions.knows(label, dtype):
-            return expansions.expand(self, label, dtype, sources, out)
         what = f"function {label}" if label != name else f"operation {name}"
         raise self.unsupported(f"{what} of {dtype} elements")
 

@@ -373,6 +373,8 @@ class _Reader:
             ]
             return []
         operation.operands = self.operands(head)
+        if name == "tt.dot_scaled":
+            operation.attributes["scaled"] = tuple(" scale " in part for part in split_top(head)[:2])
         words = [w for w in re.split(r"[,\s()\[\]]+", _OPERAND.sub("", head)) if w]
         if words:
             operation.attributes["words"] = words
