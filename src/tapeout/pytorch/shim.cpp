@@ -10,6 +10,8 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/detail/PrivateUse1HooksInterface.h>
+#include <ATen/native/transformers/attention.h>
+#include <ATen/native/transformers/sdp_utils_cpp.h>
 #include <ATen/ops/_copy_from.h>
 #include <ATen/ops/_reshape_alias_native.h>
 #include <ATen/ops/as_strided_native.h>
@@ -826,7 +828,26 @@ at::Scalar local_scalar_dense(const Tensor& self) {
   return as_host(self).item();
 }
 
+// What scaled_dot_product_attention is made of: our kernel where there is one (no dropout, nothing to differentiate),
+// else torch's own composition of matrix products and a softmax.
+int64_t choose_attention(const Tensor& query, const Tensor& key, const Tensor& value, const std::optional<Tensor>& mask,
+                         double dropout, bool /*causal*/, std::optional<double> /*scale*/, bool /*grouped*/) {
+  const auto type = query.scalar_type();
+  const bool known_type = type == at::kFloat || type == at::kHalf || type == at::kBFloat16;
+  const bool one_type = key.scalar_type() == type && value.scalar_type() == type;
+  const bool ranks = query.dim() == 4 && key.dim() == 4 && value.dim() == 4;
+  const bool differentiated =
+      at::GradMode::is_enabled() && (query.requires_grad() || key.requires_grad() || value.requires_grad() ||
+                                     (mask.has_value() && mask->defined() && mask->requires_grad()));
+  const bool ours = known_type && one_type && ranks && dropout == 0.0 && !differentiated;
+  return static_cast<int64_t>(ours ? sdp::SDPBackend::overrideable : sdp::SDPBackend::math);
+}
+
 }  // namespace
+
+namespace at::native {
+REGISTER_PRIVATEUSE1_DISPATCH(_fused_sdp_choice_stub, &choose_attention)
+}  // namespace at::native
 
 TORCH_LIBRARY_IMPL(_, PrivateUse1, m) { m.fallback(torch::CppFunction::makeFromBoxedFunction<&run_on_host>()); }
 

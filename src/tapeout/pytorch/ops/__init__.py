@@ -85,6 +85,7 @@ IMPLEMENTATIONS = {
     "index.Tensor": "index.index_tensor",
     "arange.start_out": "index.arange_out",
     "isin.Tensor_Tensor_out": "index.isin_out",
+    "_scaled_dot_product_fused_attention_overrideable": "attention.fused_attention",
 }
 
 _libraries: list[torch.library.Library] = []
