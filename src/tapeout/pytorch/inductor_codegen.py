@@ -85,6 +85,17 @@ class ChipScheduling(TritonScheduling):
 class ChipWrapperCodegen(PythonWrapperCodegen):
     """The generated module, with its kernels compiled in the process that knows the active chip."""
 
+    @staticmethod
+    def create(
+        is_subgraph: bool,
+        subgraph_name: str | None,
+        parent_wrapper: PythonWrapperCodegen | None,
+        partition_signatures: Any = None,
+    ) -> PythonWrapperCodegen:
+        if is_subgraph:
+            return PythonWrapperCodegen.create(is_subgraph, subgraph_name, parent_wrapper, partition_signatures)
+        return ChipWrapperCodegen()
+
     def write_header(self) -> None:
         super().write_header()
         self.header.writeline(f"from {__name__} import ChipAsyncCompile")
