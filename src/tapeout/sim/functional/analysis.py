@@ -38,20 +38,26 @@ def written_register(item: Instruction) -> int:
 
 def register_ranges(program: Program) -> dict[int, tuple[int, int]]:
     """For registers set by constants and `rotate` alone: the smallest and largest value. Registers start as zero."""
-    ranges: dict[int, tuple[int, int]] = {0: (0, 0)}
+    constants: dict[int, set[int]] = {0: {0}}
+    rotations: dict[int, set[tuple[int, int]]] = {}
     unknown: set[int] = set()
     for item in program.instructions:
         register = written_register(item)
-        if not register or register in unknown:
-            continue
-        low, high = ranges.get(register, (0, 0))
         if isinstance(item, LoadImmediate):
-            ranges[register] = (min(low, item.value), max(high, item.value))
+            constants.setdefault(register, {0}).add(item.value)
         elif isinstance(item, Rotate):
-            ranges[register] = (low, max(high, item.limit - 1))
+            rotations.setdefault(register, set()).add((item.step, item.limit))
         else:
             unknown.add(register)
-            ranges.pop(register, None)
+    ranges = {}
+    for register in (constants.keys() | rotations.keys()) - (unknown - {0}):
+        values = constants.get(register, {0})
+        turns = rotations.get(register, set())
+        if values == {0} and len(turns) == 1:
+            ((step, limit),) = turns
+            ranges[register] = (0, (limit - 1) // step * step)
+        else:
+            ranges[register] = (min(values), max(*values, 0, *(limit - 1 for _, limit in turns)))
     return ranges
 
 

@@ -31,7 +31,7 @@ def host_fingerprint() -> str:
     return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 
-def _target_machine() -> llvm.TargetMachine:
+def target_machine() -> llvm.TargetMachine:
     _initialise()
     target = llvm.Target.from_triple(llvm.get_process_triple())
     return target.create_target_machine(
@@ -39,12 +39,10 @@ def _target_machine() -> llvm.TargetMachine:
     )
 
 
-def compile_object(ir: str) -> bytes:
-    """Object code of a module."""
-    machine = _target_machine()
+def optimised(ir: str, machine: llvm.TargetMachine) -> llvm.ModuleRef:
+    """A module after the passes that pay for themselves; the text is already in the form the code generator wants."""
     module = llvm.parse_assembly(ir)
-    options = llvm.create_pipeline_tuning_options(speed_level=1)
-    builder = llvm.create_pass_builder(machine, options)
+    builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=1))
     passes = llvm.create_new_function_pass_manager()
     passes.add_sroa_pass()
     passes.add_instruction_combine_pass()
@@ -52,7 +50,13 @@ def compile_object(ir: str) -> bytes:
     for function in module.functions:
         if not function.is_declaration:
             passes.run(function, builder)
-    return machine.emit_object(module)
+    return module
+
+
+def compile_object(ir: str) -> bytes:
+    """Object code of a module."""
+    machine = target_machine()
+    return machine.emit_object(optimised(ir, machine))
 
 
 @functools.cache

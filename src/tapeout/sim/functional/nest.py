@@ -18,6 +18,9 @@ WIDEST = 32
 LONG_GROUP = 24
 """Groups longer than this use vectors half as wide: their values would not fit the host's registers."""
 
+UNROLLED_TURNS = 4
+"""Inner loops of reductions with at most so many turns are written out."""
+
 Stride = tuple[str, int]
 """Bytes from one element to the next: an LLVM i64 ("" for one) times a constant."""
 
@@ -229,7 +232,7 @@ class _Nest:
         partials = carry(text, kinds, initial, 0, inner, width, body)
         for (index, step), partial in zip(reductions.items(), partials, strict=True):
             if (index, "result") in starts:
-                total = fold(text, step.item, partial, width)
+                total = finished(LlvmBuilder(text, 1), step.item, fold(text, step.item, partial, width))
                 dtype = step.result.dtype
                 text.add(f"store {MEMORY_TYPE[dtype]} {total}, ptr {starts[(index, 'result')]}, align 1")
 
@@ -475,10 +478,20 @@ def identity(builder: LlvmBuilder, item: Instruction) -> str:
 
 
 def combine(builder: LlvmBuilder, item: Instruction, partial: str, value: Value) -> str:
-    """function(partial, value), partial results being as in memory."""
+    """function(partial, value), partial results being as in memory but for the bits of NaNs in f32 and f64: those
+    become canonical at the end (`finished`), which gives the same."""
     dtype: DType = item.dtype  # type: ignore[attr-defined]
     meaning = functions.MEANING[item.function]  # type: ignore[attr-defined]
-    return to_memory(builder, dtype, meaning(builder, dtype, from_memory(builder, dtype, partial), value))
+    combined = meaning(builder, dtype, from_memory(builder, dtype, partial), value)
+    return combined.ref if dtype in (DType.F32, DType.F64) else to_memory(builder, dtype, combined)
+
+
+def finished(builder: LlvmBuilder, item: Instruction, partial: str) -> str:
+    """The result of a reduction of more than one element."""
+    dtype: DType = item.dtype  # type: ignore[attr-defined]
+    if dtype not in (DType.F32, DType.F64):
+        return partial
+    return builder.exact(builder.canonical(Value(KIND_OF_DTYPE[dtype], partial)))
 
 
 def _combine_raw(text: Text, width: int, item: Instruction, a: str, b: str) -> str:
@@ -496,8 +509,10 @@ def carry(
     body: Callable[[str, list[str]], list[str]],
 ) -> list[str]:
     """carried = initial; for i = start, start + step, ... < end: carried = body(i, carried)"""
-    if end - start <= step:
-        return body(str(start), initial)
+    if end - start <= UNROLLED_TURNS * step:
+        for position in range(start, end, step):
+            initial = body(str(position), initial)
+        return initial
     before = text.block
     label, after = text.name("fold")[1:], text.name("folded")[1:]
     index = text.name("i")
@@ -599,6 +614,8 @@ def _reduce_row(text: Text, item: Instruction, base: str, stride: int, length: i
         head = _combine_raw(text, rest, item, _part(text, dtype, partial, width, 0, rest), loaded)
         partial = _concatenate(text, dtype, head, rest, _part(text, dtype, partial, width, rest, width), width - rest)
     total = fold(text, item, partial, width)
+    if length > 1:
+        total = finished(LlvmBuilder(text, 1), item, total)
     text.add(f"store {MEMORY_TYPE[dtype]} {total}, ptr {to_base}, align 1")
 
 
@@ -646,7 +663,7 @@ def _reduce_columns(builder: LlvmBuilder, item: Instruction, base: str, stride: 
         upper = functools.partial(lambda h, j: partial(text.let(f"add i64 {j}, {h}")), half)
         text.loop(partials - half, functools.partial(lambda other, j: into(j, other), upper))
         partials = half
-    return load("%partials")
+    return finished(LlvmBuilder(text, width), item, load("%partials"))
 
 
 def _vector_type(dtype: DType, width: int) -> str:
