@@ -56,6 +56,8 @@ INTEGER_BINARY = {
     "tt.mulhiui": Function.MUL_HIGH_UNSIGNED,
 }
 BINARY = FLOAT_BINARY | INTEGER_BINARY
+LOGICAL = {Function.ADD: Function.XOR, Function.SUB: Function.XOR, Function.MUL: Function.AND}
+"""What arithmetic modulo 2 is on i1."""
 UNARY = {
     "arith.negf": Function.NEG,
     "math.absf": Function.ABS,
@@ -391,7 +393,7 @@ class Selector:
         shape = self.shape_of(result_type)
         out = self.result_view(operation.result)
         if name in BINARY:
-            return self.map(BINARY[name], dtype, sources, out)
+            return self.map(_binary_function(name, dtype), dtype, sources, out)
         if name in UNARY:
             if dtype in UNARY[name].dtypes:
                 return self.map(UNARY[name], dtype, sources, out)
@@ -457,6 +459,9 @@ class Selector:
         if operation.attributes.get("rounding") == "rtz":
             rounding = Rounding.TOWARD_ZERO
         unsigned = name in ("arith.extui", "arith.uitofp", "arith.fptoui")
+        if name == "arith.extsi" and dtype is DType.I1:  # converted, a true i1 is 1; its sign says -1
+            ones = self.convert(source, dtype, self.new_view(out.dtype, out.shape))
+            return self.map(Function.SUB, out.dtype, [self.constant(0), ones], out)
         return self.convert(source, dtype, out, unsigned, rounding)
 
     # ------------------------------------------------------------------ scalars on the sequencer
@@ -470,7 +475,7 @@ class Selector:
                 folded = {Function.ADD: int.__add__, Function.SUB: int.__sub__, Function.MUL: int.__mul__}
                 if INTEGER_BINARY[name] in folded:
                     return self.constant(folded[INTEGER_BINARY[name]](a.constant, b.constant))
-            return self.scalar_op(INTEGER_BINARY[name], dtype, a, b)
+            return self.scalar_op(_binary_function(name, dtype), dtype, a, b)
         if name == "arith.cmpi":
             function, swapped = COMPARE_INTEGER[operation.attributes["words"][0]]
             a, b = (self.register(o) for o in (operands[::-1] if swapped else operands))
@@ -564,10 +569,13 @@ class Selector:
         mask_strides = (0,) * len(shape) if mask is None else _aligned_broadcast(mask, shape)
 
         def descend(dims: list[int], base: Register, offsets: tuple[int, int, int], low: list[Any], high: list[Any]) -> None:
-            """`dims` are the dimensions still to run; outer ones beyond four, or too long ones, are unrolled."""
-            if len(dims) > DIMENSIONS or any(shape_now[d] > MAX_EXTENT for d in dims):
-                d = dims[0] if len(dims) > DIMENSIONS else next(d for d in dims if shape_now[d] > MAX_EXTENT)
-                unroll(d, dims, base, offsets, low, high)
+            """`dims` are the dimensions still to run; too long ones, and the shortest beyond four, are unrolled."""
+            long = next((d for d in dims if shape_now[d] > MAX_EXTENT), None)
+            if long is not None:
+                unroll(long, MAX_EXTENT // 2 + 1, dims, base, offsets, low, high)
+                return
+            if len(dims) > DIMENSIONS:
+                unroll(min(dims, key=lambda d: shape_now[d]), 1, dims, base, offsets, low, high)
                 return
             padding = DIMENSIONS - len(dims)
             zero = self.constant(0)
@@ -604,14 +612,16 @@ class Selector:
         shape_now = list(shape)
 
         def unroll(
-            d: int, dims: list[int], base: Register, offsets: tuple[int, int, int], low: list[Any], high: list[Any]
+            d: int,
+            step: int,
+            dims: list[int],
+            base: Register,
+            offsets: tuple[int, int, int],
+            low: list[Any],
+            high: list[Any],
         ) -> None:
             extent = shape_now[d]
-            step = 1 if len(dims) > DIMENSIONS else MAX_EXTENT // 2 + 1
             shape_now[d] = step
-            rest = [x for x in dims if x != d] if step == 1 and low[d] is None and high[d] is None else dims
-            if step == 1 and rest is dims:
-                raise self.unsupported(f"a masked tile of {len(dims)} dimensions longer than 1; {DIMENSIONS} are possible")
             for start in range(0, extent, step):
                 shifted = self.add(base, self.multiply(strides[d], start))
                 new_offsets = (
@@ -619,12 +629,28 @@ class Selector:
                     offsets[1] + start * index_strides[d],
                     offsets[2] + start * mask_strides[d],
                 )
-                back = self.constant(-start)
                 new_low, new_high = list(low), list(high)
-                new_low[d] = None if low[d] is None else self.add(low[d], back)
-                new_high[d] = None if high[d] is None else self.add(high[d], back)
+                if step > 1:
+                    back = self.constant(-start)
+                    new_low[d] = None if low[d] is None else self.add(low[d], back)
+                    new_high[d] = None if high[d] is None else self.add(high[d], back)
+                    descend(dims, shifted, new_offsets, new_low, new_high)
+                    continue
+                rest = [x for x in dims if x != d]
+                new_low[d] = new_high[d] = None
+                for condition in conditions(start, low[d], high[d]):
+                    end = new_high[rest[0]] or self.constant(shape[rest[0]])
+                    new_high[rest[0]] = self.scalar_op(Function.MUL, DType.I64, end, condition)
                 descend(rest, shifted, new_offsets, new_low, new_high)
             shape_now[d] = extent
+
+        def conditions(index: int, low: Register | None, high: Register | None) -> Iterator[Register]:
+            """Registers that are 1 if an index is within bounds, else 0."""
+            here = self.constant(index)
+            if low is not None:
+                yield self.scalar_op(Function.LESS_EQUAL, DType.I64, low, here)
+            if high is not None:
+                yield self.scalar_op(Function.LESS, DType.I64, here, high)
 
         wanted = [d for d in range(len(shape)) if shape[d] > 1 or low[d] is not None or high[d] is not None]
         descend(wanted or [0], base, (0, 0, 0), low, high)
@@ -1104,13 +1130,20 @@ class Selector:
         self.code.append(Branch(holds, [], [trap]))
 
 
+def _binary_function(name: str, dtype: DType) -> Function:
+    function = BINARY[name]
+    return LOGICAL.get(function, function) if dtype is DType.I1 else function
+
+
 def _combine_function(region: Region) -> Function | None:
     """The vector function a combine region is, if it is just one that reductions know."""
     block = region.block
     if len(block.operations) != 2:
         return None
     operation, last = block.operations
-    function = BINARY.get(operation.name)
+    if operation.name not in BINARY:
+        return None
+    function = _binary_function(operation.name, operation.result.type.dtype)
     if function not in REDUCTIONS or last.operands != operation.results:
         return None
     return function if set(operation.operands) == set(block.arguments) else None

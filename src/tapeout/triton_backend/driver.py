@@ -132,12 +132,13 @@ def _flat(word: Any) -> list[int]:
 
 
 def _descriptor(descriptor: Any) -> list[int]:
-    """A tensor descriptor as the kernel takes it after lowering: address, shape, strides, padding, rounding."""
-    fill_nan = int(getattr(descriptor, "padding", "zero") == "nan")
-    words = [descriptor.base.data_ptr(), *descriptor.shape, *descriptor.strides, fill_nan]
+    """A tensor descriptor as the kernel takes it: what Triton's lowering made of it (address, shape, strides, padding,
+    rounding), then the shape and strides again, as the front end passes them."""
+    place = [*descriptor.shape, *descriptor.strides]
+    words = [descriptor.base.data_ptr(), *place, int(getattr(descriptor, "padding", "zero") == "nan")]
     if hasattr(descriptor, "round_f32_to_tf32"):
         words.append(int(descriptor.round_f32_to_tf32))
-    return words
+    return words + place
 
 
 class ChipDriver(DriverBase):
