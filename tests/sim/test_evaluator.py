@@ -332,6 +332,19 @@ def test_overwriting_what_another_queue_still_reads_is_a_race():
         evaluate(text, memory_of(np.zeros(64, np.float32)))
 
 
+def test_loading_what_the_store_queue_writes_must_wait():
+    text = f"""
+    load_immediate destination=r1 value={BASE}
+    store dtype=i32 base=r1 shape=1x1x1x1 tile=r1 signal_a=s1
+    load dtype=i32 base=r1 shape=1x1x1x1 tile=@0x0{{0,0,0,1}} wait_a=s1
+    halt
+"""
+    evaluate(text, memory_of(np.zeros(8, np.uint8)))
+    with pytest.raises(RaceFault) as caught:
+        evaluate(text.replace("signal_a=s1", "").replace("wait_a=s1", ""), memory_of(np.zeros(8, np.uint8)))
+    assert "reads HBM byte 0x100000 on the load queue" in str(caught.value)
+
+
 def test_sequencer_reading_the_scratchpad_must_wait():
     text = """
     map1 function=copy dtype=i32 shape=1x1x1x1 result=@0x0{0,0,0,0} a=r0 signal_a=s1

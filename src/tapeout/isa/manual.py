@@ -51,10 +51,9 @@ scratchpad, {REGISTER_COUNT} registers at most and {SEMAPHORE_COUNT - 1} countin
 - **Semaphores** start at zero and must be zero when the program halts. `s0` stands for none: waiting for it is not
   waiting, giving it does nothing. The queues of a core share them; cores do not.
 - **Issue** stops the sequencer while the queue it issues to is full.
-- **Order**: two instructions of different queues that touch the same scratchpad byte, one of them writing, must be
-  ordered by semaphores, `wait` or `drain`. A program in which they are not is wrong, whatever its timing.
-- **Memory** accesses of one queue happen in order; semaphores order those of different queues, atomics those of
-  different cores.
+- **Order**: two instructions of different queues that touch the same byte of the scratchpad or of HBM, one of them
+  writing, must be ordered by semaphores, `wait` or `drain`. A program in which they are not is wrong, whatever its
+  timing. The accesses of one queue happen in order. Those of different cores are ordered by atomics only.
 - **Grid**: the programs of a launch are dealt to the cores in turn; `next_program` takes the next one.
 """
 

@@ -152,7 +152,7 @@ class Core:
         self.registers = [0] * REGISTER_COUNT
         size = self.program.scratchpad_bytes
         self.scratchpad = np.resize(np.array(POISON, np.uint8), size)
-        self.history = AccessHistory(size)
+        self.history = {"scratchpad": AccessHistory(), "HBM": AccessHistory()}
         self.tokens: dict[int, deque[Clock]] = {}
         self.clocks: dict[Unit, Clock] = {unit: BEGINNING for unit in AGENTS}
         self.journal: dict[Unit, list[int]] = {unit: [-1] for unit in AGENTS}
@@ -203,18 +203,24 @@ class Core:
 
     def check_order(self, frame: Frame, unit: Unit, clock: Clock) -> None:
         """Record what an instruction accessed, and refuse what nothing orders."""
-        for addresses in frame.read_addresses:
-            self._refuse(frame, unit, self.history.read(unit, clock, addresses))
-        for addresses in frame.written_addresses:
-            self._refuse(frame, unit, self.history.write(unit, clock, addresses))
+        accesses = {
+            "scratchpad": (frame.read_addresses, frame.written_addresses),
+            "HBM": (frame.memory_read_addresses, frame.memory_written_addresses),
+        }
+        for memory, (read, written) in accesses.items():
+            history = self.history[memory]
+            for addresses in read:
+                self._refuse(frame, unit, memory, history.read(unit, clock, addresses))
+            for addresses in written:
+                self._refuse(frame, unit, memory, history.write(unit, clock, addresses))
 
-    def _refuse(self, frame: Frame, unit: Unit, conflict: Conflict | None) -> None:
+    def _refuse(self, frame: Frame, unit: Unit, memory: str, conflict: Conflict | None) -> None:
         if conflict is None:
             return
         index = self.journal[conflict.agent][conflict.time]
         raise RaceFault(
             frame.place,
-            f"{'writes' if conflict.later_writes else 'reads'} scratchpad byte {conflict.byte:#x} on the "
+            f"{'writes' if conflict.later_writes else 'reads'} {memory} byte {conflict.byte:#x} on the "
             f"{unit.value} queue, and no semaphore orders it with instruction {index} "
             f"({self.program.instructions[index].mnemonic}, {self.program.location(index)}) of the "
             f"{conflict.agent.value} queue, which {'writes' if conflict.earlier_writes else 'reads'} it",

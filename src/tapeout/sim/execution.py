@@ -44,6 +44,8 @@ class Frame:
         self.place = place
         self.read_addresses: list[Array] = []
         self.written_addresses: list[Array] = []
+        self.memory_read_addresses: list[Array] = []
+        self.memory_written_addresses: list[Array] = []
 
     # Scratchpad. Elements are moved as unsigned integers of their size.
 
@@ -114,7 +116,7 @@ class Frame:
 
     # Memory.
 
-    def offsets_in_memory(self, addresses: Array, valid: Array, size: int) -> Array:
+    def offsets_in_memory(self, addresses: Array, valid: Array, size: int, *, written: bool) -> Array:
         """Where the bytes of the valid elements lie in the memory's array."""
         offsets = np.broadcast_to(addresses, valid.shape)[valid] - self.memory.base
         outside = (offsets < 0) | (offsets > len(self.memory.data) - size)
@@ -126,7 +128,10 @@ class Frame:
                 f"element {element} is at HBM address {int(offsets[at]) + self.memory.base:#x}, outside "
                 f"{self.memory.base:#x}..{self.memory.base + len(self.memory.data) - 1:#x}",
             )
-        return offsets[:, None] + np.arange(size)
+        every = offsets[:, None] + np.arange(size)
+        noted = self.memory_written_addresses if written else self.memory_read_addresses
+        noted.append(every.reshape(-1) + self.memory.base)
+        return every
 
 
 def _bits(value: int, size: int) -> Array:
@@ -174,7 +179,7 @@ def _unmasked(frame: Frame, item: Any) -> Array:
 
 def _gather_from_memory(frame: Frame, item: Any, addresses: Array, valid: Array) -> Array:
     size = item.dtype.size_bytes
-    offsets = frame.offsets_in_memory(addresses, valid, size)
+    offsets = frame.offsets_in_memory(addresses, valid, size, written=False)
     tile = np.broadcast_to(_bits(frame.registers[item.fill], size), item.shape).copy()
     tile[valid] = frame.memory.data[offsets].view(f"u{size}")[:, 0]
     return tile
@@ -194,7 +199,7 @@ def _load_indexed(frame: Frame, item: Any) -> None:
 def _scatter_to_memory(frame: Frame, item: Any, addresses: Array, valid: Array) -> None:
     size = item.dtype.size_bytes
     values = np.broadcast_to(frame.read(item.tile, item.shape, size), item.shape)[valid]
-    offsets = frame.offsets_in_memory(addresses, valid, size)
+    offsets = frame.offsets_in_memory(addresses, valid, size, written=True)
     # Where elements fall on the same byte the last one stays: the first in reverse order.
     where, first = np.unique(offsets.reshape(-1)[::-1], return_index=True)
     frame.memory.data[where] = values[:, None].view(np.uint8).reshape(-1)[::-1][first]
@@ -215,7 +220,7 @@ def _atomic(frame: Frame, item: Any) -> None:
     addresses = frame.registers[item.base] + _displacements(frame, item)
     valid = _unmasked(frame, item)
     operand = np.broadcast_to(frame.read(item.tile, item.shape, size), item.shape)[valid]
-    offsets = frame.offsets_in_memory(addresses, valid, size)
+    offsets = frame.offsets_in_memory(addresses, valid, size, written=True)
     other = np.zeros(0)
     if item.function is AtomicFunction.COMPARE_SWAP:
         other = np.broadcast_to(frame.read(item.other, item.shape, size), item.shape)[valid]

@@ -25,7 +25,7 @@ class OverlapFault(Fault):
 
 
 class RaceFault(Fault):
-    """Two queues touch the same scratchpad byte, one of them writing, and nothing orders them."""
+    """Two queues of a core touch the same byte, one of them writing, and nothing orders them."""
 
 
 class SynchronisationFault(Fault):

@@ -7,6 +7,7 @@ agents, one of them a write, must be ordered by such a chain: that they happened
 count.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,39 +41,64 @@ class Conflict:
     later_writes: bool
 
 
-class AccessHistory:
-    """For each byte of a scratchpad: who wrote it last, and when each agent last read it."""
+PAGE_BYTES = 1 << 16
 
-    def __init__(self, size_bytes: int) -> None:
-        self._writer = np.zeros(size_bytes, np.int8)
-        self._write_time = np.zeros(size_bytes, np.int32)
-        self._read_time = np.zeros((len(AGENTS), size_bytes), np.int32)
+
+class AccessHistory:
+    """For each byte of a memory: who wrote it last, and when each agent last read it. Kept for touched pages only."""
+
+    def __init__(self) -> None:
+        self._pages: dict[int, _Page] = {}
 
     def read(self, agent: Unit, clock: Clock, addresses: Bytes) -> Conflict | None:
         """Record a read by the instruction whose own entry in `clock` is its number."""
-        conflict = self._unordered_write(agent, clock, addresses, later_writes=False)
+        found = [page.read(agent, clock, part, base) for page, part, base in self._by_page(addresses)]
+        return next(filter(None, found), None)
+
+    def write(self, agent: Unit, clock: Clock, addresses: Bytes) -> Conflict | None:
+        """Record a write."""
+        found = [page.write(agent, clock, part, base) for page, part, base in self._by_page(addresses)]
+        return next(filter(None, found), None)
+
+    def _by_page(self, addresses: Bytes) -> Iterator[tuple["_Page", Bytes, int]]:
+        numbers = addresses // PAGE_BYTES
+        for number in np.unique(numbers).tolist():
+            base = number * PAGE_BYTES
+            page = self._pages.setdefault(number, _Page())
+            yield page, addresses[numbers == number] - base, base
+
+
+class _Page:
+    def __init__(self) -> None:
+        self._writer = np.zeros(PAGE_BYTES, np.int8)
+        self._write_time = np.zeros(PAGE_BYTES, np.int32)
+        self._read_time = np.zeros((len(AGENTS), PAGE_BYTES), np.int32)
+
+    def read(self, agent: Unit, clock: Clock, addresses: Bytes, base: int) -> Conflict | None:
+        conflict = self._unordered_write(agent, clock, addresses, base, later_writes=False)
         number = NUMBER_OF_AGENT[agent]
         self._read_time[number, addresses] = clock[number]
         return conflict
 
-    def write(self, agent: Unit, clock: Clock, addresses: Bytes) -> Conflict | None:
-        """Record a write."""
-        conflict = self._unordered_write(agent, clock, addresses, later_writes=True)
+    def write(self, agent: Unit, clock: Clock, addresses: Bytes, base: int) -> Conflict | None:
+        conflict = self._unordered_write(agent, clock, addresses, base, later_writes=True)
         number = NUMBER_OF_AGENT[agent]
         for other, unit in enumerate(AGENTS):
             times = self._read_time[other, addresses]
             if other != number and conflict is None and (unordered := times > clock[other]).any():
                 at = int(np.argmax(unordered))
-                conflict = Conflict(int(addresses[at]), unit, int(times[at]), False, True)
+                conflict = Conflict(base + int(addresses[at]), unit, int(times[at]), False, True)
         self._writer[addresses] = number
         self._write_time[addresses] = clock[number]
         return conflict
 
-    def _unordered_write(self, agent: Unit, clock: Clock, addresses: Bytes, later_writes: bool) -> Conflict | None:
+    def _unordered_write(
+        self, agent: Unit, clock: Clock, addresses: Bytes, base: int, later_writes: bool
+    ) -> Conflict | None:
         writers, times = self._writer[addresses], self._write_time[addresses]
         known = np.array(clock, np.int32)[writers]
         unordered = (writers != NUMBER_OF_AGENT[agent]) & (times > known)
         if not unordered.any():
             return None
         at = int(np.argmax(unordered))
-        return Conflict(int(addresses[at]), AGENTS[writers[at]], int(times[at]), True, later_writes)
+        return Conflict(base + int(addresses[at]), AGENTS[writers[at]], int(times[at]), True, later_writes)
