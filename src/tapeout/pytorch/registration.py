@@ -40,6 +40,7 @@ def register() -> None:
     # Module.to("chip") would otherwise make a new Parameter for each use of a tied weight.
     torch.__future__.set_swap_module_params_on_conversion(True)
     when_imported("torch._dynamo.device_interface", _register_with_dynamo)
+    when_imported("torch._dynamo.eval_frame", _help_generate)
     when_imported("torch._inductor.compile_fx", _register_with_inductor)
 
 
@@ -47,6 +48,12 @@ def _register_with_dynamo() -> None:
     from tapeout.pytorch import inductor
 
     inductor.register_interface()
+
+
+def _help_generate() -> None:
+    from tapeout.pytorch import generation
+
+    generation.install()
 
 
 def _register_with_inductor() -> None:
