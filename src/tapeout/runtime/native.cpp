@@ -576,7 +576,9 @@ int64_t indexed(Context* context, const IndexedFacts* facts, const BlockValues* 
                     int64_t reach = (count - 1) * values->stride[3];
                     check(context, start + std::min<int64_t>(reach, 0), start + std::max<int64_t>(reach, 0) + bytes,
                           facts->instruction);
-                    if (loading) {
+                    if (facts->tile_stride[3] == bytes && values->stride[3] == bytes) {
+                        copy_bytes(loading ? t : (char*)start, loading ? (const char*)start : t, count * bytes);
+                    } else if (loading) {
                         loops.add(count, facts->tile_stride[3], values->stride[3]);
                         copy(t, (const char*)start, loops, bytes);
                     } else {
@@ -882,6 +884,17 @@ struct Element<F8E5M2> {
 
 constexpr int64_t panel_columns = 32;
 
+// Asks for the lines of a panel, row by row, before they are needed: short rows far apart are beyond what the hardware
+// foresees.
+inline void prefetch_panel(const char* from, int64_t k, int64_t columns, int64_t k_stride, int64_t n_stride, int64_t size) {
+    bool by_column = k_stride == size;
+    int64_t rows = by_column ? columns : k, row_stride = by_column ? n_stride : k_stride;
+    int64_t row_bytes = (by_column ? k : columns) * size;
+    for (int64_t i = 0; i < rows; i++) {
+        for (int64_t j = 0; j < row_bytes; j += cache_line) __builtin_prefetch(from + i * row_stride + j);
+    }
+}
+
 // rows x columns of floats in memory (strides in floats) from elements (strides in bytes).
 struct Floats {
     const float* start;
@@ -1036,7 +1049,12 @@ void multiply(const MatrixFacts* facts, char* accumulator, const char* lhs, cons
                 right = (const float*)(rhs + n0 * 4);
                 right_k = rs[3] / 4;
             } else {
+                if (n0 == 0) prefetch_panel(rhs, k, columns, rs[3], rs[2], R::size);
                 pack_panel<R>(rhs + n0 * rs[2], k, columns, rs[3], rs[2], panel);
+            }
+            int64_t next = n0 + panel_columns;
+            if (next < n) {
+                prefetch_panel(rhs + next * rs[2], k, std::min(panel_columns, n - next), rs[3], rs[2], R::size);
             }
             for (int64_t m0 = 0; m0 < m; m0 += micro_rows) {
                 int64_t rows = std::min(micro_rows, m - m0);
