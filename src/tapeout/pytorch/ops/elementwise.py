@@ -102,6 +102,13 @@ def _function(OP: tl.constexpr, a, b, c):
         return 1.0 / (1.0 + tl.exp(-a))
     elif OP == "silu":
         return a / (1.0 + tl.exp(-a))
+    elif OP == "erf":
+        return tl.erf(a)
+    elif OP == "gelu":
+        return 0.5 * a * (1.0 + tl.erf(a * 0.7071067811865476))
+    elif OP == "gelu_tanh":
+        inner = 0.7978845608028654 * (a + 0.044715 * a * a * a)
+        return a / (1.0 + tl.exp(-2.0 * inner))
     elif OP == "tanh":
         power = tl.exp(-2.0 * tl.abs(a))
         size = (1.0 - power) / (1.0 + power)
@@ -376,6 +383,24 @@ sigmoid_out = _unary(aten.sigmoid.out, "sigmoid", floating=True)
 silu_out = _unary(aten.silu.out, "silu", floating=True)
 tanh_out = _unary(aten.tanh.out, "tanh", floating=True)
 
+erf_out = _unary(aten.erf.out, "erf", floating=True)
+
+
+def gelu_out(self: torch.Tensor, *, approximate: str = "none", out: torch.Tensor) -> torch.Tensor:
+    _fit(out, self)
+    name = "gelu" if approximate == "none" else "gelu_tanh"
+    if _run(aten.gelu.out, name, out, self, common=self.dtype):
+        return out
+    return on_host(aten.gelu.out, self, approximate=approximate, out=out)
+
+
+def isneginf_out(self: torch.Tensor, *, out: torch.Tensor) -> torch.Tensor:
+    _fit(out, self)
+    if self.is_floating_point() and _run(aten.isneginf.out, "eq", out, self, float("-inf"), common=self.dtype):
+        return out
+    return on_host(aten.isneginf.out, self, out=out)
+
+
 POWERS = {0.5: "sqrt", -0.5: "rsqrt", 1: "copy", -1: "reciprocal", 2: "square", 3: "cube"}
 
 
@@ -396,6 +421,37 @@ def where(condition: torch.Tensor, self: torch.Tensor, other: torch.Tensor) -> t
     if _run(operator, "where", out, condition, self, other, common=common, first=torch.bool):
         return out
     return on_host(operator, condition, self, other)
+
+
+def where_out(
+    condition: torch.Tensor, self: torch.Tensor, other: torch.Tensor, *, out: torch.Tensor
+) -> torch.Tensor:
+    _fit(out, condition, self, other)
+    common = torch.result_type(self, other)
+    if _run(aten.where.self_out, "where", out, condition, self, other, common=common, first=torch.bool):
+        return out
+    return on_host(aten.where.self_out, condition, self, other, out=out)
+
+
+def _triangle(operator: Any, name: str) -> Function:
+    """The kept triangle is where a column index less a row index is on one side of the diagonal."""
+
+    def run(self: torch.Tensor, diagonal: int = 0, *, out: torch.Tensor) -> torch.Tensor:
+        if self.dtype not in TRITON_DTYPES or self.numel() == 0:
+            return on_host(operator, self, diagonal, out=out)
+        _fit(out, self)
+        rows = torch.arange(self.shape[-2], device="chip").unsqueeze(-1)
+        columns = torch.arange(self.shape[-1], device="chip")
+        kept = (columns - rows <= diagonal) if name == "tril" else (columns - rows >= diagonal)
+        if _run(operator, "where", out, kept, self, 0, common=self.dtype, first=torch.bool):
+            return out
+        return on_host(operator, self, diagonal, out=out)
+
+    return run
+
+
+tril_out = _triangle(aten.tril.out, "tril")
+triu_out = _triangle(aten.triu.out, "triu")
 
 
 def masked_fill_(self: torch.Tensor, mask: torch.Tensor, value: Operand) -> torch.Tensor:

@@ -32,6 +32,25 @@ def _rows(
 
 
 @triton.jit
+def _rows_into(
+    out, index, source, size, outer_size, rows, columns,
+    out_outer, out_row, out_column, source_outer, source_row, source_column, index_step,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """out[o, index[r], c] = source[o, r, c]."""
+    outer = tl.program_id(2).to(tl.int64)
+    row = tl.program_id(1).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    column = tl.program_id(0).to(tl.int64) * COLUMNS + tl.arange(0, COLUMNS)
+    chosen = tl.load(index + row * index_step, mask=row < rows, other=0).to(tl.int64)
+    tl.device_assert((chosen >= 0) & (chosen < size), "index out of range")
+    inside = (row[:, None] < rows) & (column[None, :] < columns)
+    place = outer * source_outer + row[:, None] * source_row + column[None, :] * source_column
+    value = tl.load(source + place, mask=inside)
+    place = outer * out_outer + chosen[:, None] * out_row + column[None, :] * out_column
+    tl.store(out + place, value, mask=inside)
+
+
+@triton.jit
 def _arange(out, start, step, size, TYPE: tl.constexpr, TILE: tl.constexpr):
     place = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
     value = start.to(TYPE) + place.to(TYPE) * step.to(TYPE)
@@ -84,6 +103,38 @@ def embedding(
         return on_host(aten.embedding.default, weight, indices, padding_idx, scale_grad_by_freq, sparse)
     count("aten::embedding")
     return out.view(*indices.shape, *weight.shape[1:])
+
+
+def index_copy_out(
+    self: torch.Tensor, dim: int, index: torch.Tensor, source: torch.Tensor, *, out: torch.Tensor
+) -> torch.Tensor:
+    operator = aten.index_copy.out
+    fits = self.dtype in TRITON_DTYPES and self.dim() > 0 and index.dtype in (torch.int64, torch.int32)
+    if not fits or out.shape != self.shape or not out.is_contiguous() or source.dim() != self.dim():
+        return on_host(operator, self, dim, index, source, out=out)
+    if out.data_ptr() != self.data_ptr():
+        out.copy_(self)
+    if source.numel() == 0:
+        return out
+    dim = dim % self.dim()
+    into, given = (t.flatten(0, dim - 1) if dim else t.unsqueeze(0) for t in (out, source))
+    into, given = (t.flatten(2) if t.dim() > 2 else t.unsqueeze(-1) for t in (into, given))
+    outer_size, rows, columns = given.shape
+    row_tile = min(ROW_TILE, power_of_two_at_least(rows))
+    column_tile = min(COLUMN_TILE, power_of_two_at_least(columns))
+    launch = kernel(
+        _rows_into,
+        (POINTER[out.dtype], POINTER[index.dtype], POINTER[source.dtype], *INTEGERS[:11]),
+        ROWS=row_tile,
+        COLUMNS=column_tile,
+    )
+    words = (
+        into.data_ptr(), index.data_ptr(), given.data_ptr(), into.shape[1], outer_size, rows, columns,
+        *into.stride(), *given.stride(), index.stride(0) if index.dim() else 0,
+    )  # fmt: skip
+    launch((ceil_div(columns, column_tile), ceil_div(rows, row_tile), outer_size), words)
+    count("aten::index_copy")
+    return out
 
 
 def index_tensor(self: torch.Tensor, indices: list[torch.Tensor | None]) -> torch.Tensor:
