@@ -335,19 +335,66 @@ void copy_elements(char* to, const char* from, int64_t count, int64_t to_stride,
     for (int64_t i = 0; i < count; i++) *(type*)(to + i * to_stride) = *(const type*)(from + i * from_stride);
 }
 
-// One side runs along the outer loop, the other along the inner one: square blocks keep both in the cache.
 template <class T>
-void transpose(char* to, const char* from, int64_t outer, int64_t inner, int64_t to_outer, int64_t to_inner,
-               int64_t from_outer, int64_t from_inner) {
+void fill_elements(char* to, int64_t count, T value) {
+    typedef T vector __attribute__((vector_size(64), aligned(1), may_alias));
     typedef T type __attribute__((aligned(1), may_alias));
+    constexpr int64_t lanes = 64 / sizeof(T);
+    vector many = vector{} + value;
+    int64_t i = 0;
+    for (; i + lanes <= count; i += lanes) *(vector*)(to + i * sizeof(T)) = many;
+    for (; i < count; i++) *(type*)(to + i * sizeof(T)) = value;
+}
+
+// Transposes 16 vectors of 16 elements in registers: halves, quarters, pairs, single elements change places.
+template <class V, class I>
+inline void transpose16(V (&r)[16]) {
+#define STAGE(d)                                        \
+    for (int i = 0; i < 16; i++) {                      \
+        if (i & d) continue;                            \
+        V a = r[i], b = r[i + d];                       \
+        r[i] = __builtin_shuffle(a, b, low_##d);        \
+        r[i + d] = __builtin_shuffle(a, b, high_##d);   \
+    }
+    constexpr I low_8 = {0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23};
+    constexpr I high_8 = {8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31};
+    constexpr I low_4 = {0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27};
+    constexpr I high_4 = {4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31};
+    constexpr I low_2 = {0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29};
+    constexpr I high_2 = {2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31};
+    constexpr I low_1 = {0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30};
+    constexpr I high_1 = {1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31};
+    STAGE(8) STAGE(4) STAGE(2) STAGE(1)
+#undef STAGE
+}
+
+// The destination runs along the inner loop, the source along the outer one: square blocks keep both in the cache, and
+// those of neighbouring bytes on both sides turn in registers.
+template <class T>
+void transpose(char* to, const char* from, int64_t outer, int64_t inner, int64_t to_outer, int64_t from_outer,
+               int64_t from_inner) {
+    typedef T type __attribute__((aligned(1), may_alias));
+    typedef T vector __attribute__((vector_size(16 * sizeof(T))));
+    typedef T vector_in_memory __attribute__((vector_size(16 * sizeof(T)), aligned(1), may_alias));
     constexpr int64_t block = 16;
     for (int64_t i0 = 0; i0 < outer; i0 += block) {
         int64_t rows = std::min(block, outer - i0);
         for (int64_t j0 = 0; j0 < inner; j0 += block) {
             int64_t columns = std::min(block, inner - j0);
-            for (int64_t i = i0; i < i0 + rows; i++) {
-                for (int64_t j = j0; j < j0 + columns; j++) {
-                    *(type*)(to + i * to_outer + j * to_inner) = *(const type*)(from + i * from_outer + j * from_inner);
+            char* t = to + i0 * to_outer + j0 * sizeof(T);
+            const char* f = from + i0 * from_outer + j0 * from_inner;
+            if constexpr (sizeof(T) <= 4) {
+                if (rows == block && columns == block && from_outer == sizeof(T)) {
+                    vector r[block];
+                    for (int64_t j = 0; j < block; j++) r[j] = (vector) * (const vector_in_memory*)(f + j * from_inner);
+                    transpose16<vector, vector>(r);
+                    for (int64_t i = 0; i < block; i++) *(vector_in_memory*)(t + i * to_outer) = (vector_in_memory)r[i];
+                    continue;
+                }
+            }
+            for (int64_t i = 0; i < rows; i++) {
+                for (int64_t j = 0; j < columns; j++) {
+                    *(type*)(t + i * to_outer + j * sizeof(T)) = *(const type*)(f + i * from_outer + j * from_inner);
                 }
             }
         }
@@ -371,12 +418,16 @@ void copy_loops(char* to, const char* from, const Loops& loops) {
             char* t = to + i0 * ts[0] + i1 * ts[1];
             const char* f = from + i0 * fs[0] + i1 * fs[1];
             if (transposed) {
-                transpose<T>(t, f, count[2], count[3], ts[2], ts[3], fs[2], fs[3]);
+                transpose<T>(t, f, count[2], count[3], ts[2], fs[2], fs[3]);
                 continue;
             }
             for (int64_t i2 = 0; i2 < count[2]; i2++, t += ts[2], f += fs[2]) {
                 if (rows) {
                     copy_bytes(t, f, count[3] * size);
+                } else if (ts[3] == size && fs[3] == 0) {
+                    T value;
+                    memcpy(&value, f, size);
+                    fill_elements<T>(t, count[3], value);
                 } else if (ts[3] == size) {
                     copy_elements<T>(t, f, count[3], size, fs[3]);
                 } else if (fs[3] == size) {
@@ -803,6 +854,8 @@ typedef float v16f_any __attribute__((vector_size(64), aligned(1), may_alias));
 typedef uint32_t v16u __attribute__((vector_size(64)));
 typedef int32_t v16i __attribute__((vector_size(64)));
 typedef uint16_t v16h __attribute__((vector_size(32), aligned(1), may_alias));
+typedef uint8_t v16b __attribute__((vector_size(16), aligned(1), may_alias));
+typedef int8_t v16c __attribute__((vector_size(16), aligned(1), may_alias));
 
 inline v16f splat(float x) { return v16f{x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x}; }
 
@@ -866,9 +919,10 @@ struct Element<F8E4M3> {
     static constexpr int64_t size = 1;
     static float one(const char* p) { return small_tables.e4m3[uint8_t(*p)]; }
     static v16f sixteen(const char* p) {
-        v16f wide;
-        for (int i = 0; i < 16; i++) wide[i] = one(p + i);
-        return wide;
+        // Exponent and mantissa where a float has them are the value times 2^(7 - 127), subnormals included.
+        v16u bits = __builtin_convertvector(*(const v16b*)p, v16u), magnitude = bits & 0x7f;
+        v16f scaled = (v16f)(magnitude << 20) * splat(0x1p120f);
+        return (v16f)((magnitude == 0x7f ? v16u{} + canonical_nan : (v16u)scaled) | (bits & 0x80) << 24);
     }
 };
 template <>
@@ -876,10 +930,15 @@ struct Element<F8E5M2> {
     static constexpr int64_t size = 1;
     static float one(const char* p) { return small_tables.e5m2[uint8_t(*p)]; }
     static v16f sixteen(const char* p) {
-        v16f wide;
-        for (int i = 0; i < 16; i++) wide[i] = one(p + i);
-        return wide;
+        v16h halves = __builtin_convertvector(*(const v16b*)p, v16h) << 8;  // a half whose lower byte is zero
+        return widen_f16((const char*)&halves);
     }
+};
+template <>
+struct Element<I8> {
+    static constexpr int64_t size = 1;
+    static float one(const char* p) { return float(int8_t(*p)); }
+    static v16f sixteen(const char* p) { return __builtin_convertvector(*(const v16c*)p, v16f); }
 };
 
 constexpr int64_t panel_columns = 32;
@@ -919,26 +978,6 @@ Floats widen(const char* from, int64_t rows, int64_t columns, int64_t row_stride
     return {room, columns, 1};
 }
 
-inline void transpose16(v16f (&r)[16]) {
-#define STAGE(d, ...)                                                        \
-    for (int i = 0; i < 16; i++) {                                           \
-        if (i & d) continue;                                                 \
-        v16f a = r[i], b = r[i + d];                                         \
-        r[i] = __builtin_shuffle(a, b, low_##d);                             \
-        r[i + d] = __builtin_shuffle(a, b, high_##d);                        \
-    }
-    constexpr v16i low_8 = {0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23};
-    constexpr v16i high_8 = {8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31};
-    constexpr v16i low_4 = {0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27};
-    constexpr v16i high_4 = {4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31};
-    constexpr v16i low_2 = {0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29};
-    constexpr v16i high_2 = {2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31};
-    constexpr v16i low_1 = {0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30};
-    constexpr v16i high_1 = {1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31};
-    STAGE(8) STAGE(4) STAGE(2) STAGE(1)
-#undef STAGE
-}
-
 // A panel of the right operand: k rows of panel_columns floats, columns beyond `columns` zero.
 template <class E>
 void pack_panel(const char* from, int64_t k, int64_t columns, int64_t k_stride, int64_t n_stride, float* panel) {
@@ -962,7 +1001,7 @@ void pack_panel(const char* from, int64_t k, int64_t columns, int64_t k_stride, 
                 for (int64_t c = 0; c < 16; c++) {
                     block[c] = c < width ? E::sixteen(from + (c0 + c) * n_stride + i * E::size) : v16f{};
                 }
-                transpose16(block);
+                transpose16<v16f, v16i>(block);
                 for (int64_t j = 0; j < 16; j++) store16(panel + (i + j) * panel_columns + c0, block[j]);
             }
         }
@@ -1026,12 +1065,32 @@ float* packing_room(int slot, int64_t count) {
     return room[slot].data();
 }
 
-template <class L, class R>
+// Adds a corner of products to the accumulator, which may have any strides.
+template <class A>
+void add_corner(const float* corner, char* c, int64_t rows, int64_t columns, const int64_t* cs, bool accumulate) {
+    for (int64_t i = 0; i < rows; i++) {
+        for (int64_t j = 0; j < columns; j++) {
+            A* place = (A*)(c + i * cs[1] + j * cs[2]);
+            A product = A(corner[i * panel_columns + j]);
+            if constexpr (std::is_same_v<A, float>) {
+                *place = product;
+            } else {
+                *place = accumulate ? A(*place + product) : product;
+            }
+        }
+    }
+}
+
+// Products of bytes are summed as floats too: up to 1024 of them are exact. `A` is float or int32_t.
+constexpr int64_t exact_byte_products = 1024;
+
+template <class L, class R, class A>
 void multiply(const MatrixFacts* facts, char* accumulator, const char* lhs, const int64_t* ls, const char* rhs,
-              const int64_t* rs) {
-    int64_t m = facts->extent[1], n = facts->extent[2], k = facts->extent[3];
+              const int64_t* rs, int64_t k, bool accumulate) {
+    constexpr bool integers = std::is_same_v<A, int32_t>;
+    int64_t m = facts->extent[1], n = facts->extent[2];
     const int64_t* cs = facts->accumulator_stride;
-    const Micro* micro_of = facts->accumulate ? micro_of_rows<true> : micro_of_rows<false>;
+    const Micro* micro_of = accumulate && !integers ? micro_of_rows<true> : micro_of_rows<false>;
     float* left_room = packing_room(0, m * k);
     float* panel = packing_room(1, k * panel_columns);
     for (int64_t batch = 0; batch < facts->extent[0]; batch++, accumulator += cs[0], lhs += ls[0], rhs += rs[0]) {
@@ -1060,52 +1119,49 @@ void multiply(const MatrixFacts* facts, char* accumulator, const char* lhs, cons
                 int64_t rows = std::min(micro_rows, m - m0);
                 const float* a = left.start + m0 * left.row;
                 char* c = accumulator + m0 * cs[1] + n0 * cs[2];
-                if (columns == panel_columns && cs[2] == 4) {
+                if (columns == panel_columns && cs[2] == 4 && !integers) {
                     micro_of[rows](a, left.row, left.column, right, right_k, k, (float*)c, cs[1] / 4);
                     continue;
                 }
                 float corner[micro_rows * panel_columns] = {};
-                for (int64_t i = 0; i < rows && facts->accumulate; i++) {
+                for (int64_t i = 0; i < rows && accumulate && !integers; i++) {
                     for (int64_t j = 0; j < columns; j++) {
                         corner[i * panel_columns + j] = *(const float*)(c + i * cs[1] + j * cs[2]);
                     }
                 }
                 micro_of[rows](a, left.row, left.column, right, right_k, k, corner, panel_columns);
-                for (int64_t i = 0; i < rows; i++) {
-                    for (int64_t j = 0; j < columns; j++) {
-                        *(float*)(c + i * cs[1] + j * cs[2]) = corner[i * panel_columns + j];
-                    }
-                }
+                add_corner<A>(corner, c, rows, columns, cs, accumulate);
             }
         }
     }
 }
 
-template <class T, class A, class Step>
-void multiply_plainly(const MatrixFacts* facts, char* accumulator, const char* lhs, const int64_t* ls, const char* rhs,
-                      const int64_t* rs, Step step) {
+void multiply_doubles(const MatrixFacts* facts, char* accumulator, const char* lhs, const int64_t* ls, const char* rhs,
+                      const int64_t* rs) {
     const int64_t* e = facts->extent;
     const int64_t* cs = facts->accumulator_stride;
-    constexpr int64_t width = 64 / sizeof(A);
+    constexpr int64_t width = 32;
     for (int64_t b = 0; b < e[0]; b++) {
         for (int64_t i = 0; i < e[1]; i++) {
             for (int64_t j0 = 0; j0 < e[2]; j0 += width) {
                 int64_t columns = std::min(width, e[2] - j0);
-                A sum[width] = {};
+                double sum[width] = {};
                 char* c = accumulator + b * cs[0] + i * cs[1] + j0 * cs[2];
                 const char* left = lhs + b * ls[0] + i * ls[1];
                 const char* right = rhs + b * rs[0] + j0 * rs[2];
-                for (int64_t j = 0; j < columns && facts->accumulate; j++) sum[j] = *(const A*)(c + j * cs[2]);
+                for (int64_t j = 0; j < columns && facts->accumulate; j++) sum[j] = *(const double*)(c + j * cs[2]);
                 for (int64_t k = 0; k < e[3]; k++) {
-                    A x = A(*(const T*)(left + k * ls[3]));
+                    double x = *(const double*)(left + k * ls[3]);
                     const char* row = right + k * rs[3];
-                    if (columns == width && rs[2] == sizeof(T)) {
-                        for (int64_t j = 0; j < width; j++) sum[j] = step(x, A(((const T*)row)[j]), sum[j]);
+                    if (columns == width && rs[2] == sizeof(double)) {
+                        for (int64_t j = 0; j < width; j++) sum[j] = __builtin_fma(x, ((const double*)row)[j], sum[j]);
                     } else {
-                        for (int64_t j = 0; j < columns; j++) sum[j] = step(x, A(*(const T*)(row + j * rs[2])), sum[j]);
+                        for (int64_t j = 0; j < columns; j++) {
+                            sum[j] = __builtin_fma(x, *(const double*)(row + j * rs[2]), sum[j]);
+                        }
                     }
                 }
-                for (int64_t j = 0; j < columns; j++) *(A*)(c + j * cs[2]) = sum[j] != sum[j] ? A(NAN) : sum[j];
+                for (int64_t j = 0; j < columns; j++) *(double*)(c + j * cs[2]) = sum[j] != sum[j] ? double(NAN) : sum[j];
             }
         }
     }
@@ -1113,20 +1169,24 @@ void multiply_plainly(const MatrixFacts* facts, char* accumulator, const char* l
 
 void matrix_multiply(const MatrixFacts* facts, char* accumulator, const char* lhs, const int64_t* lhs_stride,
                      const char* rhs, const int64_t* rhs_stride) {
-#define MULTIPLY(L, R) multiply<Element<L>, Element<R>>(facts, accumulator, lhs, lhs_stride, rhs, rhs_stride)
-#define MULTIPLY_PLAINLY(T, A, step) \
-    multiply_plainly<T, A>(facts, accumulator, lhs, lhs_stride, rhs, rhs_stride, [](A a, A b, A c) { return step; })
+    int64_t k = facts->extent[3];
+#define MULTIPLY(L, R) \
+    multiply<Element<L>, Element<R>, float>(facts, accumulator, lhs, lhs_stride, rhs, rhs_stride, k, facts->accumulate)
     switch (facts->lhs_dtype) {
         case F32: return MULTIPLY(F32, F32);
         case BF16: return MULTIPLY(BF16, BF16);
         case F16: return MULTIPLY(F16, F16);
         case F8E4M3: return facts->rhs_dtype == F8E4M3 ? MULTIPLY(F8E4M3, F8E4M3) : MULTIPLY(F8E4M3, F8E5M2);
         case F8E5M2: return facts->rhs_dtype == F8E4M3 ? MULTIPLY(F8E5M2, F8E4M3) : MULTIPLY(F8E5M2, F8E5M2);
-        case F64: return MULTIPLY_PLAINLY(double, double, __builtin_fma(a, b, c));
-        default: return MULTIPLY_PLAINLY(int8_t, int32_t, a * b + c);
+        case F64: return multiply_doubles(facts, accumulator, lhs, lhs_stride, rhs, rhs_stride);
+        default:
+            for (int64_t k0 = 0; k0 < k; k0 += exact_byte_products) {
+                multiply<Element<I8>, Element<I8>, int32_t>(
+                    facts, accumulator, lhs + k0 * lhs_stride[3], lhs_stride, rhs + k0 * rhs_stride[3], rhs_stride,
+                    std::min(exact_byte_products, k - k0), facts->accumulate || k0);
+            }
     }
 #undef MULTIPLY
-#undef MULTIPLY_PLAINLY
 }
 
 Worker* make_worker() {
