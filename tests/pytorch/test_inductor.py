@@ -1,0 +1,92 @@
+"""torch.compile for the chip: right, without the host's help, forward and backward, user's kernels included."""
+
+import pytest
+import torch
+import triton
+import triton.language as tl
+
+from tapeout.pytorch import ledger
+
+
+@pytest.fixture(autouse=True)
+def fresh():
+    torch._dynamo.reset()
+
+
+def randn(*shape, dtype=torch.float32):
+    return torch.randn(*shape).to(dtype)
+
+
+CASES = {
+    "softmax": (lambda x, y: torch.softmax(x + y, -1), randn(64, 300), randn(64, 300)),
+    "layer norm": (lambda x: torch.nn.functional.layer_norm(x, (576,)), randn(32, 576)),
+    "gelu": (lambda x: torch.nn.functional.gelu(x) * 2, randn(33, 577)),
+    "sum of rows": (lambda x: x.sum(0), randn(33, 577)),
+    "transpose": (lambda x, y: x.t() + y, randn(129, 65), randn(65, 129)),
+    "linear": (lambda x, y, b: torch.relu(x @ y + b), randn(40, 50), randn(50, 60), randn(60)),
+    "rows by index": (lambda x, i: x[i] * 2, randn(64, 301), torch.randint(0, 64, (7,))),
+    "where": (lambda x: torch.where(x > 0, x, torch.sin(x)), randn(64, 300)),
+    "concatenate": (lambda x, y: torch.cat([x, y], 1) + 1, randn(64, 30), randn(64, 20)),
+    "argmax": (lambda x: x.argmax(-1), randn(64, 300)),
+    "cumulative sum": (lambda x: x.cumsum(-1), randn(64, 300)),
+    "fill": (lambda x: x + torch.zeros_like(x).index_fill(0, torch.tensor([1], device=x.device), 3.0), randn(4, 5)),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_compiled_code_agrees_with_the_cpu(name):
+    function, *arguments = CASES[name]
+    expected = function(*arguments)
+    on_chip = [argument.to("chip") for argument in arguments]
+    ledger.reset()
+    found = torch.compile(function, dynamic=False)(*on_chip)
+    assert ledger.snapshot().on_host == {}
+    torch.testing.assert_close(found.cpu(), expected, rtol=1e-5, atol=2e-5)
+
+
+def test_shapes_may_change():
+    function = torch.compile(lambda x: torch.softmax(x * 2, -1), dynamic=True)
+    for rows, columns in ((3, 70), (5, 33), (64, 129)):
+        values = torch.randn(rows, columns)
+        torch.testing.assert_close(function(values.to("chip")).cpu(), torch.softmax(values * 2, -1))
+
+
+def test_bfloat16():
+    values = randn(64, 300, dtype=torch.bfloat16)
+    found = torch.compile(lambda x: torch.softmax(x, -1))(values.to("chip"))
+    torch.testing.assert_close(found.cpu(), torch.softmax(values, -1), rtol=1e-2, atol=1e-3)
+
+
+def test_gradients_agree_with_the_cpu():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(20, 30), torch.nn.GELU(), torch.nn.LayerNorm(30), torch.nn.Linear(30, 5))
+    values = torch.randn(8, 20)
+    model(values).pow(2).mean().backward()
+    expected = [parameter.grad for parameter in model.parameters()]
+    model.zero_grad()
+    model.to("chip")
+    torch.compile(model)(values.to("chip")).pow(2).mean().backward()
+    for parameter, gradient in zip(model.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad.cpu(), gradient, rtol=1e-4, atol=1e-5)
+
+
+@triton.jit
+def double_kernel(source, out, size, TILE: tl.constexpr):
+    place = tl.program_id(0) * TILE + tl.arange(0, TILE)
+    tl.store(out + place, 2 * tl.load(source + place, mask=place < size), mask=place < size)
+
+
+def test_a_users_kernel_inside_compiled_code():
+    def function(x):
+        out = torch.empty_like(x)
+        double_kernel[(triton.cdiv(x.numel(), 128),)](x, out, x.numel(), TILE=128)
+        return out + 1
+
+    values = torch.randn(1000)
+    torch.testing.assert_close(torch.compile(function, fullgraph=True)(values.to("chip")).cpu(), 2 * values + 1)
+
+
+def test_the_cpu_still_compiles_to_cpp():
+    values = torch.randn(10)
+    code = torch._inductor.utils.run_and_get_code(torch.compile(lambda x: x.sin() + 1), values)[1]
+    assert "cpp" in code[0] and "triton_" not in code[0]

@@ -1,0 +1,161 @@
+"""aten operators on the chip agree with the CPU's: values, shape, dtype and strides, without the host's help."""
+
+import itertools
+
+import pytest
+import torch
+
+from tapeout.pytorch import ledger
+
+INF, NAN = float("inf"), float("nan")
+
+
+def values(*shape):
+    return torch.randn(*shape)
+
+
+def integers(*shape):
+    return torch.randint(-5, 5, shape)
+
+
+CASES = {
+    "add": lambda d: values(3, 5).to(d) + values(5).to(d),
+    "add a number": lambda d: values(3, 5).to(d) + 2,
+    "add scaled": lambda d: torch.add(values(3, 5).to(d), values(3, 5).to(d), alpha=0.5),
+    "subtract from": lambda d: 1 - values(3, 5).to(d),
+    "multiply bfloat16": lambda d: values(3, 500).to(d, torch.bfloat16) * values(3, 1).to(d, torch.bfloat16),
+    "multiply mixed": lambda d: values(3, 5).to(d) * integers(3, 5).to(d),
+    "divide integers": lambda d: integers(3, 5).to(d) / integers(5).to(d).abs().add(1),
+    "transposed": lambda d: values(30, 50).to(d).t() + values(50, 30).to(d),
+    "five dimensions": lambda d: values(2, 3, 4, 5, 6).to(d).permute(4, 2, 0, 1, 3) * values(6, 4, 2, 3, 5).to(d),
+    "compare": lambda d: (values(10, 10).to(d) > 0) | (integers(10, 10).to(d) == 3),
+    "compare a number": lambda d: integers(10).to(d) <= 2,
+    "not": lambda d: ~(values(9).to(d) > 0),
+    "bits": lambda d: (~integers(9).to(d)) ^ (integers(9).to(d) & 6),
+    "where": lambda d: torch.where(values(3, 4).to(d) > 0, values(3, 4).to(d), values(1, 4).to(d)),
+    "where a number": lambda d: torch.where(integers(5).to(d) > 0, 1.0, values(5).to(d)),
+    "masked fill": lambda d: values(3, 4).to(d).masked_fill(values(3, 4).to(d) > 0, -1e9),
+    "exp": lambda d: values(100).to(d).exp(),
+    "log": lambda d: values(100).to(d).abs().log(),
+    "silu bfloat16": lambda d: torch.nn.functional.silu(values(100).to(d, torch.bfloat16)),
+    "rsqrt": lambda d: values(100).to(d).abs().rsqrt(),
+    "square": lambda d: values(100).to(d).pow(2),
+    "sin": lambda d: (values(100).to(d) * 10).sin(),
+    "cos": lambda d: (values(100).to(d) * 10).cos(),
+    "tanh": lambda d: values(100).to(d).tanh(),
+    "sigmoid": lambda d: values(100).to(d).sigmoid(),
+    "erf": lambda d: values(100).to(d).erf(),
+    "gelu": lambda d: torch.nn.functional.gelu(values(100).to(d)),
+    "gelu by tanh": lambda d: torch.nn.functional.gelu(values(100).to(d), approximate="tanh"),
+    "relu": lambda d: torch.relu(values(100).to(d)),
+    "clamp": lambda d: values(100).to(d).clamp(-0.5, 0.5),
+    "minus infinity": lambda d: torch.isneginf(torch.tensor([1.0, -INF]).to(d)),
+    "lower triangle": lambda d: values(4, 4).to(d).tril(),
+    "upper triangle": lambda d: values(4, 5).to(d).triu(1),
+    "sum": lambda d: values(33, 77).to(d).sum(),
+    "sum of rows": lambda d: values(33, 77).to(d).sum(0),
+    "sum over two": lambda d: values(33, 77, 5).to(d).sum((0, 2)),
+    "sum of integers": lambda d: integers(33, 77).to(d).sum(),
+    "mean": lambda d: values(33, 5777).to(d).mean(-1, keepdim=True),
+    "largest": lambda d: values(33, 77).to(d).amax(1),
+    "any": lambda d: (values(33, 7).to(d) > 2).any(1),
+    "all": lambda d: (values(33, 7).to(d) > -2).all(),
+    "argmax": lambda d: values(33, 7777).to(d).argmax(-1),
+    "argmax of equals": lambda d: integers(33, 777).to(d).argmax(-1),
+    "argmax with NaN": lambda d: torch.tensor([1.0, NAN, 3.0]).to(d).argmax(),
+    "max and its index": lambda d: values(33, 77).to(d).max(1),
+    "max": lambda d: values(33, 77).to(d).max(),
+    "max with NaN": lambda d: torch.tensor([1.0, NAN, 3.0]).to(d).max(),
+    "softmax": lambda d: values(33, 77).to(d).softmax(-1),
+    "softmax of columns": lambda d: values(33, 77).to(d).softmax(0),
+    "softmax bfloat16": lambda d: values(33, 77).to(d, torch.bfloat16).softmax(-1),
+    "log softmax": lambda d: values(33, 77).to(d).log_softmax(-1),
+    "cumulative sum": lambda d: integers(3, 77).to(d).cumsum(-1),
+    "concatenate": lambda d: torch.cat([values(3, 4).to(d), values(3, 9).to(d)], -1),
+    "concatenate rows": lambda d: torch.cat([integers(3, 4).to(d), integers(9, 4).to(d)]),
+    "rows by index": lambda d: values(33, 77).to(d)[torch.tensor([[3, -1], [0, 32]]).to(d)],
+    "embedding": lambda d: torch.nn.functional.embedding(torch.arange(12).view(3, 4).to(d), values(33, 77).to(d)),
+    "copy rows in": lambda d: torch.zeros(2, 3, 9, 4, device=d).index_copy_(
+        2, torch.tensor([5, 1]).to(d), values(2, 3, 2, 4).to(d)
+    ),
+    "range": lambda d: torch.arange(3, 50, 2, device=d),
+    "range of floats": lambda d: torch.arange(0, 5, 0.5, device=d),
+    "membership": lambda d: torch.isin(integers(50).to(d), torch.tensor([1, 3]).to(d)),
+    "casts": lambda d: values(33, 77).to(d).to(torch.bfloat16).to(torch.float32),
+    "cast to integers": lambda d: (values(50).to(d) * 10).to(torch.int32),
+    "cast to bool": lambda d: integers(50).to(d).bool(),
+    "contiguous": lambda d: values(3, 4, 5).to(d).permute(2, 0, 1).contiguous(),
+    "zeros": lambda d: torch.zeros(5, 5, device=d),
+    "full": lambda d: torch.full((3,), 7, device=d),
+    "times a CPU number": lambda d: values(4).to(d) * torch.tensor(2.0),
+    "in place": lambda d: values(4).to(d).add_(1).mul_(2),
+    "float64": lambda d: values(4).to(d, torch.float64) * 2,
+    "float16": lambda d: values(400).to(d, torch.float16).exp(),
+    "bytes wrap": lambda d: integers(40).abs().to(torch.uint8).to(d) + 250,
+    "signed bytes wrap": lambda d: integers(40).to(torch.int8).to(d) * 30,
+    "repeat": lambda d: values(3, 4).to(d).repeat(2, 3),
+    "nothing": lambda d: torch.empty(0, 3).to(d) + 1,
+}
+RELATIVE = {torch.bfloat16: 1e-2, torch.float16: 2e-3}
+ABSOLUTE = {torch.bfloat16: 1e-2, torch.float16: 1e-3}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_operator(name):
+    torch.manual_seed(1)
+    expected = CASES[name]("cpu")
+    ledger.reset()
+    torch.manual_seed(1)
+    found = CASES[name]("chip")
+    assert ledger.snapshot().on_host == {}
+    as_tuple = (lambda result: result) if isinstance(expected, tuple) else (lambda result: (result,))
+    for one, other in zip(as_tuple(found), as_tuple(expected), strict=True):
+        assert one.device.type == "chip" and one.stride() == other.stride()
+        torch.testing.assert_close(
+            one.cpu(),
+            other,
+            rtol=RELATIVE.get(other.dtype, 1e-5),
+            atol=ABSOLUTE.get(other.dtype, 2e-6),
+            equal_nan=True,
+        )
+
+
+# Rounding of one product of K terms in float32; the half types round the result once.
+TOLERANCE = {torch.float32: 4e-5, torch.bfloat16: 2e-2, torch.float16: 4e-3}
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize(
+    "rows, inner, columns",
+    [(1, 64, 64), (1, 576, 130), (5, 70, 33), (64, 64, 64), (100, 130, 200), (3, 0, 4), (0, 3, 3)],
+)
+def test_matrix_products(dtype, rows, inner, columns):
+    torch.manual_seed(0)
+    tolerance = {"rtol": TOLERANCE[dtype], "atol": TOLERANCE[dtype]}
+    left, right, bias = (torch.randn(*s).to(dtype) for s in ((rows, inner), (inner, columns), (columns,)))
+    product = left.float() @ right.float()
+    for left_turned, right_turned in itertools.product((False, True), repeat=2):
+        a = left.t().contiguous().to("chip").t() if left_turned else left.to("chip")
+        b = right.t().contiguous().to("chip").t() if right_turned else right.to("chip")
+        torch.testing.assert_close((a @ b).cpu().float(), product, **tolerance)
+    a, b, c = left.to("chip"), right.to("chip"), bias.to("chip")
+    torch.testing.assert_close(torch.addmm(c, a, b).cpu().float(), product + bias.float(), **tolerance)
+    scaled = torch.addmm(c, a, b, alpha=0.5, beta=2)
+    torch.testing.assert_close(scaled.cpu().float(), 0.5 * product + 2 * bias.float(), **tolerance)
+    batch = torch.bmm(a.expand(3, -1, -1), b.expand(3, -1, -1))
+    torch.testing.assert_close(batch.cpu().float(), product.expand(3, -1, -1), **tolerance)
+    shifted = torch.baddbmm(torch.ones(1, 1, columns, dtype=dtype, device="chip"), a[None], b[None])
+    torch.testing.assert_close(shifted.cpu().float()[0], product + 1, **tolerance)
+
+
+def test_slice_assignment_writes_the_slice_only():
+    target = torch.zeros(3, 4, device="chip")
+    target[1:, ::2] = torch.ones(2, 2, device="chip")
+    assert target.tolist() == [[0, 0, 0, 0], [1, 0, 1, 0], [1, 0, 1, 0]]
+
+
+def test_operators_on_the_chip_are_counted():
+    a = torch.ones(2, 2, device="chip")
+    ledger.reset()
+    torch.exp(a + a @ a)
+    assert ledger.snapshot().on_chip == {"aten::mm": 1, "aten::add": 1, "aten::exp": 1}
