@@ -28,7 +28,8 @@ again:
     scalar function=add destination=r8 a=r1 b=r7 dtype=i64
     scalar function=add destination=r9 a=r2 b=r7 dtype=i64
     load dtype=f32 base=r8 strides=r0,r0,r0,r3 shape=1x1x1x64 tile=@0x0{0,0,0,1} signal_a=s1
-    map2 function=add dtype=f32 shape=1x1x1x64 a=@0x0{0,0,0,1} b=@0x0{0,0,0,1} result=@0x100{0,0,0,1} wait_a=s1 signal_a=s2
+    vector_sync wait_a=s1
+    map2 function=add dtype=f32 shape=1x1x1x64 a=@0x0{0,0,0,1} b=@0x0{0,0,0,1} result=@0x100{0,0,0,1} signal_a=s2
     store dtype=f32 base=r9 strides=r0,r0,r0,r3 shape=1x1x1x64 tile=@0x100{0,0,0,1} wait_a=s2
     drain
     jump target=again
@@ -88,7 +89,7 @@ def test_counters(arrays):
     assert seen.hbm_read_bytes == seen.hbm_written_bytes == arrays[0].nbytes
     engines = dict(seen.instructions_by_engine)
     assert engines.pop("sequencer") >= 8 * ROWS
-    assert engines == {"load": ROWS, "store": ROWS, "matrix": 0, "vector": ROWS}
+    assert engines == {"load": ROWS, "store": ROWS, "matrix": 0, "vector": 2 * ROWS}
     kernel.launch((1, 1, 1), pointers(arrays))
     assert runtime.counters.snapshot().kernels_launched == 2
     assert seen.kernels_launched == 1
@@ -132,7 +133,7 @@ def test_a_trap_names_its_program(arrays):
 
 def test_wrong_arguments_are_explained(arrays):
     kernel = runtime.load(program(), CHIP)
-    with pytest.raises(LaunchError, match="^double: 1 arguments given, 2 needed: source, target$"):
+    with pytest.raises(LaunchError, match=r"^double: 1 arguments given, 2 needed: source, target$"):
         kernel.launch((1, 1, 1), [0])
     with pytest.raises(LaunchError, match="are not 64-bit words"):
         kernel.launch((1, 1, 1), [0, 1 << 64])

@@ -79,7 +79,8 @@ def test_blocks_with_an_edge(high, column_high):
     text += f"load_immediate destination=r7 value={high}\nload_immediate destination=r8 value={column_high}\n"
     text += "load_immediate destination=r9 value=1\nload_immediate destination=r10 value=0x7fc00001\n"
     bounds = "low=r0,r0,r9,r0 high=r0,r0,r7,r8"
-    text += LOAD.format(base="r1", tile="@0x0", bounds=bounds + " fill=r10") + DOUBLE + STORE.format(bounds=bounds) + "halt\n"
+    text += LOAD.format(base="r1", tile="@0x0", bounds=bounds + " fill=r10")
+    text += DOUBLE + STORE.format(bounds=bounds) + "halt\n"
     assert_agreement(program_of(text), (1, 1, 1), floats(8192))
 
 
@@ -105,7 +106,8 @@ again:
     branch_zero condition=r6 target=leave
     load dtype=f32 base=r1 strides=r0,r0,r0,r2 shape=1x1x1x64 tile=@0x100{0,0,0,1} signal_a=s1
     scalar function=add destination=r1 a=r1 b=r3 dtype=i64
-    map2 function=add dtype=f32 shape=1x1x1x64 a=@0x0{0,0,0,1} b=@0x100{0,0,0,1} result=@0x0{0,0,0,1} wait_a=s1 signal_a=s2
+    vector_sync wait_a=s1
+    map2 function=add dtype=f32 shape=1x1x1x64 a=@0x0{0,0,0,1} b=@0x100{0,0,0,1} result=@0x0{0,0,0,1} signal_a=s2
     store dtype=f32 base=r1 strides=r0,r0,r0,r2 shape=1x1x1x64 tile=@0x0{0,0,0,1} wait_a=s2
     drain
     jump target=again

@@ -62,7 +62,7 @@ def samples(dtype, source):
 
 
 def run_on_chip(instructions, operand_dtypes, result_dtype, arrays, result_count=COUNT):
-    """Load the arrays into tiles, run `instructions(patterns, result)`, and give what they left in the result's tile."""
+    """Load the arrays into tiles, run `instructions(patterns, result)`, give what they left in the result's tile."""
     items, patterns, address = [], [], 0
 
     def flat(dtype, count):
@@ -90,9 +90,7 @@ def run_on_chip(instructions, operand_dtypes, result_dtype, arrays, result_count
         *instructions(patterns, result),
         isa.Argument(destination=9, index=last),
         isa.LoadImmediate(destination=29, value=result_dtype.size_bytes),
-        isa.Store(
-            dtype=result_dtype, base=9, strides=(0, 0, 0, 29), shape=(1, 1, 1, result_count), tile=result
-        ),
+        isa.Store(dtype=result_dtype, base=9, strides=(0, 0, 0, 29), shape=(1, 1, 1, result_count), tile=result),
         isa.Halt(),
     ]
     parameters = tuple(Parameter(f"p{n}", "*i8") for n in range(last + 1))
@@ -174,7 +172,8 @@ def evaluated(program, arrays, result_count, result_dtype):
 
 @pytest.mark.parametrize("function", REDUCTIONS, ids=lambda f: f.label)
 @pytest.mark.parametrize(
-    "rows, length, by_column", [(3, 1, False), (5, 7, False), (2, 64, False), (2, 96, False), (17, 45, True), (16, 64, True)]
+    "rows, length, by_column",
+    [(3, 1, False), (5, 7, False), (2, 64, False), (2, 96, False), (17, 45, True), (16, 64, True)],
 )
 def test_reductions(function, rows, length, by_column):
     """Short, uneven and long rows, next to each other and strided: the same order of combining."""
@@ -247,7 +246,9 @@ def chain(names):
     return instructions
 
 
-functions_by_label = {f.label: f for f in Function if DType.F32 in f.dtypes and not f.is_predicate and f.label != "select"}
+functions_by_label = {
+    f.label: f for f in Function if DType.F32 in f.dtypes and not f.is_predicate and f is not Function.SELECT
+}
 
 
 @settings(max_examples=40, deadline=None)

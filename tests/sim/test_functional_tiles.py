@@ -166,7 +166,9 @@ ELEMENTS = {1: DType.I8, 2: DType.BF16, 4: DType.F32, 8: DType.I64}
 
 
 @pytest.mark.parametrize("size", ELEMENTS)
-@pytest.mark.parametrize("shape", [(1, 1, 33, 47), (1, 1, 16, 32), (2, 3, 17, 5), (1, 1, 1, 65), (3, 1, 65, 1)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 33, 47), (1, 1, 16, 32), (2, 3, 17, 5), (1, 1, 1, 65), (3, 1, 65, 1)], ids=str
+)
 def test_blocks_in_every_order(shape, size):
     """Loads and stores between all orders of dimensions: row copies, transpositions, strided elements, broadcast."""
     dtype = ELEMENTS[size]
@@ -204,9 +206,7 @@ def test_constants_and_broadcasts(size):
     element, row = builder.register(size), builder.register(100 * size)
     value = builder.register(-3)
     shape = (1, 1, 30, 90)
-    builder.add(
-        isa.Store(dtype=dtype, base=1, strides=(0, 0, row, element), shape=shape, tile=RegisterValue(value))
-    )
+    builder.add(isa.Store(dtype=dtype, base=1, strides=(0, 0, row, element), shape=shape, tile=RegisterValue(value)))
     tile = AccessPattern(0, (0, 0, 90, 1))
     start = builder.address(40 * 100 * size)
     builder.add(isa.Load(dtype=dtype, base=start, strides=(0, 0, row, 0), shape=(1, 1, 20, 90), tile=tile))

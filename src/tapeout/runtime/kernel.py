@@ -16,7 +16,11 @@ from tapeout.runtime.counters import compilations
 from tapeout.sim import functional
 from tapeout.sim.functional.machine import host_fingerprint
 
-ALIGNMENT_OF_TYPE = {"fp64": 8, "i64": 8, "u64": 8, "fp32": 4, "i32": 4, "u32": 4, "fp16": 2, "bf16": 2, "i16": 2, "u16": 2}
+ALIGNMENT_BYTES_OF_TYPE = {
+    **dict.fromkeys(("fp64", "i64", "u64"), 8),
+    **dict.fromkeys(("fp32", "i32", "u32"), 4),
+    **dict.fromkeys(("fp16", "bf16", "i16", "u16"), 2),
+}
 _FAILURES = ("none", "trap", "outside HBM", "foreign pointer", "misaligned pointer")
 
 
@@ -25,7 +29,7 @@ def _alignment(parameter_type: str) -> int:
     if not parameter_type.startswith("*"):
         return 0
     element = parameter_type.lstrip("*").removeprefix("k")
-    return 8 if parameter_type.startswith("**") else ALIGNMENT_OF_TYPE.get(element, 1)
+    return 8 if parameter_type.startswith("**") else ALIGNMENT_BYTES_OF_TYPE.get(element, 1)
 
 
 def _word_format(parameter_type: str) -> str:
@@ -56,8 +60,8 @@ class Kernel:
         """Run all programs of the grid and return when the last is done.
 
         `arguments` are raw 64-bit words in the order of the program's parameters: pointers as addresses, integers as
-        their value, floats as their bits. Raises LaunchError for an argument the kernel cannot run on, an access outside
-        HBM, or a failed device assertion.
+        their value, floats as their bits. Raises LaunchError for an argument the kernel cannot run on, an access
+        outside HBM, or a failed device assertion.
         """
         try:
             words = self._pack(*grid, *arguments)
@@ -71,7 +75,8 @@ class Kernel:
         if len(arguments) != wanted:
             names = ", ".join(p.name for p in self.program.parameters)
             return LaunchError(f"{self.program.name}: {len(arguments)} arguments given, {wanted} needed: {names}")
-        return LaunchError(f"{self.program.name}: grid {grid} and arguments {tuple(arguments)} are not 64-bit words: {error}")
+        words = f"grid {grid} and arguments {tuple(arguments)}"
+        return LaunchError(f"{self.program.name}: {words} are not 64-bit words: {error}")
 
     def _failure(self) -> Exception:
         words = (ctypes.c_int64 * 6)()
@@ -91,14 +96,14 @@ class Kernel:
                 )
             case "foreign pointer":
                 return LaunchError(
-                    f"{name}: argument {program.parameters[index].name!r} is a foreign pointer ({detail:#x}): it does not "
-                    "point into the chip's memory; move the tensor with .to('chip')"
+                    f"{name}: argument {program.parameters[index].name!r} is a foreign pointer ({detail:#x}): it does "
+                    "not point into the chip's memory; move the tensor with .to('chip')"
                 )
             case "misaligned pointer":
                 parameter = program.parameters[index]
                 return LaunchError(
-                    f"{name}: argument {parameter.name!r} ({parameter.type}) is misaligned: {detail:#x} is not a multiple of "
-                    f"{_alignment(parameter.type)}"
+                    f"{name}: argument {parameter.name!r} ({parameter.type}) is misaligned: {detail:#x} is not a "
+                    f"multiple of {_alignment(parameter.type)}"
                 )
         return InternalError(f"{name}: failure of unknown kind {kind}")
 
@@ -133,5 +138,3 @@ def load(program: Program, chip: Chip) -> Kernel:
 def set_arena(base: int, size_bytes: int) -> None:
     """Say which addresses are the chip's HBM. From then on pointer arguments and accesses outside are refused."""
     native.library().tapeout_set_arena(base, size_bytes)
-
-

@@ -1279,7 +1279,13 @@ int64_t tapeout_launch(const void* handle, const int64_t* words) {
     pool->epoch.notify_all();
     run(pool->workers[0]);
     pool->joined.fetch_or(Pool::closed, std::memory_order_acq_rel);
-    while (pool->joined.load(std::memory_order_acquire) != Pool::closed) relax();
+    for (int spin = 0; pool->joined.load(std::memory_order_acquire) != Pool::closed; spin++) {
+        if (spin < spin_limit) {
+            relax();
+        } else {
+            std::this_thread::yield();  // a worker may have lost its processor
+        }
+    }
     for (Worker* worker : pool->workers) collect(worker);
     return pool->failure.kind;
 }

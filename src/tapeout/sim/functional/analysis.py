@@ -112,5 +112,3 @@ def operands(item: Instruction) -> Iterator[tuple[str, Operand, bool]]:
     for spec in item.fields:
         if "tile" in spec.kind:
             yield spec.name, getattr(item, spec.name), spec.kind == "written tile"
-
-

@@ -84,7 +84,7 @@ class Text:
 
 @dataclass(eq=False, slots=True)
 class Value:
-    """A value of a kind. `ref` is good for arithmetic; `tell` writes the form whose NaNs are canonical, if that differs."""
+    """A value of a kind. `ref` is good for arithmetic; `tell`, if there is one, writes the form with canonical NaNs."""
 
     kind: Kind
     ref: str
@@ -369,7 +369,5 @@ class LlvmBuilder:
         return self._let(f"freeze {self.type(kind)} {self._let(expression)}")
 
 
-MEMORY_TYPE = {
-    dtype: {DType.F32: "float", DType.F64: "double"}.get(dtype, f"i{dtype.bits}") for dtype in DType
-}
+MEMORY_TYPE = {dtype: {DType.F32: "float", DType.F64: "double"}.get(dtype, f"i{dtype.bits}") for dtype in DType}
 """How LLVM sees an element in memory."""

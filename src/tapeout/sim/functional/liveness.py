@@ -2,8 +2,8 @@
 
 An address is known up to the register added to it. A register whose values are bounded (`register_ranges`) has its own
 address space, relative to its current value; when it changes, what was live there becomes live, within the bounds, in
-the absolute space (register 0). A set of live bytes is, for each space, a bit mask over segments between all addresses that
-occur in the program.
+the absolute space (register 0). A set of live bytes is, for each space, a bit mask over segments between all addresses
+that occur in the program.
 """
 
 import bisect

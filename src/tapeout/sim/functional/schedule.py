@@ -43,8 +43,8 @@ class OperandView:
 
 @dataclass
 class Unit:
-    """A group, or one instruction. `is_view`: a load that need not fill its tile. `stores`: the store instructions whose
-    blocks the group's results go to, by step."""
+    """A group, or one instruction. `is_view`: a load that need not fill its tile. `stores`: the store instructions
+    whose blocks the group's results go to, by step."""
 
     node: Node | None = None
     group: Group | None = None

@@ -371,7 +371,8 @@ class _Translator:
             view = self._view(store)
             facts, values = self._block_arguments(store)
             tile, _ = self._pointer(store, "tile")
-            moved = text.let(f"call i64 %call_place_block(ptr %context, ptr {facts}, ptr {values}, ptr {tile}, ptr {view})")
+            arguments = f"ptr %context, ptr {facts}, ptr {values}, ptr {tile}, ptr {view}"
+            moved = text.let(f"call i64 %call_place_block({arguments})")
             self._count("hbm_written_bytes", moved)
             read = {block.name: group.view(*key, block) for key, block in group.views.items()}
             here = group.view(step, "result", group.places[step])

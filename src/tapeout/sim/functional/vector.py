@@ -179,9 +179,7 @@ class Block:
     @staticmethod
     def of(index: int, item: Instruction) -> "Block":
         load_or_store: Any = item
-        return Block(
-            f"%view{index}", load_or_store.shape, load_or_store.tile.strides, load_or_store.dtype.size_bytes
-        )
+        return Block(f"%view{index}", load_or_store.shape, load_or_store.tile.strides, load_or_store.dtype.size_bytes)
 
 
 # --------------------------------------------------------------------------------------------------- groups
