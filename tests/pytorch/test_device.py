@@ -13,7 +13,16 @@ import tapeout.chip
 from tapeout.errors import ChipError
 from tapeout.pytorch import device as chip_device
 
-DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.uint8, torch.bool, torch.complex64]
+DTYPES = [
+    torch.float32,
+    torch.float64,
+    torch.float16,
+    torch.bfloat16,
+    torch.int64,
+    torch.uint8,
+    torch.bool,
+    torch.complex64,
+]
 
 
 def run(program: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -79,7 +88,9 @@ def test_memory_statistics():
 
 def test_exhausted_memory_is_torchs_own_error():
     size = tapeout.chip.active().hbm.size_bytes
-    with pytest.raises(torch.OutOfMemoryError, match=r"tried to allocate .* GiB, but of the .* of HBM on chip") as error:
+    with pytest.raises(
+        torch.OutOfMemoryError, match=r"tried to allocate .* GiB, but of the .* of HBM on chip"
+    ) as error:
         torch.empty(size + 1, dtype=torch.uint8, device="chip")
     assert "hbm.size_bytes" in str(error.value)
     assert torch.chip.memory_stats()["num_ooms"] >= 1

@@ -83,7 +83,9 @@ def test_the_warn_policy_warns_once():
 
 
 def test_an_unknown_policy_is_refused():
-    with pytest.raises(TapeoutError, match=r"TAPEOUT_FALLBACK='never' is not a policy; choose one of count, warn, error"):
+    with pytest.raises(
+        TapeoutError, match=r"TAPEOUT_FALLBACK='never' is not a policy; choose one of count, warn, error"
+    ):
         chip_device.set_fallback("never")
 
 

@@ -59,7 +59,9 @@ def test_bfloat16():
 
 def test_gradients_agree_with_the_cpu():
     torch.manual_seed(0)
-    model = torch.nn.Sequential(torch.nn.Linear(20, 30), torch.nn.GELU(), torch.nn.LayerNorm(30), torch.nn.Linear(30, 5))
+    model = torch.nn.Sequential(
+        torch.nn.Linear(20, 30), torch.nn.GELU(), torch.nn.LayerNorm(30), torch.nn.Linear(30, 5)
+    )
     values = torch.randn(8, 20)
     model(values).pow(2).mean().backward()
     expected = [parameter.grad for parameter in model.parameters()]

@@ -137,9 +137,9 @@ def set_device(device: DeviceLike) -> None:
     _check_index(device)
 
 
-def _exchange_device(index: int) -> int:
-    if index >= 0:
-        _check_index(index)
+def _exchange_device(device: int) -> int:
+    if device >= 0:
+        _check_index(device)
     return 0
 
 
@@ -262,7 +262,7 @@ def current_stream(device: DeviceLike = None) -> torch.Stream:
 default_stream = current_stream
 
 
-def _raw_stream(index: int) -> int:
+def _raw_stream(device_idx: int) -> int:
     """The handle a kernel launch takes; there is one queue."""
     return 0
 

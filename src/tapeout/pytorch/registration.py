@@ -32,13 +32,12 @@ def register() -> None:
             "use the two packages in separate processes (or environments)"
         )
     _registered = True
-    from tapeout.pytorch import device
+    from tapeout.pytorch import device, moving_modules
 
     torch.utils.rename_privateuse1_backend(DEVICE_TYPE)
     torch._register_device_module(DEVICE_TYPE, device)
     torch.utils.generate_methods_for_privateuse1_backend(for_storage=True)
-    # Module.to("chip") would otherwise make a new Parameter for each use of a tied weight.
-    torch.__future__.set_swap_module_params_on_conversion(True)
+    moving_modules.keep_parameters_when_moving()
     when_imported("torch._dynamo.device_interface", _register_with_dynamo)
     when_imported("torch._dynamo.eval_frame", _help_generate)
     when_imported("torch._inductor.compile_fx", _register_with_inductor)
@@ -78,9 +77,7 @@ class _Waiting(importlib.abc.MetaPathFinder):
         self.name = name
         self.then = then
 
-    def find_spec(
-        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         if name != self.name:
             return None
         sys.meta_path.remove(self)

@@ -39,7 +39,9 @@ def _attention(
     key += batch * key_batch + (head // heads_per_key) * key_head
     value += batch * value_batch + (head // heads_per_key) * value_head
     bias += batch * bias_batch + head * bias_head
-    q = tl.load(query + row[:, None] * query_row + d[None, :], mask=(row[:, None] < queries) & (d[None, :] < size), other=0.0)
+    q = tl.load(
+        query + row[:, None] * query_row + d[None, :], mask=(row[:, None] < queries) & (d[None, :] < size), other=0.0
+    )
     largest = tl.full((QUERIES,), -float("inf"), tl.float32)
     total = tl.zeros((QUERIES,), tl.float32)
     result = tl.zeros((QUERIES, VALUE_SIZE), tl.float32)
@@ -75,9 +77,7 @@ def _attention(
         largest = new_largest
     result = result / tl.where(total == 0.0, 1.0, total)[:, None]
     place = batch * out_batch + head * out_head + row[:, None] * out_row + dv[None, :]
-    tl.store(
-        out + place, result.to(out.dtype.element_ty), mask=(row[:, None] < queries) & (dv[None, :] < value_size)
-    )
+    tl.store(out + place, result.to(out.dtype.element_ty), mask=(row[:, None] < queries) & (dv[None, :] < value_size))
 
 
 def _float_bits(value: float) -> int:

@@ -126,7 +126,7 @@ def _function(OP: tl.constexpr, a, b, c):
 def _operand(source, place, inside, IS_TENSOR: tl.constexpr, CAST: tl.constexpr, COMPUTE: tl.constexpr):
     if IS_TENSOR:
         value = tl.load(source + place, mask=inside)
-        if CAST == tl.int1:
+        if CAST == tl.int1:  # noqa: SIM300
             value = value != 0
         return value.to(CAST).to(COMPUTE)
     else:
@@ -154,9 +154,7 @@ def _elementwise(
     i3 = outer // n2 % n3
     i4 = outer // (n2 * n3)
     inside = (row < n1) & (column < n0)
-    x = _operand(
-        a, i2 * a2 + i3 * a3 + i4 * a4 + row * a1 + column * a0, inside, A_TENSOR, A_CAST, A_COMPUTE
-    )
+    x = _operand(a, i2 * a2 + i3 * a3 + i4 * a4 + row * a1 + column * a0, inside, A_TENSOR, A_CAST, A_COMPUTE)
     y = x
     z = x
     if INPUTS >= 2:
@@ -164,9 +162,8 @@ def _elementwise(
     if INPUTS >= 3:
         z = _operand(c, i2 * c2 + i3 * c3 + i4 * c4 + row * c1 + column * c0, inside, C_TENSOR, CAST, COMPUTE)
     value = _function(OP, x, y, z)
-    if out.dtype.element_ty == tl.int1:
-        if value.dtype != tl.int1:
-            value = value != 0
+    if out.dtype.element_ty == tl.int1 and value.dtype != tl.int1:
+        value = value != 0
     value = tl.broadcast_to(value, (ROWS, COLUMNS))
     tl.store(out + i2 * o2 + i3 * o3 + i4 * o4 + row * o1 + column * o0, value.to(out.dtype.element_ty), mask=inside)
 
@@ -226,9 +223,7 @@ def elementwise(
     return True
 
 
-def collapsed(
-    shape: tuple[int, ...], strides: list[tuple[int, ...]]
-) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:
+def collapsed(shape: tuple[int, ...], strides: list[tuple[int, ...]]) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:
     """The same elements in as few dimensions as possible, innermost first, ordered by the first operand's strides."""
     order = [dimension for dimension in range(len(shape)) if shape[dimension] != 1]
     order.sort(key=lambda dimension: (strides[0][dimension], -dimension))
@@ -276,7 +271,6 @@ def _saturated(value: float) -> float:
     return value if value != value or abs(value) <= 3.4028235677973366e38 else float("inf") * (1 if value > 0 else -1)
 
 
-
 # ---------------------------------------------------------------------------------------------- aten
 
 Function = Callable[..., torch.Tensor]
@@ -319,9 +313,7 @@ def _binary(operator: Any, name: str, floating: bool = False) -> Function:
         _fit(out, self, other)
         common = torch.result_type(self, other)
         common = _floating(common) if floating else common
-        return (
-            out if _run(operator, name, out, self, other, common=common) else on_host(operator, self, other, out=out)
-        )
+        return out if _run(operator, name, out, self, other, common=common) else on_host(operator, self, other, out=out)
 
     return run
 
@@ -423,9 +415,7 @@ def where(condition: torch.Tensor, self: torch.Tensor, other: torch.Tensor) -> t
     return on_host(operator, condition, self, other)
 
 
-def where_out(
-    condition: torch.Tensor, self: torch.Tensor, other: torch.Tensor, *, out: torch.Tensor
-) -> torch.Tensor:
+def where_out(condition: torch.Tensor, self: torch.Tensor, other: torch.Tensor, *, out: torch.Tensor) -> torch.Tensor:
     _fit(out, condition, self, other)
     common = torch.result_type(self, other)
     if _run(aten.where.self_out, "where", out, condition, self, other, common=common, first=torch.bool):
@@ -466,13 +456,14 @@ def clamp_out(
 ) -> torch.Tensor:
     operator = aten.clamp.out
     _fit(out, self)
-    common = torch.result_type(self, min if min is not None else max)
     if min is not None and max is not None:
-        done = _run(operator, "clamp", out, self, min, max, common=common)
+        done = _run(operator, "clamp", out, self, min, max, common=torch.result_type(self, min))
     elif min is not None:
-        done = _run(operator, "maximum", out, self, min, common=common)
+        done = _run(operator, "maximum", out, self, min, common=torch.result_type(self, min))
+    elif max is not None:
+        done = _run(operator, "minimum", out, self, max, common=torch.result_type(self, max))
     else:
-        done = _run(operator, "minimum", out, self, max, common=common)
+        done = False
     return out if done else on_host(operator, self, min, max, out=out)
 
 

@@ -146,12 +146,12 @@ def multiply(
         ALPHA=float(alpha),
         BETA=float(beta),
     )
-    words = (
+    tile_words = (
         *addresses, rows, columns, inner,
         left_batch, left_row, left_inner, right_batch, right_inner, right_column,
         bias_batch, bias_row, bias_column, out_batch, out_row, out_column,
     )  # fmt: skip
-    launch((ceil_div(columns, COLUMN_TILE), ceil_div(rows, row_tile), batches), words)
+    launch((ceil_div(columns, COLUMN_TILE), ceil_div(rows, row_tile), batches), tile_words)
 
 
 def mm_out(left: torch.Tensor, right: torch.Tensor, *, out: torch.Tensor) -> torch.Tensor:

@@ -16,6 +16,7 @@ from tapeout.pytorch.ops.launch import INTEGERS, POINTER, ceil_div, count, kerne
 
 TILE_ELEMENTS = 4096
 LONGEST_SCAN = 8192
+SOFTMAX_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 aten = torch.ops.aten
 Function = Callable[..., Any]
@@ -307,9 +308,7 @@ max_all = _to_scalar(aten.max.default, "max")
 min_all = _to_scalar(aten.min.default, "min")
 
 
-def argmax_out(
-    self: torch.Tensor, dim: int | None = None, keepdim: bool = False, *, out: torch.Tensor
-) -> torch.Tensor:
+def argmax_out(self: torch.Tensor, dim: int | None = None, keepdim: bool = False, *, out: torch.Tensor) -> torch.Tensor:
     _fit(out, _kept_shape(self, None if dim is None else (dim,), keepdim))
     if argmax_into(self, dim, None, out):
         count("aten::argmax")
@@ -333,7 +332,7 @@ def max_dim_out(
 def _softmax_out(operator: Any, log: bool) -> Function:
     def run(self: torch.Tensor, dim: int, half_to_float: bool, *, out: torch.Tensor) -> torch.Tensor:
         _fit(out, self.shape)
-        if self.dtype not in COMPUTE_DTYPES and self.dtype not in (torch.float32, torch.float64) or self.dim() == 0:
+        if self.dtype not in SOFTMAX_DTYPES or self.dim() == 0:
             return on_host(operator, self, dim, half_to_float, out=out)
         if self.numel() == 0:
             return out
@@ -365,11 +364,9 @@ softmax_out = _softmax_out(aten._softmax.out, log=False)
 log_softmax_out = _softmax_out(aten._log_softmax.out, log=True)
 
 
-def cumsum_out(
-    self: torch.Tensor, dim: int, *, dtype: torch.dtype | None = None, out: torch.Tensor
-) -> torch.Tensor:
+def cumsum_out(self: torch.Tensor, dim: int, *, dtype: torch.dtype | None = None, out: torch.Tensor) -> torch.Tensor:
     _fit(out, self.shape)
-    fits = self.dtype in TRITON_DTYPES and out.dtype in TRITON_DTYPES and 0 < self.numel()
+    fits = self.dtype in TRITON_DTYPES and out.dtype in TRITON_DTYPES and self.numel() > 0
     if not fits or self.dim() == 0 or dim % self.dim() != self.dim() - 1 or self.shape[-1] > LONGEST_SCAN:
         return on_host(aten.cumsum.out, self, dim, dtype=dtype, out=out)
     if not out.is_contiguous():

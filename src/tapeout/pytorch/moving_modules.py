@@ -1,0 +1,56 @@
+"""`module.to("chip")` keeps parameters what they are: the same objects, tied weights tied.
+
+torch moves a module to a device of its own in place, but gives one on an out-of-tree device new Parameters, one for each
+use of a tied weight. With `swap_module_params_on_conversion` it exchanges the tensors inside the old Parameters instead,
+which is what we want, but refuses when something else holds them: an autograd graph of a forward pass on the host is
+enough. Then the module gets new Parameters after all, and here they are tied again.
+"""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+_apply = torch.nn.Module._apply
+_inside = threading.local()
+
+
+def keep_parameters_when_moving() -> None:
+    """Make every `Module.to`, `.float()` and so on behave so, in this process. Idempotent."""
+    torch.__future__.set_swap_module_params_on_conversion(True)
+    torch.nn.Module._apply = _apply_in_place_or_tied  # type: ignore[method-assign]
+
+
+def _apply_in_place_or_tied(self: torch.nn.Module, fn: Callable[..., Any], recurse: bool = True) -> torch.nn.Module:
+    is_child = getattr(_inside, "a_module", False)
+    if is_child or not torch.__future__.get_swap_module_params_on_conversion():
+        return _apply(self, fn, recurse)
+    ties = _ties(self)
+    _inside.a_module = True
+    try:
+        return _apply(self, fn, recurse)
+    except RuntimeError as error:
+        if "Couldn't swap" not in str(error):
+            raise
+        torch.__future__.set_swap_module_params_on_conversion(False)
+        try:
+            _apply(self, fn, recurse)
+        finally:
+            torch.__future__.set_swap_module_params_on_conversion(True)
+    finally:
+        _inside.a_module = False
+    for (owner, name), *others in ties:
+        for module, other_name in others:
+            module._parameters[other_name] = owner._parameters[name]
+    return self
+
+
+def _ties(root: torch.nn.Module) -> list[list[tuple[torch.nn.Module, str]]]:
+    """The places of each Parameter that has more than one."""
+    places: dict[int, list[tuple[torch.nn.Module, str]]] = {}
+    for module in root.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                places.setdefault(id(parameter), []).append((module, name))
+    return [uses for uses in places.values() if len(uses) > 1]

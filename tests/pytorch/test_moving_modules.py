@@ -1,0 +1,43 @@
+"""Moving modules to the chip keeps parameters, and ties, whatever holds on to them."""
+
+import torch
+
+import tapeout  # noqa: F401
+
+
+class Tied(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embedding = torch.nn.Embedding(10, 8)
+        self.middle = torch.nn.Linear(8, 8)
+        self.head = torch.nn.Linear(8, 10, bias=False)
+        self.head.weight = self.embedding.weight
+
+    def forward(self, tokens):
+        return self.head(self.middle(self.embedding(tokens)))
+
+
+def test_parameters_stay_the_same_objects():
+    model = Tied()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    model.to("chip")
+    assert model.head.weight is model.embedding.weight
+    assert optimizer.param_groups[0]["params"][0] is model.embedding.weight
+    assert model.embedding.weight.device.type == "chip"
+
+
+def test_a_live_graph_does_not_stop_the_move_nor_untie():
+    model, tokens = Tied(), torch.arange(4)
+    expected = model(tokens)  # its graph holds every parameter
+    model.to("chip")
+    assert model.head.weight is model.embedding.weight
+    assert {parameter.device.type for parameter in model.parameters()} == {"chip"}
+    torch.testing.assert_close(model(tokens.to("chip")).cpu(), expected)
+
+
+def test_back_to_the_host():
+    model = Tied().to("chip")
+    result = model(torch.arange(4).to("chip"))
+    model.to("cpu")
+    assert model.head.weight is model.embedding.weight
+    torch.testing.assert_close(model(torch.arange(4)), result.cpu())
