@@ -823,7 +823,10 @@ OTHERS: dict[str, Formula] = {
     "hadd": average(False, False), "rhadd": average(True, False), "uhadd": average(False, True),
     "urhadd": average(True, True), "sad": sum_of_absolute_difference(False), "usad": sum_of_absolute_difference(True),
 }  # fmt: skip
+FLOAT8 = (DType.F8E4M3, DType.F8E5M2)
 OPERATIONS: dict[tuple[str, DType], Formula] = {
+    **{("math.absf", dtype): lambda x: from_bits(bits(x) & 0x7F, x.dtype) for dtype in FLOAT8},
+    **{("arith.negf", dtype): lambda x: from_bits(bits(x) ^ -0x80, x.dtype) for dtype in FLOAT8},
     **{("math.erf", dtype): erf for dtype in (DType.F32, DType.F64)},
     **{("math." + f.__name__, DType.F64): f for f in (exp, exp2, log, log2, sin, cos)},
     **{("arith.remf", dtype): fmod for dtype in (DType.F32, DType.F64, DType.F16, DType.BF16)},

@@ -15,7 +15,14 @@ from tapeout.tile.ir import Block, Operation, Region, Type, Value, make
 Number = int | float
 NAN, INFINITY = math.nan, math.inf
 UNROLLED_STEPS = 8
-INTEGER_OF_FLOAT = {DType.F32: DType.I32, DType.F64: DType.I64, DType.F16: DType.I16, DType.BF16: DType.I16}
+INTEGER_OF_FLOAT = {
+    DType.F64: DType.I64,
+    DType.F32: DType.I32,
+    DType.BF16: DType.I16,
+    DType.F16: DType.I16,
+    DType.F8E4M3: DType.I8,
+    DType.F8E5M2: DType.I8,
+}
 
 
 @dataclass(eq=False, frozen=True, slots=True)

@@ -356,6 +356,9 @@ class _Reader:
             type = read_type(type_text if text else "i1")
             operation.attributes["value"] = _read_constant((text or rest).strip(), type)
             return [type]
+        if name == "ub.poison":  # any value will do
+            operation.name, operation.attributes["value"] = "arith.constant", 0
+            return [read_type(rest.rpartition(" : ")[2])]
         if name in ("tt.assert", "tt.print") and (match := re.search(r'"((?:[^"\\]|\\.)*)"', rest)):
             operation.attributes["message"] = match[1]
             rest = rest[: match.start()] + rest[match.end() :]

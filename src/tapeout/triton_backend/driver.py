@@ -114,7 +114,9 @@ def _converter(type: Any) -> Callable[[Any], Any]:
         return _FLOAT_BITS[type]
     if type.startswith("tensordesc"):
         return _descriptor
-    if type in ("u8", "u16", "u32", "u64", "i1", "i8", "i16", "i32", "i64"):
+    if type in ("u1", "i1"):
+        return int
+    if type in ("u8", "u16", "u32", "u64", "i8", "i16", "i32", "i64"):
         bits = int(type[1:])
         if type[0] == "u":
             return lambda value: _signed(int(value), bits)
