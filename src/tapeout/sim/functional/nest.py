@@ -58,6 +58,9 @@ class _Nest:
         self.group = group
         self.extents = list(extents_of(group.cuts)) or [1]
         self.places: list[_Place] = []
+        self.seen: dict[tuple[object, ...], _Place] = {}
+        self.same: dict[tuple[int, str], tuple[int, str]] = {}
+        """operands that are read where another one is already"""
         self.iotas: dict[int, list[Stride]] = {}
         for index, step in enumerate(group.steps):
             for name, access in step.reads():
@@ -76,6 +79,10 @@ class _Nest:
 
     def _place(self, index: int, name: str, access: Access, view: View | None) -> None:
         text, step = self.text, self.group.steps[index]
+        key = (view, access.dtype, self.group.key(access, step.shape))
+        if name != "result" and key in self.seen:
+            self.same[(index, name)] = self.seen[key].key
+            return
         if view is None:
             offset = str(access.base) if access.offset == "0" else text.let(f"add i64 {access.offset}, {access.base}")
             start = text.let(f"getelementptr i8, ptr %scratchpad, i64 {offset}")
@@ -83,7 +90,10 @@ class _Nest:
         else:
             start = text.let(f"load ptr, ptr {view.name}")
             strides = [self._view_stride(view, d, times, access.dtype.size_bytes) for d, times in view.mapping]
-        self.places.append(_Place(index, name, access, start, strides or [_fixed(0)]))
+        place = _Place(index, name, access, start, strides or [_fixed(0)])
+        self.places.append(place)
+        if name != "result":
+            self.seen[key] = place
 
     def _view_stride(self, view: View, dimension: int, times: int, size: int) -> Stride:
         if not times:
@@ -252,6 +262,7 @@ class _Nest:
         inner_strides = {place.key: place.strides[-1] for place in self.places}
         results: list[Value] = []
         carried: list[str] = []
+        read: dict[tuple[int, str], Value] = {}
         # What lies in HBM is read before anything is written there: a group may work in place.
         ahead = {
             place.key: load_vector(builder, place.dtype, starts[place.key], position, inner_strides[place.key])
@@ -270,13 +281,16 @@ class _Nest:
                     writer = self.group.forwards[key]
                     written = self.group.steps[writer].result.dtype
                     values[name] = reread(builder, results[writer], written, operand.dtype)
-                elif key in held:
-                    values[name] = from_memory(builder, operand.dtype, builder.splat_memory(operand.dtype, held[key]))
+                elif key in self.same:
+                    values[name] = read[self.same[key]]
                 else:
-                    raw = ahead.get(key) or load_vector(
-                        builder, operand.dtype, starts[key], position, inner_strides[key]
-                    )
-                    values[name] = from_memory(builder, operand.dtype, raw)
+                    if key in held:
+                        raw = builder.splat_memory(operand.dtype, held[key])
+                    else:
+                        raw = ahead.get(key) or load_vector(
+                            builder, operand.dtype, starts[key], position, inner_strides[key]
+                        )
+                    values[name] = read[key] = from_memory(builder, operand.dtype, raw)
             if step.is_reduction:
                 assert partials is not None
                 carried.append(combine(builder, step.item, partials[index], values["a"]))
