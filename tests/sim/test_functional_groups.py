@@ -1,4 +1,4 @@
-"""Laws of what the functional simulator decides before it writes code: iteration spaces, views, groups, dropped stores."""
+"""What the functional simulator decides before it writes code: iteration spaces, views, groups, dropped stores."""
 
 import itertools
 
