@@ -70,6 +70,7 @@ CASES = {
     "softmax of columns": lambda d: values(33, 77).to(d).softmax(0),
     "softmax bfloat16": lambda d: values(33, 77).to(d, torch.bfloat16).softmax(-1),
     "log softmax": lambda d: values(33, 77).to(d).log_softmax(-1),
+    "layer norm": lambda d: torch.nn.functional.layer_norm(values(8, 3, 70).to(d), (3, 70), values(3, 70).to(d)),
     "cumulative sum": lambda d: integers(3, 77).to(d).cumsum(-1),
     "concatenate": lambda d: torch.cat([values(3, 4).to(d), values(3, 9).to(d)], -1),
     "concatenate rows": lambda d: torch.cat([integers(3, 4).to(d), integers(9, 4).to(d)]),

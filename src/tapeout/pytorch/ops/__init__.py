@@ -86,6 +86,7 @@ IMPLEMENTATIONS = {
     "_softmax.out": "reduce.softmax_out",
     "_log_softmax.out": "reduce.log_softmax_out",
     "cumsum.out": "reduce.cumsum_out",
+    "native_layer_norm": "reduce.native_layer_norm",
     "index_select": "index.index_select",
     "embedding": "index.embedding",
     "index.Tensor": "index.index_tensor",

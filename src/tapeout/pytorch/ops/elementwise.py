@@ -4,15 +4,27 @@ One kernel serves them all. It takes up to three operands, each a tensor broadca
 computes in the type PyTorch computes in (half types in float32) and rounds once. Which operator it is, is a constant.
 """
 
+import functools
 import struct
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 
-from tapeout.pytorch.ops.launch import INTEGERS, POINTER, ceil_div, count, kernel, on_host, power_of_two_at_least
+from tapeout import chip as chips
+from tapeout.pytorch.ops.launch import (
+    INTEGERS,
+    POINTER,
+    Launch,
+    ceil_div,
+    count,
+    kernel,
+    on_host,
+    power_of_two_at_least,
+)
 
 TILE_ELEMENTS = 4096
 MAX_DIMENSIONS = 5
@@ -168,49 +180,77 @@ def _elementwise(
     tl.store(out + i2 * o2 + i3 * o3 + i4 * o4 + row * o1 + column * o0, value.to(out.dtype.element_ty), mask=inside)
 
 
+Described = tuple[tuple[int, ...], tuple[int, ...], torch.dtype]
+"""A tensor but for its address: shape, strides, dtype."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A launch that lacks only the addresses and the numbers."""
+
+    launch: Launch
+    grid: tuple[int, int, int]
+    sizes_and_strides: tuple[int, ...]
+    compute: torch.dtype
+
+
 def elementwise(
     name: str, out: torch.Tensor, *inputs: Operand, common: torch.dtype, first: torch.dtype | None = None
 ) -> bool:
     """out = name(*inputs), the inputs cast to `common` (the first to `first`, if given). False: not for this kernel."""
-    if out.dtype not in TRITON_DTYPES or common not in TRITON_DTYPES:
+    descriptions = [
+        (value.shape, value.stride(), value.dtype) if isinstance(value, torch.Tensor) else None for value in inputs
+    ]
+    here = id(chips.active())
+    plan = _plan(name, (out.shape, out.stride(), out.dtype), tuple(descriptions), common, first or common, here)
+    if plan is None:
         return False
-    tensors = [value for value in inputs if isinstance(value, torch.Tensor)]
-    if any(tensor.dtype not in TRITON_DTYPES for tensor in tensors):
-        return False
-    if out.numel() == 0:
-        return True
-    shape = out.shape
-    views = [tensor if tensor.shape == shape else tensor.expand(shape) for tensor in tensors]
-    sizes, strides = collapsed(shape, [out.stride(), *(view.stride() for view in views)])
+    if 0 not in plan.grid:
+        words = [out.data_ptr()]
+        for value in inputs:
+            words.append(value.data_ptr() if isinstance(value, torch.Tensor) else scalar_word(value, plan.compute))
+        words += (0,) * (3 - len(inputs))
+        plan.launch(plan.grid, (*words, *plan.sizes_and_strides))
+    return True
+
+
+@functools.lru_cache(maxsize=4096)
+def _plan(
+    name: str,
+    out: Described,
+    inputs: tuple[Described | None, ...],
+    common: torch.dtype,
+    first: torch.dtype,
+    chip_identity: int,
+) -> Plan | None:
+    """Shapes repeat, so what follows from them is worked out once."""
+    shape, out_strides, out_dtype = out
+    tensors = [value for value in inputs if value is not None]
+    if any(dtype not in TRITON_DTYPES for dtype in (out_dtype, common, *(tensor[2] for tensor in tensors))):
+        return None
+    broadcast = [_broadcast_strides(tensor[0], tensor[1], shape) for tensor in tensors]
+    sizes, strides = collapsed(shape, [out_strides, *broadcast])
     if len(sizes) > MAX_DIMENSIONS:
-        return False
+        return None
     padding = (0,) * (MAX_DIMENSIONS - len(sizes))
     sizes = sizes + (1,) * len(padding)
     compute = COMPUTE_DTYPES.get(common, common)
-    types, addresses, steps = [POINTER[out.dtype]], [out.data_ptr()], [*strides[0], *padding]
-    remaining = iter(zip(views, strides[1:], strict=True))
-    for value in (*inputs, *(0,) * (3 - len(inputs))):
-        if isinstance(value, torch.Tensor):
-            view, stride = next(remaining)
-            types.append(POINTER[view.dtype])
-            addresses.append(view.data_ptr())
-            steps += (*stride, *padding)
-        else:
-            types.append(SCALAR_TYPES[compute])
-            addresses.append(scalar_word(value, compute))
-            steps += (0,) * MAX_DIMENSIONS
+    types, steps = [POINTER[out_dtype]], [*strides[0], *padding]
+    remaining = iter(strides[1:])
+    for value in (*inputs, *(None,) * (3 - len(inputs))):
+        types.append(SCALAR_TYPES[compute] if value is None else POINTER[value[2]])
+        steps += (0,) * MAX_DIMENSIONS if value is None else (*next(remaining), *padding)
     columns = min(TILE_ELEMENTS, power_of_two_at_least(sizes[0]))
     rows = min(TILE_ELEMENTS // columns, power_of_two_at_least(sizes[1]))
-    flags = [isinstance(value, torch.Tensor) for value in inputs] + [False] * (3 - len(inputs))
-    first = first or common
+    is_tensor = [value is not None for value in inputs] + [False] * (3 - len(inputs))
     launch = kernel(
         _elementwise,
         (*types, *INTEGERS[:24]),
         OP=name,
         INPUTS=len(inputs),
-        A_TENSOR=flags[0],
-        B_TENSOR=flags[1],
-        C_TENSOR=flags[2],
+        A_TENSOR=is_tensor[0],
+        B_TENSOR=is_tensor[1],
+        C_TENSOR=is_tensor[2],
         A_CAST=TRITON_DTYPES[first],
         CAST=TRITON_DTYPES[common],
         COMPUTE=TRITON_DTYPES[compute],
@@ -219,8 +259,14 @@ def elementwise(
         COLUMNS=columns,
     )
     grid = (ceil_div(sizes[0], columns), ceil_div(sizes[1], rows), sizes[2] * sizes[3] * sizes[4])
-    launch(grid, (*addresses, *sizes[:4], *steps))
-    return True
+    return Plan(launch, grid, (*sizes[:4], *steps), compute)
+
+
+def _broadcast_strides(shape: tuple[int, ...], strides: tuple[int, ...], target: tuple[int, ...]) -> tuple[int, ...]:
+    """Strides that repeat a tensor over the target's shape."""
+    missing = len(target) - len(shape)
+    repeated = zip(shape, strides, target[missing:], strict=True)
+    return (0,) * missing + tuple(0 if own != wanted else stride for own, stride, wanted in repeated)
 
 
 def collapsed(shape: tuple[int, ...], strides: list[tuple[int, ...]]) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:
@@ -282,8 +328,14 @@ def _number(value: Operand) -> Operand:
 
 
 def _fit(out: torch.Tensor, *operands: Operand) -> None:
-    shape = torch.broadcast_shapes(*(o.shape for o in operands if isinstance(o, torch.Tensor)))
-    if out.shape != shape:
+    """Give an out= tensor of another shape the result's."""
+    shapes = [operand.shape for operand in operands if isinstance(operand, torch.Tensor)]
+    shape = [1] * max(map(len, shapes))  # torch.broadcast_shapes takes longer than a launch
+    for other in shapes:
+        for dimension, size in enumerate(reversed(other)):
+            if size != 1:
+                shape[-1 - dimension] = size
+    if out.shape != tuple(shape):
         out.resize_(shape)
 
 

@@ -87,7 +87,7 @@ def on_host(operator: Any, *arguments: Any, **keywords: Any) -> Any:
         return keywords["out"]
     if operator._schema.name.endswith("_"):
         return arguments[0]
-    return result.to("chip")
+    return tuple(part.to("chip") for part in result) if isinstance(result, tuple) else result.to("chip")
 
 
 def _host(value: Any) -> Any:

@@ -1,9 +1,10 @@
-"""Reductions and what else runs along one dimension: sum, mean, max, any, all, argmax, softmax, cumsum.
+"""Reductions and what else runs along a dimension: sum, mean, max, any, all, argmax, softmax, layer norm, cumsum.
 
 The reduced dimensions become the columns of a matrix, everything else its rows; both keep their strides where that
 is possible and the tensor is copied on the chip where it is not. A program walks the columns of some rows in tiles.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 import triton
 import triton.language as tl
 
-from tapeout.pytorch.ops.elementwise import COMPUTE_DTYPES, TRITON_DTYPES
+from tapeout.pytorch.ops.elementwise import COMPUTE_DTYPES, TRITON_DTYPES, scalar_word
 from tapeout.pytorch.ops.launch import INTEGERS, POINTER, ceil_div, count, kernel, on_host, power_of_two_at_least
 
 TILE_ELEMENTS = 4096
@@ -148,6 +149,40 @@ def _cumsum(
     value = tl.cumsum(tl.load(source + place, mask=inside, other=0).to(COMPUTE), axis=1)
     place = row[:, None] * out_row_stride + column[None, :] * out_column_stride
     tl.store(out + place, value.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _layer_norm(
+    source, weight, bias, out, out_mean, out_rstd, rows, columns, epsilon,
+    HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    total = tl.zeros((ROWS,), tl.float32)
+    for start in range(0, columns, COLUMNS):
+        column = start + tl.arange(0, COLUMNS)
+        inside = (row[:, None] < rows) & (column[None, :] < columns)
+        total += tl.sum(tl.load(source + row[:, None] * columns + column[None, :], mask=inside, other=0.0), axis=1)
+    mean = total / columns.to(tl.float32)
+    total = tl.zeros((ROWS,), tl.float32)
+    for start in range(0, columns, COLUMNS):
+        column = start + tl.arange(0, COLUMNS)
+        inside = (row[:, None] < rows) & (column[None, :] < columns)
+        value = tl.load(source + row[:, None] * columns + column[None, :], mask=inside, other=0.0)
+        offset = tl.where(inside, value - mean[:, None], 0.0)
+        total += tl.sum(offset * offset, axis=1)
+    rstd = tl.rsqrt(total / columns.to(tl.float32) + epsilon)
+    for start in range(0, columns, COLUMNS):
+        column = start + tl.arange(0, COLUMNS)
+        inside = (row[:, None] < rows) & (column[None, :] < columns)
+        value = tl.load(source + row[:, None] * columns + column[None, :], mask=inside, other=0.0)
+        value = (value - mean[:, None]) * rstd[:, None]
+        if HAS_WEIGHT:
+            value *= tl.load(weight + column, mask=column < columns, other=0.0)[None, :]
+        if HAS_BIAS:
+            value += tl.load(bias + column, mask=column < columns, other=0.0)[None, :]
+        tl.store(out + row[:, None] * columns + column[None, :], value, mask=inside)
+    tl.store(out_mean + row, mean, mask=row < rows)
+    tl.store(out_rstd + row, rstd, mask=row < rows)
 
 
 def as_matrix(source: torch.Tensor, dims: Sequence[int]) -> torch.Tensor:
@@ -386,3 +421,39 @@ def cumsum_out(self: torch.Tensor, dim: int, *, dtype: torch.dtype | None = None
     launch((ceil_div(rows, row_tile), 1, 1), words)
     count("aten::cumsum")
     return out
+
+
+def native_layer_norm(
+    self: torch.Tensor,
+    normalized_shape: Sequence[int],
+    weight: torch.Tensor | None,
+    bias: torch.Tensor | None,
+    eps: float,
+) -> tuple[torch.Tensor, ...]:
+    operands = [self, *(t for t in (weight, bias) if t is not None)]
+    if any(t.dtype != torch.float32 for t in operands) or self.numel() == 0:
+        result: tuple[torch.Tensor, ...] = on_host(
+            aten.native_layer_norm.default, self, normalized_shape, weight, bias, eps
+        )
+        return result
+    source = self.contiguous()
+    weight, bias = (None if t is None else t.contiguous() for t in (weight, bias))
+    kept = self.dim() - len(normalized_shape)
+    columns = math.prod(normalized_shape)
+    rows = self.numel() // columns
+    out = torch.empty_like(source)
+    statistics = (*self.shape[:kept], *(1 for _ in normalized_shape))
+    mean, rstd = (torch.empty(statistics, dtype=torch.float32, device="chip") for _ in range(2))
+    row_tile, column_tile = tile_of(rows, columns)
+    launch = kernel(
+        _layer_norm,
+        (*(POINTER[torch.float32],) * 6, *INTEGERS[:2], "fp32"),
+        HAS_WEIGHT=weight is not None,
+        HAS_BIAS=bias is not None,
+        ROWS=row_tile,
+        COLUMNS=column_tile,
+    )
+    addresses = [t.data_ptr() if t is not None else 0 for t in (source, weight, bias, out, mean, rstd)]
+    launch((ceil_div(rows, row_tile), 1, 1), (*addresses, rows, columns, scalar_word(eps, torch.float32)))
+    count("aten::native_layer_norm")
+    return out, mean, rstd
