@@ -1,5 +1,5 @@
-"""Runs a kernel three ways: on the chip's tensors, held against PyTorch or NumPy; in the reference evaluator, which must
-leave the same bytes as the functional simulator; and there again under schedules that hurry or delay single queues."""
+"""Runs a kernel three ways: on the chip's tensors, held against PyTorch or NumPy; in the reference evaluator, which
+must leave the same bytes as the functional simulator; there again under schedules that hurry or delay single queues."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,9 +18,7 @@ EVALUATOR_BASE = 1 << 20
 ADVERSARIES = (schedules.Late(Unit.LOAD), schedules.Early(Unit.LOAD), schedules.Late(Unit.VECTOR))
 
 
-def run(
-    kernel: Any, grid: tuple[int, ...], arguments: Mapping[str, Any], **constants: Any
-) -> dict[str, torch.Tensor]:
+def run(kernel: Any, grid: tuple[int, ...], arguments: Mapping[str, Any], **constants: Any) -> dict[str, torch.Tensor]:
     """Launches a kernel on copies of its host tensors; gives what they hold afterwards."""
     return _launch(kernel, grid, arguments, constants)[0]
 
@@ -72,7 +70,4 @@ def _evaluate(
     whole_grid = (*grid, 1, 1)[:3]
     workspace = EVALUATOR_BASE + len(content)
     evaluator.run(program, chip.active(), whole_grid, words, memory, workspace=workspace, schedule=schedule)
-    return {
-        name: memory.data[start : start + len(_bytes(arguments[name]))].tobytes()
-        for name, start in places.items()
-    }
+    return {name: memory.data[start : start + len(_bytes(arguments[name]))].tobytes() for name, start in places.items()}

@@ -99,9 +99,7 @@ def branches_with_tiles(x, out, n, N: tl.constexpr):
 @pytest.mark.parametrize("n", [3, 9])
 def test_branches_that_carry_tiles(n):
     x = torch.randn(16)
-    result = run_three_ways(branches_with_tiles, (5,), {"x": x, "out": torch.zeros(5, 16), "n": n}, N=16)[
-        "out"
-    ]
+    result = run_three_ways(branches_with_tiles, (5,), {"x": x, "out": torch.zeros(5, 16), "n": n}, N=16)["out"]
     for pid in range(5):
         if pid % 2 == 0:
             value = x + pid + 10
@@ -180,9 +178,7 @@ def unrolled(x, out, N: tl.constexpr, STEPS: tl.constexpr):
 
 def test_static_range():
     x = torch.randn(16)
-    assert torch.equal(
-        run(unrolled, (1,), {"x": x, "out": torch.zeros(16)}, N=16, STEPS=4)["out"], (x * 2 + 2) * 2
-    )
+    assert torch.equal(run(unrolled, (1,), {"x": x, "out": torch.zeros(16)}, N=16, STEPS=4)["out"], (x * 2 + 2) * 2)
     with pytest.raises(triton.CompilationError, match="too many steps"):
         run(unrolled, (1,), {"x": x, "out": torch.zeros(16)}, N=16, STEPS=12)
 
@@ -272,12 +268,8 @@ def typed_arguments(out, a, b, c, d):
     tl.store(out + 3, d)
 
 
-@pytest.mark.parametrize(
-    "values", [(1, 2**40, -5, True), (16, -(2**62), 2**31, False), (0.5, 1e-3, -2.0, 3)], ids=str
-)
+@pytest.mark.parametrize("values", [(1, 2**40, -5, True), (16, -(2**62), 2**31, False), (0.5, 1e-3, -2.0, 3)], ids=str)
 def test_argument_types(values):
     out = torch.zeros(4, dtype=torch.float64)
-    result = run(typed_arguments, (1,), dict(zip(["out", "a", "b", "c", "d"], [out, *values], strict=True)))[
-        "out"
-    ]
+    result = run(typed_arguments, (1,), dict(zip(["out", "a", "b", "c", "d"], [out, *values], strict=True)))["out"]
     torch.testing.assert_close(result, torch.tensor(values, dtype=torch.float64), rtol=1e-7, atol=0)

@@ -71,17 +71,14 @@ def test_matmul(dtype, size):
     else:
         tolerance = 1e-12 if dtype is torch.float64 else 1e-5
         exact = a.double() @ b.double()
-        torch.testing.assert_close(
-            result.double(), exact, rtol=tolerance, atol=tolerance * float(exact.abs().max())
-        )
+        torch.testing.assert_close(result.double(), exact, rtol=tolerance, atol=tolerance * float(exact.abs().max()))
 
 
 @pytest.mark.parametrize("precision", ["ieee", "tf32", "tf32x3", "bf16x3", "bf16x6"])
 def test_named_precisions_are_at_least_as_good(precision):
     a, b = operands(torch.float32, 32, 32, 32)
-    arguments = {
-        "a": a, "b": b, "c": torch.zeros(32, 32), "m": 32, "n": 32, "k": 32, "stride_a": 32, "stride_b": 32, "stride_c": 32,
-    }  # fmt: skip
+    arguments = {"a": a, "b": b, "c": torch.zeros(32, 32)}
+    arguments |= dict.fromkeys(["m", "n", "k", "stride_a", "stride_b", "stride_c"], 32)
     constants = {"BM": 32, "BN": 32, "BK": 16, "ACCUMULATOR": tl.float32, "PRECISION": precision}
     result = run(matmul, (1, 1), arguments, **constants)["c"]
     torch.testing.assert_close(result.double(), a.double() @ b.double(), rtol=1e-5, atol=1e-5)
@@ -139,9 +136,7 @@ def scaled(
 
 
 @pytest.mark.parametrize("with_b", [True, False])
-@pytest.mark.parametrize(
-    "formats", [("e2m1", "e4m3"), ("e5m2", "e2m1"), ("bf16", "e2m1"), ("fp16", "e4m3")], ids=str
-)
+@pytest.mark.parametrize("formats", [("e2m1", "e4m3"), ("e5m2", "e2m1"), ("bf16", "e2m1"), ("fp16", "e4m3")], ids=str)
 def test_microscaling(formats, with_b):
     m, n, k = 32, 16, 64
     generator = torch.Generator().manual_seed(5)
@@ -163,9 +158,7 @@ def test_microscaling(formats, with_b):
 
     a, exact_a = operand(formats[0], m, k, 1)
     b, exact_b = operand(formats[1], k, n, 0)
-    scale_a, scale_b = (
-        torch.randint(120, 134, (r, k // 32), generator=generator, dtype=torch.uint8) for r in (m, n)
-    )
+    scale_a, scale_b = (torch.randint(120, 134, (r, k // 32), generator=generator, dtype=torch.uint8) for r in (m, n))
     arguments = {"a": a, "scale_a": scale_a, "b": b, "scale_b": scale_b, "c": torch.zeros(m, n)}
     constants = {"M": m, "N": n, "K": k, "FORMAT_A": formats[0], "FORMAT_B": formats[1], "WITH_B": with_b}
     result = run_three_ways(scaled, (1,), arguments, adversaries=(), **constants)["c"]

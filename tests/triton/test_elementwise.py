@@ -22,11 +22,7 @@ def values(dtype, seed=0, size=N):
     if dtype is torch.bool:
         return torch.randint(0, 2, (size,), generator=generator).bool()
     bits = torch.randint(-(2**63), 2**63 - 1, (size,), generator=generator)
-    return (
-        bits.view(dtype)[:size].clone()
-        if dtype.itemsize == 8
-        else bits.view(torch.uint8).view(dtype)[:size].clone()
-    )
+    return bits.view(dtype)[:size].clone() if dtype.itemsize == 8 else bits.view(torch.uint8).view(dtype)[:size].clone()
 
 
 @triton.jit
@@ -167,9 +163,7 @@ def test_comparisons(dtype):
     y[::3] = x[::3]
     if dtype.is_floating_point:
         x[1], y[2], x[4], y[4] = float("nan"), float("nan"), 0.0, -0.0
-    result = run(compare, (1,), {"x": x, "y": y, "out": torch.zeros(6 * N, dtype=torch.bool)}, N=N)[
-        "out"
-    ].view(6, N)
+    result = run(compare, (1,), {"x": x, "y": y, "out": torch.zeros(6 * N, dtype=torch.bool)}, N=N)["out"].view(6, N)
     a, b = (x.float().numpy(), y.float().numpy()) if dtype is torch.bfloat16 else (x.numpy(), y.numpy())
     for row, want in zip(result.numpy(), [a < b, a <= b, a > b, a >= b, a == b, a != b], strict=True):
         assert np.array_equal(row, want)

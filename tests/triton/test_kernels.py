@@ -21,9 +21,7 @@ def softmax(x, out, columns, stride, BLOCK: tl.constexpr):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_softmax(dtype):
     x = torch.randn(5, 45).to(dtype)
-    result = run_three_ways(
-        softmax, (5,), {"x": x, "out": torch.zeros_like(x), "columns": 45, "stride": 45}, BLOCK=64
-    )
+    result = run_three_ways(softmax, (5,), {"x": x, "out": torch.zeros_like(x), "columns": 45, "stride": 45}, BLOCK=64)
     torch.testing.assert_close(result["out"], x.softmax(1))
 
 
@@ -39,12 +37,8 @@ def flash_attention(q, k, v, out, length, scale, D: tl.constexpr, B: tl.constexp
     end = tl.minimum(start_row + B, length) if CAUSAL else length
     for start in range(0, end, B):
         columns = start + tl.arange(0, B)
-        keys = tl.load(
-            k + head + columns[None, :] * D + d[:, None], mask=(columns < length)[None, :], other=0.0
-        )
-        values = tl.load(
-            v + head + columns[:, None] * D + d[None, :], mask=(columns < length)[:, None], other=0.0
-        )
+        keys = tl.load(k + head + columns[None, :] * D + d[:, None], mask=(columns < length)[None, :], other=0.0)
+        values = tl.load(v + head + columns[:, None] * D + d[None, :], mask=(columns < length)[:, None], other=0.0)
         scores = tl.dot(queries, keys) * scale
         allowed = (columns < length)[None, :]
         if CAUSAL:
@@ -68,12 +62,8 @@ def test_flash_attention(dtype, causal):
     arguments = {"q": q, "k": k, "v": v, "out": torch.zeros_like(q), "length": 50, "scale": 1 / math.sqrt(32)}
     run_it = run_three_ways if dtype is torch.float32 and causal else run
     result = run_it(flash_attention, (4, 2), arguments, D=32, B=16, CAUSAL=causal)["out"]
-    expected = torch.nn.functional.scaled_dot_product_attention(
-        *(t.float() for t in (q, k, v)), is_causal=causal
-    )
-    torch.testing.assert_close(
-        result.float(), expected, rtol=2e-3 if dtype is torch.float16 else 1e-5, atol=2e-3
-    )
+    expected = torch.nn.functional.scaled_dot_product_attention(*(t.float() for t in (q, k, v)), is_causal=causal)
+    torch.testing.assert_close(result.float(), expected, rtol=2e-3 if dtype is torch.float16 else 1e-5, atol=2e-3)
 
 
 @triton.jit
@@ -180,9 +170,8 @@ def random_numbers(words, uniform, normal, seed, N: tl.constexpr):
 @pytest.mark.parametrize("seed", [5, 1 << 40 | 77])
 def test_random_numbers_are_philox(seed):
     n = 128
-    arguments = {
-        "words": torch.zeros(n, 4, dtype=torch.int32), "uniform": torch.zeros(n), "normal": torch.zeros(n), "seed": seed,
-    }  # fmt: skip
+    arguments = {"words": torch.zeros(n, 4, dtype=torch.int32), "seed": seed}
+    arguments |= {"uniform": torch.zeros(n), "normal": torch.zeros(n)}
     result = run(random_numbers, (2,), arguments, N=64)
     expected = torch.tensor([philox(seed, i) for i in range(n)])
     assert torch.equal(result["words"].long() & 0xFFFFFFFF, expected)
@@ -294,9 +283,7 @@ def convolution(x, weight, out, channels, height, width, K: tl.constexpr, BO: tl
                 y, z = row + dy - K // 2, column + dx - K // 2
                 inside = (y >= 0) & (y < height) & (z >= 0) & (z < width)
                 value = tl.load(x + (c * height + y) * width + z, mask=inside, other=0.0)
-                total += (
-                    tl.load(weight + ((filters * channels + c) * K + dy) * K + dx)[:, None] * value[None, :]
-                )
+                total += tl.load(weight + ((filters * channels + c) * K + dy) * K + dx)[:, None] * value[None, :]
     inside = (pixel < height * width)[None, :]
     tl.store(out + filters[:, None] * (height * width) + pixel[None, :], total, mask=inside)
 

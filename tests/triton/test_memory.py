@@ -57,9 +57,7 @@ def backward_and_strided(x, out, n, N: tl.constexpr):
 
 def test_negative_strides_and_odd_masks():
     x = torch.arange(20.0)
-    result = run_three_ways(backward_and_strided, (1,), {"x": x, "out": torch.zeros(3, 32), "n": 20}, N=32)[
-        "out"
-    ]
+    result = run_three_ways(backward_and_strided, (1,), {"x": x, "out": torch.zeros(3, 32), "n": 20}, N=32)["out"]
     i = torch.arange(32)
     absent = torch.full((32,), -1.0)
     assert torch.equal(result[0], torch.where(i < 20, 19.0 - i, absent))
@@ -78,9 +76,7 @@ def mask_by_data(x, keep, out, N: tl.constexpr):
 
 def test_masks_that_are_data():
     x, keep = torch.randn(64), (torch.arange(64) % 3 == 0).to(torch.int8)
-    result = run_three_ways(mask_by_data, (1,), {"x": x, "keep": keep, "out": torch.zeros(2, 64)}, N=64)[
-        "out"
-    ]
+    result = run_three_ways(mask_by_data, (1,), {"x": x, "keep": keep, "out": torch.zeros(2, 64)}, N=64)["out"]
     chosen = torch.where(keep != 0, x, torch.arange(64) * 100.0)
     assert torch.equal(result[0], chosen)
     assert torch.equal(result[1], torch.where(keep != 0, chosen * 2, 0.0))
@@ -92,9 +88,7 @@ def gather_rows(table, index, out, n, width, R: tl.constexpr, C: tl.constexpr):
     c = tl.arange(0, C)
     inside = r < n
     row = tl.load(index + r, mask=inside, other=0)
-    value = tl.load(
-        table + row[:, None] * width + c[None, :], mask=inside[:, None] & (c < width)[None, :], other=0.0
-    )
+    value = tl.load(table + row[:, None] * width + c[None, :], mask=inside[:, None] & (c < width)[None, :], other=0.0)
     tl.store(out + r[:, None] * width + c[None, :], value, mask=inside[:, None] & (c < width)[None, :])
 
 
@@ -123,13 +117,11 @@ def scatter_elements(x, index, out, N: tl.constexpr):
 def test_element_gather_and_scatter(dtype):
     x = torch.randint(0, 100, (128,)).to(dtype)
     index = torch.randperm(128, generator=torch.Generator().manual_seed(2))
-    gathered = run_three_ways(
-        gather_elements, (1,), {"x": x, "index": index, "out": torch.zeros_like(x)}, N=128
-    )["out"]
+    gathered = run_three_ways(gather_elements, (1,), {"x": x, "index": index, "out": torch.zeros_like(x)}, N=128)["out"]
     assert torch.equal(gathered, x[index])
-    scattered = run_three_ways(
-        scatter_elements, (1,), {"x": x, "index": index, "out": torch.zeros_like(x)}, N=128
-    )["out"]
+    scattered = run_three_ways(scatter_elements, (1,), {"x": x, "index": index, "out": torch.zeros_like(x)}, N=128)[
+        "out"
+    ]
     expected = torch.zeros_like(x)
     expected[index] = x
     assert torch.equal(scattered, expected)
@@ -153,9 +145,7 @@ def test_five_dimensions_all_masked():
     shape = (2, 4, 2, 4, 8)
     x = torch.randn(shape)
     names = dict(zip("ABCDE", shape, strict=True))
-    result = run_three_ways(
-        scale_many_dimensions, (1,), {"x": x, "out": torch.zeros(shape), "n": 1}, **names
-    )["out"]
+    result = run_three_ways(scale_many_dimensions, (1,), {"x": x, "out": torch.zeros(shape), "n": 1}, **names)["out"]
     a, b, c, d, e = np.ogrid[tuple(slice(extent) for extent in shape)]
     inside = torch.from_numpy((a < 1) & (b < 2) & (c >= 1) & (d < 1) & (e < 7))
     first = torch.from_numpy(np.broadcast_to(a < 1, shape).copy())
@@ -197,9 +187,7 @@ def through_host_descriptor(source, out, R: tl.constexpr, C: tl.constexpr):
 def test_tensor_descriptors():
     x = torch.randn(20, 40)
     arguments = {"x": x, "out": torch.zeros(20, 40), "rows": 20, "columns": 40}
-    assert torch.equal(
-        run_three_ways(through_device_descriptors, (2, 3), arguments, R=16, C=16)["out"], x * 2
-    )
+    assert torch.equal(run_three_ways(through_device_descriptors, (2, 3), arguments, R=16, C=16)["out"], x * 2)
     on_chip, out = x.to("chip"), torch.zeros(32, 32, device="chip")
     through_host_descriptor[(2,)](TensorDescriptor.from_tensor(on_chip, [16, 32]), out, R=16, C=32)
     expected = torch.zeros(32, 32)

@@ -58,9 +58,7 @@ def test_reductions(operation, dtype, axis):
     wide = {torch.int8: torch.int32, torch.int16: torch.int32, torch.uint8: torch.int32}
     out_dtype = wide.get(dtype, dtype) if operation == "sum" else dtype
     out = torch.zeros(ROWS if axis == 1 else COLUMNS, dtype=out_dtype)
-    result = run(reduce_all, (1,), {"x": x, "out": out}, R=ROWS, C=COLUMNS, AXIS=axis, OPERATION=operation)[
-        "out"
-    ]
+    result = run(reduce_all, (1,), {"x": x, "out": out}, R=ROWS, C=COLUMNS, AXIS=axis, OPERATION=operation)["out"]
     if operation == "sum":
         tolerance = {
             torch.float16: 3e-2,
@@ -89,9 +87,7 @@ def test_ties_go_to_the_first(dtype, operation, axis):
 def test_xor_sum():
     x = values(torch.int32, 5)
     out = torch.zeros(ROWS, dtype=torch.int32)
-    result = run_three_ways(
-        reduce_all, (1,), {"x": x, "out": out}, R=ROWS, C=COLUMNS, AXIS=1, OPERATION="xor"
-    )["out"]
+    result = run_three_ways(reduce_all, (1,), {"x": x, "out": out}, R=ROWS, C=COLUMNS, AXIS=1, OPERATION="xor")["out"]
     assert np.array_equal(result.numpy(), np.bitwise_xor.reduce(x.numpy(), 1))
 
 
@@ -169,9 +165,7 @@ def test_scans(axis, reverse):
     for k in range(a.shape[axis]):
         state = state * b.select(axis, k) + a.select(axis, k)
         states.append(state)
-    expected = torch.stack(
-        [a.cumsum(axis), b.cumprod(axis), a.cummax(axis).values, torch.stack(states, axis)]
-    )
+    expected = torch.stack([a.cumsum(axis), b.cumprod(axis), a.cummax(axis).values, torch.stack(states, axis)])
     expected = expected.flip(axis + 1) if reverse else expected
     torch.testing.assert_close(result.double(), expected, rtol=2e-5, atol=2e-5)
 

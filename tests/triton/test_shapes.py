@@ -94,17 +94,13 @@ def test_gather_within_a_tile(dtype, axis):
 def constants_and_broadcasts(x, out, R: tl.constexpr, C: tl.constexpr):
     row = tl.load(x + tl.arange(0, C))
     place = tl.arange(0, R)[:, None] * C + tl.arange(0, C)[None, :]
-    value = (
-        tl.broadcast_to(row[None, :], (R, C)) + tl.full((R, 1), 2.0, tl.float32) * tl.arange(0, R)[:, None]
-    )
+    value = tl.broadcast_to(row[None, :], (R, C)) + tl.full((R, 1), 2.0, tl.float32) * tl.arange(0, R)[:, None]
     tl.store(out + place, tl.where(place % 3 == 0, value, tl.zeros((R, C), tl.float32)))
 
 
 def test_constants_and_broadcasts():
     x = torch.randn(16)
-    result = run_three_ways(constants_and_broadcasts, (1,), {"x": x, "out": torch.zeros(4, 16)}, R=4, C=16)[
-        "out"
-    ]
+    result = run_three_ways(constants_and_broadcasts, (1,), {"x": x, "out": torch.zeros(4, 16)}, R=4, C=16)["out"]
     value = x[None, :] + 2.0 * torch.arange(4.0)[:, None]
     assert torch.equal(result, torch.where(torch.arange(64).view(4, 16) % 3 == 0, value, 0.0))
 

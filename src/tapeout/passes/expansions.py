@@ -1,8 +1,7 @@
 """Mathematical functions that are not in the vector engine, as formulas of functions that are.
 
 `find` takes the name of a Triton operation or of a libdevice function (`__nv_...`, what Triton's `libdevice` calls) and
-the type of its first operand; it gives a formula over `Term`s, or None. Accuracy is stated at each formula, in units in
-the last place for f32 (f64 in parentheses where it differs), and tested.
+the type of its first operand; it gives a formula over `Term`s, or None. `ACCURACY_ULP` states how good each is.
 """
 
 import math
@@ -14,7 +13,6 @@ from tapeout.passes.formula import (
     INFINITY,
     INTEGER_OF_FLOAT,
     NAN,
-    Number,
     Term,
     bits,
     fma,
@@ -42,7 +40,9 @@ LOG2_E, LN_2, LN_10, PI = 1 / math.log(2), math.log(2), math.log(10), math.pi
 SPLIT = {  # constants as sums of numbers of the type, the first with few enough bits for exact small multiples
     "ln 2": {
         DType.F32: tuple(map(float.fromhex, ("0x1.62e4p-1", "0x1.7f7d1cp-20", "0x1.ef35793p-45"))),
-        DType.F64: tuple(map(float.fromhex, ("0x1.62e42fee00000p-1", "0x1.a39ef35793c76p-33", "0x1.cc01f97b57a08p-87"))),
+        DType.F64: tuple(
+            map(float.fromhex, ("0x1.62e42fee00000p-1", "0x1.a39ef35793c76p-33", "0x1.cc01f97b57a08p-87"))
+        ),
     },
     "ln 10": {
         DType.F32: tuple(map(float.fromhex, ("0x1.26bb1cp+1", "-0x1.12aabap-25"))),
@@ -127,14 +127,14 @@ def _exp_of_sum(high: Term, low: Term, factor: Term | None = None, halvings: int
 
 
 def exp(x: Term) -> Term:
-    """e**x. Error at most 1 ulp."""
+    """e**x."""
     if x.dtype is DType.F32:
         return unary("exp", x)
     return scale(*_exp_parts(clamp(x, SMALLEST_EXPONENT[x.dtype], LARGEST_EXPONENT[x.dtype])))
 
 
 def exp2(x: Term) -> Term:
-    """2**x. Error at most 1 ulp."""
+    """2**x."""
     if x.dtype is DType.F32:
         return unary("exp2", x)
     x = clamp(x, -1080.0, 1030.0)
@@ -149,7 +149,7 @@ def exp2(x: Term) -> Term:
 
 
 def exp10(x: Term) -> Term:
-    """10**x. Error at most 1.5 ulp."""
+    """10**x."""
     ln10 = SPLIT["ln 10"][x.dtype]
     high = x * ln10[0]
     low = fma(x, ln10[0], -high) + x * ln10[1]
@@ -157,7 +157,7 @@ def exp10(x: Term) -> Term:
 
 
 def expm1(x: Term) -> Term:
-    """e**x - 1. Error at most 1.5 ulp."""
+    """e**x - 1."""
     dtype = x.dtype
     x = clamp(x, *{DType.F32: (-30.0, 88.9), DType.F64: (-50.0, 709.9)}[dtype])
     ln2 = SPLIT["ln 2"][dtype]
@@ -169,7 +169,7 @@ def expm1(x: Term) -> Term:
 
 
 def sinh(x: Term) -> Term:
-    """Hyperbolic sine. Error at most 2.5 ulp."""
+    """Hyperbolic sine."""
     size = abs(x)
     grown = expm1(select(size > 20.0, 20.0, size))
     near = (grown + grown / (grown + 1.0)) * 0.5
@@ -178,14 +178,14 @@ def sinh(x: Term) -> Term:
 
 
 def cosh(x: Term) -> Term:
-    """Hyperbolic cosine. Error at most 2 ulp."""
+    """Hyperbolic cosine."""
     size = abs(x)
     half = _exp_of_sum(size, size.constant(0.0), halvings=1)
     return half + 0.25 / half
 
 
 def tanh(x: Term) -> Term:
-    """Hyperbolic tangent. Error at most 1.5 ulp (f64: 2.5)."""
+    """Hyperbolic tangent."""
     size = abs(x)
     if x.dtype is DType.F64:
         grown = expm1(select(size > 20.0, 20.0, size) * 2.0)
@@ -218,7 +218,7 @@ def _log_parts(x: Term) -> tuple[Term, Term, Term]:
 
 
 def log(x: Term) -> Term:
-    """Natural logarithm. Error at most 1 ulp."""
+    """Natural logarithm."""
     if x.dtype is DType.F32:
         return unary("log", x)
     exponent, f, correction = _log_parts(x)
@@ -228,7 +228,7 @@ def log(x: Term) -> Term:
 
 
 def log2(x: Term) -> Term:
-    """Logarithm to base 2. Error at most 1 ulp (f64: 2)."""
+    """Logarithm to base 2."""
     if x.dtype is DType.F32:
         return unary("log2", x)
     exponent, f, correction = _log_parts(x)
@@ -236,12 +236,12 @@ def log2(x: Term) -> Term:
 
 
 def log10(x: Term) -> Term:
-    """Logarithm to base 10. Error at most 2 ulp (f64: 3)."""
+    """Logarithm to base 10."""
     return log(x) * (1 / LN_10)
 
 
 def log1p(x: Term) -> Term:
-    """log(1 + x). Error at most 2 ulp."""
+    """log(1 + x)."""
     total = x + 1.0
     back = total - 1.0
     lost = (1.0 - (total - back)) + (x - back)
@@ -250,7 +250,7 @@ def log1p(x: Term) -> Term:
 
 
 def asinh(x: Term) -> Term:
-    """Inverse hyperbolic sine. Error at most 3 ulp."""
+    """Inverse hyperbolic sine."""
     size = abs(x)
     limit = 2.0 ** {DType.F32: 13, DType.F64: 28}[x.dtype]
     near = log1p(size + size * size / (unary("sqrt", fma(size, size, 1.0)) + 1.0))
@@ -258,7 +258,7 @@ def asinh(x: Term) -> Term:
 
 
 def acosh(x: Term) -> Term:
-    """Inverse hyperbolic cosine; NaN below 1. Error at most 3 ulp."""
+    """Inverse hyperbolic cosine; NaN below 1."""
     limit = 2.0 ** {DType.F32: 13, DType.F64: 28}[x.dtype]
     above = x - 1.0
     near = log1p(above + unary("sqrt", fma(above, above, above * 2.0)))
@@ -266,7 +266,7 @@ def acosh(x: Term) -> Term:
 
 
 def atanh(x: Term) -> Term:
-    """Inverse hyperbolic tangent. Error at most 3 ulp."""
+    """Inverse hyperbolic tangent."""
     size = abs(x)
     return with_sign_of(log1p(size * 2.0 / (1.0 - size)) * 0.5, x)
 
@@ -301,7 +301,7 @@ def _log_of_two_terms(x: Term) -> tuple[Term, Term]:
 
 
 def pow(x: Term, y: Term) -> Term:
-    """x**y with C's special cases. Error at most 1.5 ulp."""
+    """x**y with C's special cases."""
     size = abs(x)
     high, low = _log_of_two_terms(select(is_finite(x) & (size > 0.0), size, 1.0))
     product = y * high
@@ -320,12 +320,12 @@ def pow(x: Term, y: Term) -> Term:
 
 
 def powi(x: Term, y: Term) -> Term:
-    """x to an integer power. Error at most 1.5 ulp for |y| <= 2**24 (f32)."""
+    """x to an integer power."""
     return pow(x, to_float(y, x.dtype))
 
 
 def cbrt(x: Term) -> Term:
-    """Cube root. Error at most 1 ulp."""
+    """Cube root."""
     is_tiny = abs(x) < 2.0 ** (50 - BIAS[x.dtype])  # its rest would not be exact
     size = select(is_tiny, abs(x) * 2.0**60, abs(x))
     root = exp2(log2(size) * (1 / 3))
@@ -336,7 +336,7 @@ def cbrt(x: Term) -> Term:
 
 
 def rcbrt(x: Term) -> Term:
-    """Reciprocal of the cube root. Error at most 1.5 ulp."""
+    """Reciprocal of the cube root."""
     return 1.0 / cbrt(x)
 
 
@@ -353,7 +353,7 @@ def _asin_core(x: Term) -> tuple[Term, Term]:
 
 
 def asin(x: Term) -> Term:
-    """Inverse sine; NaN outside -1..1. Error at most 2.5 ulp."""
+    """Inverse sine; NaN outside -1..1."""
     quarter, quarter_low = SPLIT["pi / 2"][x.dtype]
     is_far, core = _asin_core(x)
     far = quarter - (core * 2.0 - quarter_low)
@@ -361,7 +361,7 @@ def asin(x: Term) -> Term:
 
 
 def acos(x: Term) -> Term:
-    """Inverse cosine; NaN outside -1..1. Error at most 1.5 ulp."""
+    """Inverse cosine; NaN outside -1..1."""
     quarter, quarter_low = SPLIT["pi / 2"][x.dtype]
     is_far, core = _asin_core(x)
     near = quarter - (with_sign_of(core, x) - quarter_low)
@@ -377,7 +377,7 @@ def _atan_of_unit(a: Term) -> Term:
 
 
 def atan(x: Term) -> Term:
-    """Inverse tangent. Error at most 1.5 ulp."""
+    """Inverse tangent."""
     quarter, quarter_low = SPLIT["pi / 2"][x.dtype]
     size = abs(x)
     is_far = size > 1.0
@@ -386,7 +386,7 @@ def atan(x: Term) -> Term:
 
 
 def atan2(y: Term, x: Term) -> Term:
-    """Angle of the point (x, y), with C's special cases. Error at most 2 ulp."""
+    """Angle of the point (x, y), with C's special cases."""
     quarter, quarter_low = SPLIT["pi / 2"][x.dtype]
     across, up = abs(x), abs(y)
     is_steep = up > across
@@ -422,17 +422,17 @@ def _sine_of_quadrant(x: Term, turn: int) -> Term:
 
 
 def sin(x: Term) -> Term:
-    """Sine. Error at most 1.2 ulp (f64: 1 ulp up to 2**30, NaN beyond)."""
+    """Sine."""
     return unary("sin", x) if x.dtype is DType.F32 else _sine_of_quadrant(x, 0)
 
 
 def cos(x: Term) -> Term:
-    """Cosine. Error at most 1.2 ulp (f64: 1 ulp up to 2**30, NaN beyond)."""
+    """Cosine."""
     return unary("cos", x) if x.dtype is DType.F32 else _sine_of_quadrant(x, 1)
 
 
 def tan(x: Term) -> Term:
-    """Tangent. Error at most 3.5 ulp."""
+    """Tangent."""
     return sin(x) / cos(x)
 
 
@@ -442,14 +442,14 @@ def _within_a_turn(x: Term) -> Term:
 
 
 def sinpi(x: Term) -> Term:
-    """sin(pi x). Error at most 2.5 ulp."""
+    """sin(pi x)."""
     rest = _within_a_turn(x)
     folded = select(abs(rest) > 0.5, with_sign_of(1.0 - abs(rest), rest), rest)
     return sin(folded * PI)
 
 
 def cospi(x: Term) -> Term:
-    """cos(pi x). Error at most 2.5 ulp."""
+    """cos(pi x)."""
     return sin((0.5 - abs(_within_a_turn(x))) * PI)
 
 
@@ -457,7 +457,7 @@ def cospi(x: Term) -> Term:
 
 
 def erfc(x: Term) -> Term:
-    """1 - erf(x), to full relative accuracy far out. Error at most 4.5 ulp."""
+    """1 - erf(x), to full relative accuracy far out."""
     size = clamp(abs(x), 0.0, 30.0)
     q = (size - 4.0) / (size + 4.0)
     shape = (polynomial(q, *coefficients.ERFCX[x.dtype]) + 1.0) / fma(size, 2.0, 1.0)
@@ -467,7 +467,7 @@ def erfc(x: Term) -> Term:
 
 
 def erfcx(x: Term) -> Term:
-    """e**(x**2) erfc(x). Error at most 5 ulp for x >= 0."""
+    """e**(x**2) erfc(x)."""
     size = abs(x)
     bounded = clamp(size, 0.0, 1e17)
     q = (bounded - 4.0) / (bounded + 4.0)
@@ -478,7 +478,7 @@ def erfcx(x: Term) -> Term:
 
 
 def erf(x: Term) -> Term:
-    """Error function. Error at most 1.5 ulp."""
+    """Error function."""
     size, square = abs(x), x * x
     near = fma(x, polynomial(square, *coefficients.ERF[x.dtype]), x)
     if x.dtype is DType.F64:
@@ -490,29 +490,38 @@ def erf(x: Term) -> Term:
 
 def _erfinv_over_x(w: Term) -> Term:
     """erfinv(x) / x for w = -log(1 - x**2)."""
-    central = polynomial(w - 2.5, *coefficients.ERFINV_CENTRAL[w.dtype])
-    tail = polynomial(unary("sqrt", larger(w, 5.0)) - 3.0, *coefficients.ERFINV_TAIL[w.dtype])
-    return select(w < 5.0, central, tail)
+    root = unary("sqrt", w)
+    if w.dtype is DType.F32:
+        central = polynomial(w - 2.5, *coefficients.ERFINV_CENTRAL[w.dtype])
+        return select(w < 5.0, central, polynomial(root - 3.0, *coefficients.ERFINV_TAIL[w.dtype]))
+    central = polynomial(w - 3.125, *coefficients.ERFINV_CENTRAL[w.dtype])
+    middle = polynomial(root - 3.25, *coefficients.ERFINV_MIDDLE[w.dtype])
+    tail = polynomial(root - 5.0, *coefficients.ERFINV_TAIL[w.dtype])
+    return select(w < 6.25, central, select(w < 16.0, middle, tail))
 
 
 def erfinv(x: Term) -> Term:
-    """Inverse of erf. Error at most 4 ulp."""
+    """Inverse of erf."""
     result = x * _erfinv_over_x(-log(fma(-x, x, 1.0)))
     return select(abs(x).equals(1.0), x * INFINITY, result)
 
 
 def normcdf(x: Term) -> Term:
-    """Normal distribution function, as half of erfc(-x / sqrt(2)). Error at most 7 ulp above -2, growing as x**2."""
+    """Normal distribution function, as half of erfc(-x / sqrt(2))."""
     return erfc(x * -math.sqrt(0.5)) * 0.5
 
 
 # ------------------------------------------------------------------------------------------------------ gamma
 
 HALF_LOG_2_PI = 0.5 * math.log(2 * PI)
+STIRLING = {  # of the terms in 1 / x, 1 / x**3, ...: Bernoulli numbers over 2 k (2 k - 1), last first
+    DType.F32: (1 / 1260, -1 / 360, 1 / 12),
+    DType.F64: (-3617 / 122400, 1 / 156, -691 / 360360, 1 / 1188, -1 / 1680, 1 / 1260, -1 / 360, 1 / 12),
+}
 
 
 def lgamma(x: Term) -> Term:
-    """Logarithm of |gamma(x)|. Error at most 4 ulp for x > 0; below, at most 4 ulp of the larger of it and 1."""
+    """Logarithm of |gamma(x)|."""
     size = abs(x)
     near_one = size - 1.0
     small = near_one * polynomial(near_one, *coefficients.LGAMMA_NEAR_1[x.dtype])
@@ -521,7 +530,7 @@ def lgamma(x: Term) -> Term:
     medium = near_two * polynomial(near_two, *coefficients.LGAMMA_NEAR_2[x.dtype])
     large = polynomial(size - 5.0, *coefficients.LGAMMA_NEAR_5[x.dtype])
     inverse = 1.0 / size
-    series = polynomial(inverse * inverse, 1 / 1260, -1 / 360, 1 / 12) * inverse
+    series = polynomial(inverse * inverse, *STIRLING[x.dtype]) * inverse
     huge = fma(size - 0.5, log(size) - 1.0, series + (HALF_LOG_2_PI - 0.5))
     result = select(size < 8.0, large, select(size < INFINITY, huge, INFINITY))
     result = select(size < 3.0, medium, result)
@@ -536,7 +545,7 @@ def lgamma(x: Term) -> Term:
 
 
 def _scaled_norm(parts: tuple[Term, ...]) -> tuple[Term, Term, Term]:
-    """The square root of the sum of squares of the parts over a power of two, that power, and where a part is infinite."""
+    """The root of the sum of squares of the parts over a power of two, that power, and where a part is infinite."""
     dtype = parts[0].dtype
     sizes = [abs(part) for part in parts]
     largest = sizes[0]
@@ -554,13 +563,13 @@ def _scaled_norm(parts: tuple[Term, ...]) -> tuple[Term, Term, Term]:
 
 
 def hypot(*parts: Term) -> Term:
-    """sqrt(x**2 + y**2 + ...), no overflow in between. Error at most 1.5 ulp (3 or 4 parts: 2)."""
+    """sqrt(x**2 + y**2 + ...), no overflow in between."""
     root, unit, is_huge = _scaled_norm(parts)
     return select(is_huge, INFINITY, root * unit)
 
 
 def rhypot(*parts: Term) -> Term:
-    """1 / sqrt(x**2 + y**2 + ...). Error at most 2 ulp."""
+    """1 / sqrt(x**2 + y**2 + ...)."""
     root, unit, is_huge = _scaled_norm(parts)
     return select(is_huge, 0.0, 1.0 / root / unit)
 
@@ -784,7 +793,8 @@ def _bits_as(dtype: DType) -> Formula:
 BOTH: dict[str, Formula] = {  # __nv_<name>f of f32 and __nv_<name> of f64
     "acos": acos, "acosh": acosh, "asin": asin, "asinh": asinh, "atan": atan, "atan2": atan2, "atanh": atanh,
     "cbrt": cbrt, "ceil": _math("ceil"), "copysign": with_sign_of, "cos": cos, "cosh": cosh, "cospi": cospi,
-    "erf": erf, "erfc": erfc, "erfcx": erfcx, "exp": exp, "exp10": exp10, "exp2": exp2, "expm1": expm1,
+    "erf": erf, "erfc": erfc, "erfcx": erfcx, "erfinv": erfinv, "exp": exp, "exp10": exp10,
+    "exp2": exp2, "expm1": expm1, "lgamma": lgamma,
     "fabs": abs, "fdim": fdim, "floor": _math("floor"), "fma": fma, "fmod": fmod, "hypot": hypot, "ilogb": ilogb,
     "ldexp": ldexp, "llrint": _to_integer("rn", DType.I64, False), "log": log, "log10": log10, "log1p": log1p,
     "log2": log2, "logb": logb, "nearbyint": _math("roundeven"), "nextafter": nextafter, "norm3d": hypot,
@@ -794,10 +804,6 @@ BOTH: dict[str, Formula] = {  # __nv_<name>f of f32 and __nv_<name> of f64
     "tan": tan, "tanh": tanh, "trunc": _math("trunc"),
     "llround": lambda x: to_integer(round_half_away(x), DType.I64),
 }  # fmt: skip
-SINGLE: dict[str, Formula] = {  # __nv_<name>f of f32 only
-    "erfinv": erfinv,
-    "lgamma": lgamma,
-}
 OTHERS: dict[str, Formula] = {
     "fast_cosf": cos, "fast_exp10f": exp10, "fast_expf": exp, "fast_log10f": log10, "fast_log2f": log2,
     "fast_logf": log, "fast_powf": pow, "fast_sinf": sin, "fast_tanf": tan, "fast_tanhf": tanh,
@@ -837,9 +843,12 @@ def _libdevice() -> dict[str, Formula]:
     table = {f"__nv_{name}": formula for name, formula in OTHERS.items()}
     for name, formula in BOTH.items():
         table[f"__nv_{name}"] = table[f"__nv_{name}f"] = formula
-    for name, formula in SINGLE.items():
-        table[f"__nv_{name}f"] = formula
-    integers = {"int": (DType.I32, False), "uint": (DType.I32, True), "ll": (DType.I64, False), "ull": (DType.I64, True)}
+    integers = {
+        "int": (DType.I32, False),
+        "uint": (DType.I32, True),
+        "ll": (DType.I64, False),
+        "ull": (DType.I64, True),
+    }
     for source in ("float", "double"):
         for target, (dtype, unsigned) in integers.items():
             for mode in ROUNDINGS:
@@ -848,6 +857,22 @@ def _libdevice() -> dict[str, Formula]:
 
 
 LIBDEVICE = _libdevice()
+
+
+ACCURACY_ULP: dict[str, tuple[float, float]] = {
+    # largest error in units in the last place, f32 and f64; what is not listed is exact or correctly rounded
+    "exp": (1, 1), "exp2": (1, 1), "exp10": (1.5, 1.5), "expm1": (1.5, 2), "log": (1, 1), "log2": (1, 1.5),
+    "log10": (2, 3), "log1p": (1.5, 1.5), "pow": (1.5, 1.5), "cbrt": (1, 1), "rcbrt": (2, 2), "rsqrt": (1.5, 1.5),
+    "sin": (1.2, 1), "cos": (1.2, 1), "tan": (3, 2), "sinpi": (2, 2), "cospi": (2, 2), "asin": (2.5, 2.5),
+    "acos": (1.5, 1.5), "atan": (1.5, 1.5), "atan2": (2, 2), "sinh": (2, 2.5), "cosh": (1.5, 1.5), "tanh": (1.5, 2.5),
+    "asinh": (2.5, 2.5), "acosh": (2.5, 2.5), "atanh": (2.5, 2.5), "erf": (1.5, 2), "erfc": (4.5, 4.5),
+    "erfcx": (4, 4), "erfinv": (3.5, 4), "normcdf": (7, 8), "lgamma": (4, 4), "hypot": (1.5, 1.5), "rhypot": (2, 2),
+}  # fmt: skip
+ACCURACY_LIMITS = {
+    "sin": "f64: NaN beyond 2**30", "cos": "f64: NaN beyond 2**30", "tan": "f64: NaN beyond 2**30",
+    "erfcx": "from 0 on", "normcdf": "from -2 on; below, growing with x**2",
+    "lgamma": "from 0 on; below, of the larger of the result and 1", "powi": "as pow, for powers up to 2**24 (f32)",
+}  # fmt: skip
 
 
 def find(label: str, dtype: DType) -> Formula | None:

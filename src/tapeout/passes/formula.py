@@ -63,8 +63,10 @@ class Term:
 
     def _binary(self, suffix: str, other: "Term | Number", swapped: bool = False) -> "Term":
         operands = [self, self.match(other)]
-        kind = suffix if suffix[-2:] in ("si", "ui") or suffix in ("andi", "ori", "xori", "shli") else (
-            suffix + ("f" if self.dtype.is_float else "i")
+        kind = (
+            suffix
+            if suffix[-2:] in ("si", "ui") or suffix in ("andi", "ori", "xori", "shli")
+            else (suffix + ("f" if self.dtype.is_float else "i"))
         )
         return self.emit(f"arith.{kind}", operands[::-1] if swapped else operands, self.dtype)
 
@@ -226,8 +228,6 @@ def with_sign_of(magnitude: Term, sign: Term) -> Term:
     """|magnitude| with the sign bit of `sign`."""
     smallest = -(1 << (sign.dtype.bits - 1))
     return from_bits((bits(magnitude) & ~smallest) | (bits(sign) & smallest), magnitude.dtype)
-
-
 
 
 def repeat(count: int, carried: tuple[Term, ...], step: Callable[..., tuple[Term, ...]]) -> tuple[Term, ...]:

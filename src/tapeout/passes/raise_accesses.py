@@ -276,7 +276,9 @@ class _Raiser:
                 shape.insert(operation.attributes["axis"], 1)
             else:
                 shape = [shape[old] for old in operation.attributes["order"]]
-            residual = self.emit(operation.name, [residual], residual.type.with_shape(tuple(shape)), operation.attributes)
+            residual = self.emit(
+                operation.name, [residual], residual.type.with_shape(tuple(shape)), operation.attributes
+            )
         return Form(form.base, {move[d]: c for d, c in form.terms.items()}, residual, form.pointer)
 
     # ------------------------------------------------------------------ masks
@@ -326,9 +328,13 @@ class _Raiser:
         terms = {d: c for d, c in terms.items() if c != 0}
         if not terms:
             operands = [self.value(left.base), self.value(right.base)]
-            return _Mask(uniform=[self.emit("arith.cmpi", operands, Type(DType.I1), {"words": [predicate.replace("g", "l")]})])
-        ((dimension, coefficient),) = terms.items() if len(terms) == 1 else ((None, None),)
-        if dimension is None or not isinstance(coefficient, int) or abs(coefficient) & (abs(coefficient) - 1):
+            return _Mask(
+                uniform=[self.emit("arith.cmpi", operands, Type(DType.I1), {"words": [predicate.replace("g", "l")]})]
+            )
+        if len(terms) > 1:
+            return None
+        ((dimension, coefficient),) = terms.items()
+        if not isinstance(coefficient, int) or abs(coefficient) & (abs(coefficient) - 1):
             return None
         bits, extent = operation.operands[0].type.dtype.bits, operation.result.type.shape[dimension]
         if abs(coefficient) * extent >= 1 << (bits - 1):
@@ -359,15 +365,20 @@ class _Raiser:
         assert pointee is not None
         size, shape = pointee.size_bytes, pointer.type.shape
         conditions = self.mask(mask) if mask is not None else _Mask()
-        if form.pointer is None:
-            base, strides = 0, (0,) * len(shape)
-            index, scale, root = form.residual, 1, None
-        else:
+        base: Scalar = 0
+        strides: tuple[Scalar, ...] = (0,) * len(shape)
+        scale, root = 1, None  # a residual of addresses
+        if form.pointer is not None:
             base = self.add(form.pointer, self.multiply(form.base, size))
             strides = tuple(self.multiply(form.terms.get(d, 0), size) for d in range(len(shape)))
-            index, scale, root = form.residual, size, self.root(form.pointer)
-        low = [self.smallest(conditions.low[d], "arith.maxsi") if d in conditions.low else None for d in range(len(shape))]
-        high = [self.smallest(conditions.high[d], "arith.minsi") if d in conditions.high else None for d in range(len(shape))]
+            scale, root = size, self.root(form.pointer)
+        low = [
+            self.smallest(conditions.low[d], "arith.maxsi") if d in conditions.low else None for d in range(len(shape))
+        ]
+        high = [
+            self.smallest(conditions.high[d], "arith.minsi") if d in conditions.high else None
+            for d in range(len(shape))
+        ]
         for condition in conditions.uniform:
             zero_or_one = self.emit("tile.extend", [condition], I64)
             if not shape:
@@ -387,7 +398,7 @@ class _Raiser:
                 tile = self.emit(
                     "arith.andi", [self.broadcast(tile, both), self.broadcast(part, both)], Type(DType.I1, both)
                 )
-        return Access(base, strides, tuple(low), tuple(high), other, index, scale, tile, root)
+        return Access(base, strides, tuple(low), tuple(high), other, form.residual, scale, tile, root)
 
     def root(self, pointer: Value) -> Value | None:
         while pointer.owner is not None and pointer.owner.name in ("tt.addptr", "tt.bitcast", "arith.addi"):
@@ -425,14 +436,16 @@ class _Raiser:
             mask = operands[mask_position] if len(operands) > mask_position else None
             access = self.access(operands[0], mask, None)
             values = operands[1:mask_position]
-            attributes = {**operation.attributes, "access": access, "value_count": len(values)}
-            self.take_over(operation, "tile.atomic", [*values, *access.values()], attributes)
+            more = {"access": access, "value_count": len(values)}
+            self.take_over(operation, "tile.atomic", [*values, *access.values()], operation.attributes | more)
             return
         if name == "scf.for":
             self.rewrite_for(operation)
             return
         if operation.regions and name in ("scf.if", "scf.while"):
-            regions = [Region([Block(r.block.arguments, self.rewrite_block(r.block.operations))]) for r in operation.regions]
+            regions = [
+                Region([Block(r.block.arguments, self.rewrite_block(r.block.operations))]) for r in operation.regions
+            ]
             self.take_over(operation, name, operands, operation.attributes, regions)
             return
         if name == "tile.alias" and operation.result.type.shape:
@@ -442,9 +455,9 @@ class _Raiser:
             form = self.derive_form(operation)
             if form is not None:
                 self.forms[operation.result] = form
-            mask = self.derive_mask(operation)
-            if mask is not None:
-                self.masks[operation.result] = mask
+            condition = self.derive_mask(operation)
+            if condition is not None:
+                self.masks[operation.result] = condition
 
     def take_over(
         self,
@@ -483,7 +496,10 @@ class _Raiser:
         candidates = [
             k
             for k, value in enumerate(initial)
-            if value.type.shape and not value.type.is_float and value.type.dtype is not DType.I1 and not self.is_opaque(value)
+            if value.type.shape
+            and not value.type.is_float
+            and value.type.dtype is not DType.I1
+            and not self.is_opaque(value)
         ]
         while True:
             offsets = {k: Value(I64) for k in candidates}
@@ -495,18 +511,15 @@ class _Raiser:
             head, self.out = self.out, outer
             operations = self.rewrite_block(body.operations)
             terminator = operations[-1]
-            kept = [
-                k
-                for k in candidates
-                if _same_but_base(self.form(terminator.operands[k]), self.form(initial[k]))
-            ]
+            kept = [k for k in candidates if _same_but_base(self.form(terminator.operands[k]), self.form(initial[k]))]
             if kept == candidates:
                 break
             self.forms, self.masks = saved
             candidates = kept
         outer, self.out = self.out, []
         steps = [
-            self.value(self.subtract(self.form(terminator.operands[k]).base, self.form(initial[k]).base)) for k in candidates
+            self.value(self.subtract(self.form(terminator.operands[k]).base, self.form(initial[k]).base))
+            for k in candidates
         ]
         tail, self.out = self.out, outer
         yielded = Operation("scf.yield", [*terminator.operands, *steps], [], {}, [], terminator.location)

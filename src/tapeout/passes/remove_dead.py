@@ -71,7 +71,9 @@ def remove_dead(kernel: Kernel) -> Kernel:
             if not operation.name.startswith("scf.") or not operation.regions:
                 operations.append(operation)
                 continue
-            operations.append(_narrow(operation, live, [sweep_with_terminator(r, operation) for r in operation.regions]))
+            operations.append(
+                _narrow(operation, live, [sweep_with_terminator(r, operation) for r in operation.regions])
+            )
         return Region([Block(region.block.arguments, operations)])
 
     def sweep_with_terminator(region: Region, parent: Operation) -> Region:
@@ -92,11 +94,7 @@ def _narrow(operation: Operation, live: set[Value], regions: list[Region]) -> Op
         )
     if operation.name == "scf.for":
         body = regions[0].block
-        alive = [
-            k
-            for k, result in enumerate(operation.results)
-            if result in live or body.arguments[k + 1] in live
-        ]
+        alive = [k for k, result in enumerate(operation.results) if result in live or body.arguments[k + 1] in live]
         operands = [*operation.operands[:3], *(operation.operands[3 + k] for k in alive)]
         body.arguments = [body.arguments[0], *(body.arguments[k + 1] for k in alive)]
     else:
@@ -106,9 +104,7 @@ def _narrow(operation: Operation, live: set[Value], regions: list[Region]) -> Op
         operations = region.block.operations
         if operations and operations[-1].name == "scf.yield":
             last = operations.pop()
-            operations.append(
-                Operation("scf.yield", [last.operands[k] for k in alive], [], {}, [], last.location)
-            )
+            operations.append(Operation("scf.yield", [last.operands[k] for k in alive], [], {}, [], last.location))
     made = Operation(operation.name, operands, [], operation.attributes, regions, operation.location)
     made.results = [operation.results[k] for k in alive]
     for result in made.results:

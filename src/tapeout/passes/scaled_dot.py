@@ -42,7 +42,9 @@ def _elements(tile: Term, format: str, packed_axis: int, dtype: DType) -> Term:
     order = [*range(packed_axis + 1), rank, *range(packed_axis + 1, rank)]
     shape = list(tile.shape)
     shape.insert(packed_axis + 1, 2)
-    beside = joined.emit_shaped("tt.trans", [joined], joined.value.type.with_shape(tuple(shape)), {"order": tuple(order)})
+    beside = joined.emit_shaped(
+        "tt.trans", [joined], joined.value.type.with_shape(tuple(shape)), {"order": tuple(order)}
+    )
     merged = tuple(2 * extent if axis == packed_axis else extent for axis, extent in enumerate(tile.shape))
     unpacked = beside.emit_shaped("tt.reshape", [beside], beside.value.type.with_shape(merged))
     return unpacked if dtype is DType.BF16 else unpacked.emit("arith.extf", [unpacked], dtype)
@@ -65,7 +67,9 @@ def _spread(scale: Term, depth: int, dtype: DType) -> Term:
             factor = factor.emit("arith.extf", [factor], dtype)
     *outer, groups = scale.shape
     type = factor.value.type
-    beside = factor.emit_shaped("tt.expand_dims", [factor], type.with_shape((*outer, groups, 1)), {"axis": len(outer) + 1})
+    beside = factor.emit_shaped(
+        "tt.expand_dims", [factor], type.with_shape((*outer, groups, 1)), {"axis": len(outer) + 1}
+    )
     repeated = beside.emit_shaped("tt.broadcast", [beside], type.with_shape((*outer, groups, depth // groups)))
     return repeated.emit_shaped("tt.reshape", [repeated], type.with_shape((*outer, depth)))
 

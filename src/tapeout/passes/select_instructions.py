@@ -106,7 +106,15 @@ CASTS = {
     "arith.extsi", "arith.extui", "arith.trunci", "arith.extf", "arith.truncf", "arith.sitofp", "arith.uitofp",
     "arith.fptosi", "arith.fptoui", "tt.fp_to_fp",
 }  # fmt: skip
-RENAMES = {"tt.bitcast", "arith.bitcast", "tt.int_to_ptr", "tt.ptr_to_int", "arith.index_cast", "tile.alias", "tile.extend"}
+RENAMES = {
+    "tt.bitcast",
+    "arith.bitcast",
+    "tt.int_to_ptr",
+    "tt.ptr_to_int",
+    "arith.index_cast",
+    "tile.alias",
+    "tile.extend",
+}
 REARRANGING = {"tt.splat", "tt.broadcast", "tt.expand_dims", "tt.trans", "tt.reshape", "tt.unsplat", *RENAMES}
 MATRIX_OPERANDS = (DType.F32, DType.BF16, DType.F16, DType.F8E4M3, DType.F8E5M2, DType.I8)
 ATOMICS = {
@@ -123,9 +131,9 @@ ATOMICS = {
 }
 
 
-def pieces(shape: tuple[int, ...], strides: list[tuple[int, ...]], dimensions: int = DIMENSIONS) -> Iterator[
-    tuple[tuple[int, ...], list[int], list[tuple[int, ...]]]
-]:
+def pieces(
+    shape: tuple[int, ...], strides: list[tuple[int, ...]], dimensions: int = DIMENSIONS
+) -> Iterator[tuple[tuple[int, ...], list[int], list[tuple[int, ...]]]]:
     """Cuts an iteration space into ones an instruction can run: extents of `dimensions` loops within limits, and for
     each operand an offset and strides. Neighbouring dimensions are merged where every operand allows it."""
     dims: list[tuple[int, list[int]]] = []
@@ -215,7 +223,9 @@ class Selector:
     def vector(self, kind: Any, shape: tuple[int, ...], operands: dict[str, tuple[Tile, DType]], **fields: Any) -> None:
         """Emits a vector instruction over `shape`, cut into as many as its limits ask for."""
         zero = (0,) * len(shape)
-        strides = [zero if isinstance(tile, Register) else _aligned(tile.strides, shape) for tile, _ in operands.values()]
+        strides = [
+            zero if isinstance(tile, Register) else _aligned(tile.strides, shape) for tile, _ in operands.values()
+        ]
         for extents, offsets, piece_strides in pieces(shape, strides):
             places = {
                 name: self.place(tile, dtype, offset, own)
@@ -240,7 +250,12 @@ class Selector:
         return self.map(function, dtype, list(sources), self.new_view(function.result_dtype(dtype), shape))
 
     def convert(
-        self, source: Tile, dtype: DType, result: View, unsigned: bool = False, rounding: Rounding = Rounding.NEAREST_EVEN
+        self,
+        source: Tile,
+        dtype: DType,
+        result: View,
+        unsigned: bool = False,
+        rounding: Rounding = Rounding.NEAREST_EVEN,
     ) -> View:
         self.check_dtype(dtype)
         self.check_dtype(result.dtype)
@@ -361,15 +376,14 @@ class Selector:
         if name == "tt.unsplat":
             return replace(binding, strides=(), shape=())
         if name == "tt.broadcast":
-            strides = tuple(
-                0 if old == 1 else stride for stride, old in zip(binding.strides, binding.shape, strict=True)
-            )
-            return replace(binding, strides=strides, shape=shape)
+            return replace(binding, strides=_aligned(binding.strides, binding.shape), shape=shape)
         if name == "tt.expand_dims":
             axis = operation.attributes["axis"]
             return replace(binding, strides=(*binding.strides[:axis], 0, *binding.strides[axis:]), shape=shape)
         if name == "tt.trans":
-            return replace(binding, strides=tuple(binding.strides[d] for d in operation.attributes["order"]), shape=shape)
+            return replace(
+                binding, strides=tuple(binding.strides[d] for d in operation.attributes["order"]), shape=shape
+            )
         strides = _reshaped_strides(binding, shape)
         if strides is None:
             dense = self.copy(binding, self.new_view(binding.dtype, binding.shape))
@@ -441,7 +455,9 @@ class Selector:
             either = self.compute(Function.OR, DType.I1, less, greater, shape=shape)
             return self.map(Function.XOR, DType.I1, [either, one], out)
         if predicate in ("ord", "uno"):
-            function, joint = (Function.EQUAL, Function.AND) if predicate == "ord" else (Function.NOT_EQUAL, Function.OR)
+            function, joint = (
+                (Function.EQUAL, Function.AND) if predicate == "ord" else (Function.NOT_EQUAL, Function.OR)
+            )
             first = self.compute(function, dtype, a, a, shape=shape)
             second = self.compute(function, dtype, b, b, shape=shape)
             return self.map(joint, DType.I1, [first, second], out)
@@ -491,7 +507,7 @@ class Selector:
             if name == "arith.extsi" and narrow is not DType.I1:
                 return source
             destination = Register()
-            unsigned = name == "arith.extui" or narrow is DType.I1 and name == "arith.trunci"
+            unsigned = name == "arith.extui" or (narrow is DType.I1 and name == "arith.trunci")
             self.emit(isa.ScalarConvert, destination=destination, a=source, dtype=narrow, unsigned=unsigned)
             return destination
         if name == "tt.addptr":
@@ -568,7 +584,9 @@ class Selector:
         index_strides = (0,) * len(shape) if index is None else _aligned_broadcast(index, shape)
         mask_strides = (0,) * len(shape) if mask is None else _aligned_broadcast(mask, shape)
 
-        def descend(dims: list[int], base: Register, offsets: tuple[int, int, int], low: list[Any], high: list[Any]) -> None:
+        def descend(
+            dims: list[int], base: Register, offsets: tuple[int, int, int], low: list[Any], high: list[Any]
+        ) -> None:
             """`dims` are the dimensions still to run; too long ones, and the shortest beyond four, are unrolled."""
             long = next((d for d in dims if shape_now[d] > MAX_EXTENT), None)
             if long is not None:
@@ -600,7 +618,7 @@ class Selector:
             }
             if load:
                 fields["fill"] = fill
-            kind = isa.Load if load else isa.Store
+            kind: Any = isa.Load if load else isa.Store
             if index is not None or mask is not None:
                 kind = isa.LoadIndexed if load else isa.StoreIndexed
                 fields["index"] = place(index, index_strides, offsets[1])
@@ -673,11 +691,12 @@ class Selector:
         result = operation.result
         shape, dtype = result.type.shape, result.type.dtype
         self.order_free = False
-        if count == 2:
-            function = AtomicFunction.COMPARE_SWAP
-        else:
-            function = ATOMICS[operation.attributes["words"][0]]
-        if dtype.is_float and function not in (AtomicFunction.ADD, AtomicFunction.EXCHANGE, AtomicFunction.COMPARE_SWAP):
+        function = AtomicFunction.COMPARE_SWAP if count == 2 else ATOMICS[operation.attributes["words"][0]]
+        if dtype.is_float and function not in (
+            AtomicFunction.ADD,
+            AtomicFunction.EXCHANGE,
+            AtomicFunction.COMPARE_SWAP,
+        ):
             raise self.unsupported(f"atomic {function.label} of {dtype}")
         index: View = self.new_view(DType.I64, shape)
         strides = tuple(self.register(s) for s in access.strides_bytes)
@@ -774,7 +793,9 @@ class Selector:
         if lhs.dtype is DType.F64:
             accumulator_dtype = DType.F64
         elif lhs.dtype not in MATRIX_OPERANDS:
-            raise self.unsupported(f"dot of {lhs.dtype} tiles; the matrix engine takes {', '.join(map(str, MATRIX_OPERANDS))}")
+            raise self.unsupported(
+                f"dot of {lhs.dtype} tiles; the matrix engine takes {', '.join(map(str, MATRIX_OPERANDS))}"
+            )
         else:
             accumulator_dtype = DType.I32 if lhs.dtype is DType.I8 else DType.F32
         shape = result.type.shape
@@ -840,7 +861,9 @@ class Selector:
                 final = self.copy(final, self.destinations[result])
             self.bindings[result] = final
 
-    def reduce_simply(self, operation: Operation, function: Function, source: View, axis: int, kept: tuple[int, ...]) -> View:
+    def reduce_simply(
+        self, operation: Operation, function: Function, source: View, axis: int, kept: tuple[int, ...]
+    ) -> View:
         out = self.result_view(operation.result)
         extent = source.shape[axis]
         while extent > MAX_EXTENT:  # halve until an instruction can take it
@@ -1021,7 +1044,9 @@ class Selector:
                 assert isinstance(source, Register)
                 self.move(source, phi)
 
-    def coalesce(self, arguments: list[Value], phis: list[Tile], yielded: list[Value], operations: list[Operation]) -> None:
+    def coalesce(
+        self, arguments: list[Value], phis: list[Tile], yielded: list[Value], operations: list[Operation]
+    ) -> None:
         """Lets the operation that computes a carried tile's next value write into the tile's own buffer, where the old
         value is not read afterwards."""
         position = {id(operation): k for k, operation in enumerate(operations)}
@@ -1029,7 +1054,11 @@ class Selector:
             owner = value.owner
             if not isinstance(phi, View) or owner is None or id(owner) not in position or value in self.destinations:
                 continue
-            if owner.name in REARRANGING or owner.name == "arith.constant" or owner.regions and owner.name.startswith("scf."):
+            if (
+                owner.name in REARRANGING
+                or owner.name == "arith.constant"
+                or (owner.regions and owner.name.startswith("scf."))
+            ):
                 continue
             if yielded.count(value) != 1:
                 continue
@@ -1040,7 +1069,15 @@ class Selector:
                 if operation.name in REARRANGING and reads:
                     views.add(operation.result)
                 elif operation is owner:
-                    aligned = owner.name not in ("tt.reduce", "tt.scan", "tt.gather", "tt.cat", "tt.join", "tile.load", "tile.atomic")
+                    aligned = owner.name not in (
+                        "tt.reduce",
+                        "tt.scan",
+                        "tt.gather",
+                        "tt.cat",
+                        "tt.join",
+                        "tile.load",
+                        "tile.atomic",
+                    )
                     if reads and (not aligned or any(o is not argument for o in reads)):
                         safe = False
                     if owner.name == "tt.dot" and argument in owner.operands[:2]:

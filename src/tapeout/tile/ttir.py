@@ -47,7 +47,9 @@ def read_type(text: str) -> Type:
         return Type(DType.I64, (), read_type(text[8:-1].split(",")[0]).dtype)
     if text in _ELEMENTS:
         return Type(_ELEMENTS[text])
-    raise UnsupportedError(f"type {text} has no place on the chip; it knows {', '.join(_ELEMENTS)} and pointers to them")
+    raise UnsupportedError(
+        f"type {text} has no place on the chip; it knows {', '.join(_ELEMENTS)} and pointers to them"
+    )
 
 
 def split_top(text: str, separator: str = ",") -> list[str]:
@@ -293,7 +295,9 @@ class _Reader:
 
     def read_for(self, operation: Operation, rest: str) -> list[Type]:
         match = re.match(
-            r"(unsigned )?(%\S+) = (%\S+) to (%\S+) step (%\S+)\s*(?:iter_args\((.*?)\) -> \((.*)\))?\s*(?:: (\S+))? \{$", rest
+            r"(unsigned )?(%\S+) = (%\S+) to (%\S+) step (%\S+)"
+            r"\s*(?:iter_args\((.*?)\) -> \((.*)\))?\s*(?:: (\S+))? \{$",
+            rest,
         )
         if match is None:
             raise UnsupportedError(f"cannot read the loop: scf.for {rest}")
@@ -389,7 +393,14 @@ class _Reader:
 
     def result_types(self, operation: Operation, text: str) -> list[Type]:
         name = operation.name
-        if not text or name in ("tt.store", "scf.yield", "tt.reduce.return", "tt.scan.return", "tt.return", "scf.condition"):
+        if not text or name in (
+            "tt.store",
+            "scf.yield",
+            "tt.reduce.return",
+            "tt.scan.return",
+            "tt.return",
+            "scf.condition",
+        ):
             return []
         if name in ("tt.assert", "tt.print", "tt.descriptor_store"):
             return []

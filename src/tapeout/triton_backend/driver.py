@@ -64,10 +64,22 @@ class Launcher:
             None if type == "constexpr" or position in constants else _converter(type)
             for position, type in enumerate(self.types)
         ]
-        self.simple = all(converter is None or converter is _address or converter is int for converter in self.converters)
+        self.simple = all(
+            converter is None or converter is _address or converter is int for converter in self.converters
+        )
 
     def __call__(
-        self, x: int, y: int, z: int, stream: Any, kernel: Any, packed: Any, launch_metadata: Any, enter: Any, leave: Any, *args: Any
+        self,
+        x: int,
+        y: int,
+        z: int,
+        stream: Any,
+        kernel: Any,
+        packed: Any,
+        launch_metadata: Any,
+        enter: Any,
+        leave: Any,
+        *args: Any,
     ) -> None:
         words: list[int] = []
         for convert, argument in zip(self.converters, args, strict=True):
@@ -91,8 +103,8 @@ class Launcher:
             device = getattr(argument, "device", None)
             if device is not None and getattr(device, "type", BACKEND) != BACKEND:
                 raise LaunchError(
-                    f"{kernel_name}: argument {name!r} is a tensor on {device}; kernels run on tensors in the chip's memory: "
-                    f"move it with {name}.to('chip')"
+                    f"{kernel_name}: argument {name!r} is a tensor on {device}; "
+                    f"kernels run on tensors in the chip's memory: move it with {name}.to('chip')"
                 ) from None
 
 
