@@ -362,7 +362,7 @@ class _Reader:
             return [type]
         if name == "ub.poison":  # any value will do
             operation.name, operation.attributes["value"] = "arith.constant", 0
-            return [read_type(rest.rpartition(" : ")[2])]
+            return [read_type(rest.rpartition(":")[2])]
         if name in ("tt.assert", "tt.print") and (match := re.search(r'"((?:[^"\\]|\\.)*)"', rest)):
             operation.attributes["message"] = match[1]
             rest = rest[: match.start()] + rest[match.end() :]
