@@ -1,9 +1,9 @@
 """`module.to("chip")` keeps parameters what they are: the same objects, tied weights tied.
 
-torch moves a module to a device of its own in place, but gives one on an out-of-tree device new Parameters, one for each
-use of a tied weight. With `swap_module_params_on_conversion` it exchanges the tensors inside the old Parameters instead,
-which is what we want, but refuses when something else holds them: an autograd graph of a forward pass on the host is
-enough. Then the module gets new Parameters after all, and here they are tied again.
+torch moves a module to a device of its own in place, but gives one on an out-of-tree device new Parameters, one for
+each use of a tied weight. With `swap_module_params_on_conversion` it exchanges the tensors inside the old Parameters
+instead, which is what we want, but refuses when something else holds them: an autograd graph of a forward pass on the
+host is enough. Then the module gets new Parameters after all, and here they are tied again.
 """
 
 import threading
