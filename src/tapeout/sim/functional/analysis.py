@@ -107,6 +107,12 @@ def may_overlap(a: Region, b: Region, ranges: dict[int, tuple[int, int]]) -> boo
     return a.start + a_low < b.end + b_high and b.start + b_low < a.end + a_high
 
 
+def covers(a: Region, b: Region) -> bool:
+    """Whether writing region a leaves nothing of b."""
+    same_space = a.register == b.register and a.version == b.version
+    return a.dense and same_space and a.start <= b.start and b.end <= a.end
+
+
 def operands(item: Instruction) -> Iterator[tuple[str, Operand, bool]]:
     """(field name, operand, written) of every tile operand."""
     for spec in item.fields:

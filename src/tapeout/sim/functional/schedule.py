@@ -12,25 +12,16 @@ from typing import Any
 from tapeout.isa import AccessPattern, Instruction
 from tapeout.isa import definitions as isa
 from tapeout.isa.fields import Unit as Engine
-from tapeout.sim.functional.analysis import Region, may_overlap, operands
+from tapeout.sim.functional import abi
+from tapeout.sim.functional.analysis import Region, covers, may_overlap, operands
 from tapeout.sim.functional.liveness import Live, Liveness
+from tapeout.sim.functional.node import Node
 from tapeout.sim.functional.operands import operand_dtype
-from tapeout.sim.functional.vector import Block, Group, Mapping, Step, map_onto_block, unit_dimension
+from tapeout.sim.functional.rename import rename
+from tapeout.sim.functional.vector import Block, Group, Mapping, map_onto_block, unit_dimension
 
 SHORTEST_ROW_BYTES = 32
 """Blocks with shorter rows are copied: reading them in place would cost more than the copy."""
-
-
-@dataclass
-class Node:
-    """An instruction of the run. `values`: its registers as LLVM i64; regions by operand name."""
-
-    index: int
-    item: Instruction
-    values: dict[int, str]
-    read: dict[str, Region]
-    written: dict[str, Region]
-    step: Step | None = None
 
 
 @dataclass(frozen=True)
@@ -69,13 +60,15 @@ class Unit:
 class Scheduler:
     """Arranges runs of one program."""
 
-    def __init__(self, ranges: dict[int, tuple[int, int]], liveness: Liveness) -> None:
-        self.ranges = ranges
+    def __init__(self, liveness: Liveness, scratchpad_bytes: int) -> None:
+        self.ranges = liveness.ranges
         self.liveness = liveness
+        self.spare = -(-scratchpad_bytes // 64) * 64
 
     def arrange(self, nodes: list[Node], live: Live) -> list[Unit]:
         """Units to write in order; `live`: what may be read after the run."""
         units: list[Unit] = []
+        rename(nodes, live, self.liveness, self.spare, self.spare + abi.SPARE_BYTES)
         for node in nodes:
             self._insert(units, node)
         self._place_stores(units, live)
@@ -194,9 +187,9 @@ class Scheduler:
         for unit in units[position + 1 :]:
             if any(True for _ in self._readers(unit, region)):
                 return True
-            if any(_covers(w, region) for n in unit.nodes for w in n.written.values()):
+            if any(covers(w, region) for n in unit.nodes for w in n.written.values()):
                 return False
-        return self.liveness.is_live(region, live)
+        return self._is_live(region, live)
 
     # --------------------------------------------------------------------------------- loads from HBM
 
@@ -226,12 +219,12 @@ class Scheduler:
                     return []
                 found.append((unit, number, name, view))
             written = [w for n in unit.nodes for w in n.written.values() if self._overlap(w, region)]
-            if any(_covers(w, region) for w in written):
+            if any(covers(w, region) for w in written):
                 return found
             if written:
                 return []
             stored |= unit.stores_to_hbm
-        return [] if self.liveness.is_live(region, live) else found
+        return [] if self._is_live(region, live) else found
 
     def _view(self, unit: Unit, number: int, name: str, load: Node) -> Block | OperandView | None:
         """How one operand would read the block of a load."""
@@ -253,33 +246,35 @@ class Scheduler:
 
     # ---------------------------------------------------------------------------------------- dropping
 
+    def _is_live(self, region: Region, live: Live) -> bool:
+        """Whether a region may be read after the run. What was moved to spare bytes is not."""
+        return region.start < self.spare and self.liveness.is_live(region, live)
+
     def _drop(self, units: list[Unit], live: Live) -> None:
         """Note which results of groups nobody reads from the scratchpad."""
-        liveness = self.liveness
+        spare_reads: list[Region] = []
         for unit in reversed(units):
             group = unit.group
             if group is not None:
-                for index in range(len(group.steps) - 1, -1, -1):
-                    region = group.steps[index].result.region
-                    last = group.writers.get(group.key(group.steps[index].result, group.steps[index].shape)) == index
-                    if not last or index in group.places or not liveness.is_live(region, live):
+                for index, step in enumerate(group.steps):
+                    region = step.result.region
+                    last = group.writers.get(group.key(step.result, step.shape)) == index
+                    is_read = self._is_live(region, live) or any(self._overlap(region, r) for r in spare_reads)
+                    if not last or index in group.places or not is_read:
                         group.dropped.add(index)
             for node in unit.nodes:
                 for region in node.written.values():
-                    live = liveness.remove(region, live)
+                    live = self.liveness.remove(region, live)
             for number, node in enumerate(unit.nodes):
                 for name, region in node.read.items():
                     if name in unit.operand_views:
                         continue
                     if group is not None and ((number, name) in group.forwards or (number, name) in group.views):
                         continue
-                    live = liveness.add(region, live)
-
-
-def _covers(a: Region, b: Region) -> bool:
-    """Whether writing region a leaves nothing of b."""
-    same_space = a.register == b.register and a.version == b.version
-    return a.dense and same_space and a.start <= b.start and b.end <= a.end
+                    if region.start >= self.spare:
+                        spare_reads.append(region)
+                    else:
+                        live = self.liveness.add(region, live)
 
 
 def _long_rows(item: Instruction) -> bool:

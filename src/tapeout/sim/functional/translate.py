@@ -27,8 +27,9 @@ from tapeout.sim.functional.builder import LlvmBuilder, Text, Value
 from tapeout.sim.functional.liveness import Liveness
 from tapeout.sim.functional.machine import ENTRY
 from tapeout.sim.functional.nest import emit_group, emit_reduction
+from tapeout.sim.functional.node import Node
 from tapeout.sim.functional.operands import operand_dtype
-from tapeout.sim.functional.schedule import Node, OperandView, Scheduler
+from tapeout.sim.functional.schedule import OperandView, Scheduler
 from tapeout.sim.functional.vector import Access, Scalar, Step
 
 PARTIALS_BYTES = 32 * 16 * 8
@@ -59,7 +60,7 @@ class _Translator:
         self.ranges = register_ranges(program)
         self.blocks = basic_blocks(program)
         self.liveness = Liveness(program, self.blocks, self.ranges)
-        self.scheduler = Scheduler(self.ranges, self.liveness)
+        self.scheduler = Scheduler(self.liveness, program.scratchpad_bytes)
         self.constants: list[str] = []
         self.allocations: list[str] = []
         self.known: dict[int, str] = {}
@@ -404,7 +405,10 @@ class _Translator:
         """Where an operand lies, and its strides in bytes. A register operand lies in a slot of its own."""
         operand, dtype = getattr(node.item, name), operand_dtype(node.item, name)
         if isinstance(operand, AccessPattern):
-            address = self._address(operand.base, node.values[operand.register])
+            if name in node.shifts:
+                address = self._address(operand.base + node.shifts[name], "0")
+            else:
+                address = self._address(operand.base, node.values[operand.register])
             return address, [s * dtype.size_bytes for s in operand.strides]
         slot = f"%{name}{node.index}"
         self.allocations.append(f"{slot} = alloca i64")

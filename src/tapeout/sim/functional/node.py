@@ -1,0 +1,20 @@
+"""A tile instruction of a run, with what its registers hold and the bytes it reads and writes."""
+
+from dataclasses import dataclass, field
+
+from tapeout.isa import Instruction
+from tapeout.sim.functional.analysis import Region
+from tapeout.sim.functional.vector import Step
+
+
+@dataclass
+class Node:
+    """`values`: registers as LLVM i64. Regions by operand name. `shifts`: how far operands were moved."""
+
+    index: int
+    item: Instruction
+    values: dict[int, str]
+    read: dict[str, Region]
+    written: dict[str, Region]
+    step: Step | None = None
+    shifts: dict[str, int] = field(default_factory=dict)
