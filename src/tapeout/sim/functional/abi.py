@@ -71,6 +71,7 @@ STRUCTURES: dict[str, tuple[tuple[str, int], ...]] = {
         ("facts", 1),
         ("values", 1),
         ("tile", 1),
+        ("previous", 1),
     ),
     # extent is (batch, m, n, k); strides in bytes along the same. Those of the operands are passed apart.
     "MatrixFacts": (
