@@ -131,7 +131,7 @@ class _Generator:
             chip=self.chip.name,
             instructions=tuple(self.items),
             scratchpad_bytes=self.scratchpad_bytes,
-            parameters=(Parameter("memory", "i64"),),
+            parameters=(Parameter("memory", "*i8"),),
             workspace_bytes=self.workspace.size,
             lines=tuple(range(len(self.items))),
             locations=tuple(f"random_{self.seed}:{n}" for n in range(len(self.items))),
