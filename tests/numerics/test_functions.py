@@ -500,7 +500,7 @@ def special_arguments(label):
             random.uniform(-10, 10, 20_000),
             near,
             near * 2.0**40,
-            [13270.876, 80958.11, 16367173.0 * 2.0**72],
+            [3.958618977480065e36, 7.931699438348962e30, 16367173.0 * 2.0**72],
         ]
     values = np.concatenate([every, *(np.asarray(part, np.float32) for part in dense)])
     return values[np.isfinite(values)]
