@@ -297,3 +297,50 @@ def test_scalars():
     x = torch.arange(1, 9).float()
     result = run_three_ways(scalars, (1,), {"x": x, "out": torch.zeros(4), "count": 7, "factor": 0.5})["out"]
     assert result.tolist() == [14.0, 5.0, 1.0, 100.0]
+
+
+@triton.jit
+def three_way(a, b):
+    if a < b:
+        return -1
+    elif a == b:
+        return 0
+    return 1
+
+
+@triton.jit
+def powers(a, b):
+    total = a
+    for k in range(3):
+        total = total * a + (b if a > 0 else k)
+    return total, total - b
+
+
+@triton.jit
+def swap_neighbours(a0, a1):
+    return a1, a0
+
+
+@triton.jit
+def mapped(x, y, out, N: tl.constexpr):
+    i = tl.arange(0, N)
+    a, b = tl.load(x + i), tl.load(y + i)
+    tl.store(out + i, tl.map_elementwise(three_way, a, b))
+    c, d = tl.map_elementwise(powers, a, b)
+    tl.store(out + N + i, c)
+    tl.store(out + 2 * N + i, d)
+    (e,) = tl.map_elementwise(swap_neighbours, a, pack=2)
+    tl.store(out + 3 * N + i, e)
+
+
+def test_functions_mapped_over_elements():
+    x, y = (torch.randint(-5, 6, (N,), generator=torch.Generator().manual_seed(s), dtype=torch.int32) for s in (1, 2))
+    out = torch.zeros(4, N, dtype=torch.int32)
+    result = run_three_ways(mapped, (1,), {"x": x, "y": y, "out": out}, N=N)["out"]
+    assert torch.equal(result[0], torch.sign(x - y))
+    total = x
+    for k in range(3):
+        total = total * x + torch.where(x > 0, y, k)
+    assert torch.equal(result[1], total)
+    assert torch.equal(result[2], total - y)
+    assert torch.equal(result[3], x.view(-1, 2).flip(1).flatten())

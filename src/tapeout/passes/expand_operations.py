@@ -1,4 +1,4 @@
-"""Operations the chip has no instruction for become ones it has: mathematical functions, histograms, scaled dots.
+"""Operations the chip has no instruction for become ones it has: mathematical functions, histograms, scaled dots, maps.
 
 Takes a kernel in tile IR, gives one in tile IR. Mathematical functions are looked up in `expansions`.
 """
@@ -6,6 +6,7 @@ Takes a kernel in tile IR, gives one in tile IR. Mathematical functions are look
 from tapeout.numerics.dtypes import DType
 from tapeout.passes import expansions
 from tapeout.passes.formula import Term, resize
+from tapeout.passes.map_elementwise import map_elementwise
 from tapeout.passes.scaled_dot import dot_scaled
 from tapeout.tile.ir import Block, Kernel, Operation, Region, Type, Value, make
 
@@ -23,6 +24,11 @@ def _expand_region(region: Region, replaced: dict[Value, Value]) -> Region:
     for operation in block.operations:
         operation.operands = [replaced.get(operand, operand) for operand in operation.operands]
         operation.regions = [_expand_region(inner, replaced) for inner in operation.regions]
+        if operation.name == "tt.map_elementwise":
+            operands = [Term(operand, operations, operation.location) for operand in operation.operands]
+            mapped = map_elementwise(operation, operands)
+            replaced.update((r, term.value) for r, term in zip(operation.results, mapped, strict=True))
+            continue
         expanded = _expand(operation, operations)
         if expanded is None:
             operations.append(operation)

@@ -1,33 +1,36 @@
-"""Early returns become `scf.if`: afterwards every function has one block, which ends in its only `tt.return`.
+"""Early returns become `scf.if`: afterwards every region has one block, which ends in its only return.
 
-Takes a kernel whose functions may branch between blocks (`cf.cond_br`, `cf.br`, forward only, as Triton emits for a
-return inside `if`). A block reached from two places is repeated in both.
+Takes a kernel whose functions, and the functions mapped over elements, may branch between blocks (`cf.cond_br`, `cf.br`,
+forward only, as Triton emits for a return inside `if`). A block reached from two places is repeated in both.
 """
 
 from tapeout.errors import UnsupportedError
-from tapeout.tile.ir import Block, Kernel, Operation, Region, Value, clone, make
+from tapeout.tile.ir import Block, Kernel, Operation, Region, Value, clone, make, walk
 
 MAX_DEPTH = 64
+RETURNS = ("tt.return", "tt.map_elementwise.return")
 
 
 def structure_returns(kernel: Kernel) -> Kernel:
-    functions = {name: _structure(function) for name, function in kernel.functions.items()}
-    structured = _structure(kernel)
-    return Kernel(kernel.name, structured.body, functions)
+    functions = {name: Kernel(name, _structure(name, function.body)) for name, function in kernel.functions.items()}
+    return Kernel(kernel.name, _structure(kernel.name, kernel.body), functions)
 
 
-def _structure(kernel: Kernel) -> Kernel:
-    blocks = {block.label: block for block in kernel.body.blocks}
-    returns = [block.operations[-1] for block in kernel.body.blocks if block.operations[-1].name == "tt.return"]
-    result_types = [value.type for value in returns[0].operands]
+def _structure(name: str, region: Region) -> Region:
+    for operation in walk(region):
+        if operation.name == "tt.map_elementwise":
+            operation.regions = [_structure(name, inner) for inner in operation.regions]
+    blocks = {block.label: block for block in region.blocks}
+    final = next(block.operations[-1] for block in region.blocks if block.operations[-1].name in RETURNS)
+    result_types = [value.type for value in final.operands]
 
     def follow(block: Block, mapping: dict[Value, Value], depth: int) -> tuple[list[Operation], list[Value]]:
-        """What happens from the start of a block to the function's return, and the values returned."""
+        """What happens from the start of a block to the return, and the values returned."""
         if depth > MAX_DEPTH:
-            raise UnsupportedError(f"function {kernel.name}: a loop outside `for` and `while` cannot be structured")
+            raise UnsupportedError(f"function {name}: a loop outside `for` and `while` cannot be structured")
         operations = [clone(operation, mapping) for operation in block.operations[:-1]]
         last = block.operations[-1]
-        if last.name == "tt.return":
+        if last.name in RETURNS:
             return operations, [mapping.get(value, value) for value in last.operands]
         if last.name == "cf.br":
             rest, values = enter(last, 0, mapping, depth)
@@ -49,7 +52,7 @@ def _structure(kernel: Kernel) -> Kernel:
         passed = {a: mapping.get(v, v) for a, v in zip(target.arguments, forwarded, strict=True)}
         return follow(target, mapping | passed, depth + 1)
 
-    entry = kernel.body.blocks[0]
+    entry = region.blocks[0]
     operations, values = follow(entry, {}, 0)
-    operations.append(Operation("tt.return", values, []))
-    return Kernel(kernel.name, Region([Block(entry.arguments, operations)]))
+    operations.append(Operation(final.name, values, []))
+    return Region([Block(entry.arguments, operations)])
