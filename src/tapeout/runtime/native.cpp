@@ -511,8 +511,9 @@ void look_at_tile(View* view) {
     std::copy(facts->tile_stride, facts->tile_stride + 4, view->stride);
 }
 
-// Looks at the block in HBM if all of it is valid and its rows are neighbouring bytes.
-bool look_at_block(Context* context, const BlockFacts* facts, const BlockValues* values, char* tile, View* view) {
+// Looks at the block in HBM if all of it is valid and its rows are neighbouring bytes. Reads word by word what was written
+// word by word a moment ago: a wide load would wait for the narrow stores to reach the cache.
+__attribute__((optimize("no-tree-vectorize"))) bool look_at_block(Context* context, const BlockFacts* facts, const BlockValues* values, char* tile, View* view) {
     view->facts = reinterpret_cast<int64_t>(facts);
     view->values = reinterpret_cast<int64_t>(values);
     view->tile = reinterpret_cast<int64_t>(tile);

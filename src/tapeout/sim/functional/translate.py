@@ -433,7 +433,8 @@ class _Translator:
         values = self._allocate(f"%values{node.index}", "BlockValues")
         for position, word in enumerate(words):
             address = self.text.let(f"getelementptr i64, ptr {values}, i64 {position}")
-            self.text.add(f"store i64 {word}, ptr {address}")
+            # Volatile so that constants are not merged into one wide store, from which narrow loads would wait.
+            self.text.add(f"store volatile i64 {word}, ptr {address}")
         return values
 
     def _view(self, node: Node) -> str:
