@@ -63,9 +63,11 @@ def test_bfloat16_most_likely_tokens_agree(cpu_answers, compiled):
     on_chip = language_model.load(device="chip", dtype="bfloat16", compiled=False)
     if compiled:  # the block that repeats, which is how generate compiles too
         for layer in on_chip.model.model.layers:
-            layer.compile(dynamic=True)
+            layer.compile(dynamic=False)
     got = teacher_forced_logits(on_chip, cpu_answers, on_chip.model)
-    agreement = (got.argmax(-1) == expected.argmax(-1)).float().mean().item()
+    # bfloat16 logits tie often: the chip agrees if its choice is one of the CPU's most likely tokens.
+    chosen = expected.gather(-1, got.argmax(-1, keepdim=True))[:, 0]
+    agreement = (chosen == expected.max(-1).values).float().mean().item()
     error = (got - expected).pow(2).mean().sqrt().item() / expected.std().item()
     print(f"agreement {agreement:.3%}, root-mean-square logit error {error:.2%} of the logits' deviation")
     assert agreement >= 0.99
