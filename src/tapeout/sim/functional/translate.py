@@ -33,6 +33,8 @@ from tapeout.sim.functional.schedule import OperandView, Scheduler
 from tapeout.sim.functional.vector import Access, Scalar, Step
 
 PARTIALS_BYTES = 32 * 16 * 8
+"""Room for the partial results of a reduction down columns: 32 vectors of at most 16 elements of 8 bytes."""
+
 ENDS_RUN = (
     isa.Halt,
     isa.Jump,
