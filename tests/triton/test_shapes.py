@@ -120,3 +120,17 @@ def test_tuples():
     x, y = torch.randn(16), torch.randn(16)
     result = run(tuples, (1,), {"x": x, "y": y, "out": torch.zeros(16)}, N=16)["out"]
     torch.testing.assert_close(result, x + x + 2 * y - y)
+
+
+@triton.jit
+def scalars_of_a_tile(x, out):
+    a, b = tl.split(tl.load(x + tl.arange(0, 2)))
+    tl.store(out, a)
+    tl.store(out + 1 + tl.arange(0, 2), tl.join(b, a * 2))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int64], ids=str)
+def test_split_and_join_of_scalars(dtype):
+    x = torch.tensor([3, 5]).to(dtype)
+    result = run_three_ways(scalars_of_a_tile, (1,), {"x": x, "out": torch.zeros(3, dtype=dtype)})["out"]
+    assert result.tolist() == [3, 5, 6]

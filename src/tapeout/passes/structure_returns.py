@@ -1,7 +1,7 @@
 """Early returns become `scf.if`: afterwards every region has one block, which ends in its only return.
 
-Takes a kernel whose functions, and the functions mapped over elements, may branch between blocks (`cf.cond_br`, `cf.br`,
-forward only, as Triton emits for a return inside `if`). A block reached from two places is repeated in both.
+Takes a kernel whose functions, and the functions mapped over elements, may branch between blocks (`cf.cond_br`,
+`cf.br`, forward only, as Triton emits for a return inside `if`). A block reached from two places is repeated in both.
 """
 
 from tapeout.errors import UnsupportedError

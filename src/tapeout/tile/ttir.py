@@ -421,6 +421,8 @@ class _Reader:
             return [Type(pointee, types[0].shape)]
         if name == "tt.addptr":
             return [types[0]]
+        if name == "tt.unsplat":
+            return [types[0].with_shape(())]
         if name in ("arith.mulsi_extended", "arith.mului_extended"):
             return [types[0], types[0]]
         return [types[-1]]
