@@ -7,7 +7,8 @@ prompt still runs operator by operator: its length differs from call to call.
 
 What is compiled is the block that the model repeats, once for all its repetitions, as PyTorch's recipe for regional
 compilation has it: the same speed, and seconds of compilation instead of minutes. A model that names no such block
-is compiled whole. Models on other devices are left alone.
+is compiled whole. Kernels round as single operators do, so compiled half precision gives eager's very numbers. Models
+on other devices are left alone.
 """
 
 from collections.abc import Callable
@@ -77,8 +78,7 @@ def _decode_step(compiled: Any) -> Callable[..., Any]:
     compile_: Callable[[Any], Any] = compiled.dynamo_ctx
     blocks = _repeated_blocks(model)
     if not blocks:
-        whole: Callable[..., Any] = compile_(model.__call__)
-        return whole
+        return _rounding_as_eager(compile_(model.__call__))
     shared = {block_type: compile_(block_type.forward) for block_type in {type(block) for _, block in blocks}}
     forwards = [(block, _forward_of(block, index, shared[type(block)])) for index, block in blocks]
 
@@ -91,7 +91,17 @@ def _decode_step(compiled: Any) -> Callable[..., Any]:
             for block, _ in forwards:
                 del block.forward
 
-    return step
+    return _rounding_as_eager(step)
+
+
+def _rounding_as_eager(step: Callable[..., Any]) -> Callable[..., Any]:
+    """Fused kernels round half-precision intermediates where single operators would: the same tokens either way."""
+
+    def rounding(*args: Any, **kwargs: Any) -> Any:
+        with torch._inductor.config.patch(emulate_precision_casts=True):
+            return step(*args, **kwargs)
+
+    return rounding
 
 
 def _repeated_blocks(model: torch.nn.Module) -> list[tuple[int, torch.nn.Module]]:
