@@ -24,6 +24,7 @@ from tapeout.isa.fields import (
     EncodingError,
     Instruction,
 )
+from tapeout.isa.printing import PrintFormat
 
 MAGIC = b"TAPEOUT\0"
 VERSION = 1
@@ -46,7 +47,8 @@ class Program:
     `scratchpad_bytes`: how much scratchpad a core needs. `workspace_bytes`: private HBM a core needs.
     `order_free`: programs of the grid share nothing they write (no atomics), so they may run in any order.
     `lines`: for each instruction an index into `locations` ("file:line"), or -1.
-    `messages`: what trap codes mean.
+    `messages`: what trap codes mean. `prints`: what records in the print buffer mean; if there are any, the last
+    parameter is that buffer's address.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Program:
     lines: tuple[int, ...] = ()
     locations: tuple[str, ...] = ()
     messages: tuple[str, ...] = field(default=())
+    prints: tuple[PrintFormat, ...] = ()
 
     def location(self, index: int) -> str:
         """Source line ("file:line") of an instruction, or "unknown"."""
@@ -100,6 +103,7 @@ class Program:
             raise EncodingError("program is damaged: its checksum does not match")
         facts = json.loads(content[:description_bytes])
         facts["parameters"] = tuple(Parameter(**p) for p in facts["parameters"])
+        facts["prints"] = tuple(PrintFormat.from_facts(p) for p in facts["prints"])
         for name in ("lines", "locations", "messages"):
             facts[name] = tuple(facts[name])
         return Program(instructions=decode(content[description_bytes:]), **facts)

@@ -3,6 +3,8 @@
 Takes a kernel in tile IR, gives one in tile IR. Mathematical functions are looked up in `expansions`.
 """
 
+from dataclasses import replace
+
 from tapeout.numerics.dtypes import DType
 from tapeout.passes import expansions
 from tapeout.passes.formula import Term, resize
@@ -15,7 +17,7 @@ HISTOGRAM_BYTES = 1 << 16
 
 
 def expand_operations(kernel: Kernel) -> Kernel:
-    return Kernel(kernel.name, _expand_region(kernel.body, {}), kernel.functions)
+    return replace(kernel, body=_expand_region(kernel.body, {}))
 
 
 def _expand_region(region: Region, replaced: dict[Value, Value]) -> Region:

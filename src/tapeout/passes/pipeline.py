@@ -14,6 +14,7 @@ from tapeout.passes import machine
 from tapeout.passes.emit import emit
 from tapeout.passes.expand_operations import expand_operations
 from tapeout.passes.inline_calls import inline_calls
+from tapeout.passes.lower_prints import lower_prints
 from tapeout.passes.raise_accesses import raise_accesses
 from tapeout.passes.remove_dead import remove_dead
 from tapeout.passes.select_instructions import select_instructions
@@ -27,6 +28,7 @@ from tapeout.tile.verify import verify
 TILE_PASSES: tuple[Callable[[Kernel], Kernel], ...] = (
     structure_returns,
     inline_calls,
+    lower_prints,
     expand_operations,
     raise_accesses,
     remove_dead,
@@ -60,6 +62,7 @@ def compile_kernel(ttir: str, chip: Chip) -> Program:
         lines=tuple(table.get(location, -1) for location in locations),
         locations=tuple(table),
         messages=tuple(selected.messages),
+        prints=tuple(kernel.prints),
     )
     dump.write("emit", str, program.text)
     return program

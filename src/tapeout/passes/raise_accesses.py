@@ -548,4 +548,4 @@ def raise_accesses(kernel: Kernel) -> Kernel:
     raiser = _Raiser()
     body = kernel.body.block
     operations = raiser.rewrite_block(body.operations)
-    return Kernel(kernel.name, Region([Block(body.arguments, operations)]), kernel.functions)
+    return replace(kernel, body=Region([Block(body.arguments, operations)]))

@@ -1,8 +1,10 @@
 """Removes operations and loop-carried values that nothing observable depends on."""
 
+from dataclasses import replace
+
 from tapeout.tile.ir import Block, Kernel, Operation, Region, Value
 
-EFFECTS = {"tile.store", "tile.atomic", "tt.assert", "tt.print", "tt.call", "tt.store"}
+EFFECTS = {"tile.store", "tile.atomic", "tt.assert", "tt.call", "tt.store"}
 
 
 def remove_dead(kernel: Kernel) -> Kernel:
@@ -83,7 +85,7 @@ def remove_dead(kernel: Kernel) -> Kernel:
             swept.block.operations.append(last)
         return swept
 
-    return Kernel(kernel.name, sweep(kernel.body), kernel.functions)
+    return replace(kernel, body=sweep(kernel.body))
 
 
 def _narrow(operation: Operation, live: set[Value], regions: list[Region]) -> Operation:

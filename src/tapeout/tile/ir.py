@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
+from tapeout.isa.printing import PrintFormat
 from tapeout.numerics.dtypes import DType
 
 
@@ -95,6 +96,7 @@ class Kernel:
     name: str
     body: Region
     functions: dict[str, "Kernel"] = field(default_factory=dict)
+    prints: list[PrintFormat] = field(default_factory=list)
 
     @property
     def parameters(self) -> list[Value]:

@@ -134,6 +134,14 @@ def _read_attributes(text: str) -> dict[str, Any]:
     return out
 
 
+def _unescaped(text: str) -> str:
+    """A string attribute's content: `\\0A` is the byte 10, `\\"` and `\\\\` are themselves."""
+    data = re.sub(
+        r"\\([0-9A-F]{2})|\\(.)", lambda m: chr(int(m[1], 16)) if m[1] else m[2], text.encode().decode("latin-1")
+    )
+    return data.encode("latin-1").decode()
+
+
 def _read_attribute(value: str) -> Any:
     if not value or value == "true":
         return True
@@ -364,10 +372,12 @@ class _Reader:
             operation.name, operation.attributes["value"] = "arith.constant", 0
             return [read_type(rest.rpartition(":")[2])]
         if name in ("tt.assert", "tt.print") and (match := re.search(r'"((?:[^"\\]|\\.)*)"', rest)):
-            operation.attributes["message"] = match[1]
+            operation.attributes["message"] = _unescaped(match[1])
             rest = rest[: match.start()] + rest[match.end() :]
         rest, attributes = _cut_attributes(rest)
         operation.attributes |= attributes
+        if name == "tt.print":  # its operands stand behind the colon
+            rest = rest.replace(":", "", 1)
         head, _, types_text = rest.partition(" : ")
         if name == "tt.call" and (match := re.match(r'@("[^"]*"|[^\s(]+)', rest)):
             operation.attributes["callee"] = match[1].strip('"')

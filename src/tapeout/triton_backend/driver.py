@@ -10,6 +10,7 @@ from triton.backends.driver import DriverBase
 from tapeout import chip
 from tapeout.errors import LaunchError
 from tapeout.isa import Program
+from tapeout.isa.printing import BUFFER_BYTES, read_lines
 from tapeout.numerics.dtypes import DType, exact_bits
 
 BACKEND = "chip"
@@ -90,7 +91,10 @@ class Launcher:
             enter(launch_metadata)
         if x > 0 and y > 0 and z > 0:
             try:
-                kernel.launch((x, y, z), words)
+                if kernel.program.prints:
+                    _launch_and_print(kernel, (x, y, z), words)
+                else:
+                    kernel.launch((x, y, z), words)
             except LaunchError:
                 self.blame_host_tensors(kernel.program.name, args)
                 raise
@@ -106,6 +110,18 @@ class Launcher:
                     f"{kernel_name}: argument {name!r} is a tensor on {device}; "
                     f"kernels run on tensors in the chip's memory: move it with {name}.to('chip')"
                 ) from None
+
+
+def _launch_and_print(kernel: Any, grid: tuple[int, int, int], words: list[int]) -> None:
+    """A launch of a kernel that prints, and what it printed."""
+    import torch
+
+    buffer = torch.zeros(BUFFER_BYTES, dtype=torch.uint8).to(BACKEND)
+    try:
+        kernel.launch(grid, [*words, buffer.data_ptr()])
+    finally:
+        for line in read_lines(buffer.cpu().numpy().tobytes(), kernel.program.prints):
+            print(line)
 
 
 def _address(argument: Any) -> int:
