@@ -152,7 +152,7 @@ void run(Worker* worker) {
     Launch* launch = &pool->launch;
     const Kernel* kernel = launch->kernel;
     Context* context = &worker->context;
-    worker->scratchpad.reserve(pool->scratchpad_bytes + spare_bytes);
+    worker->scratchpad.reserve(pool->scratchpad_bytes);
     worker->workspace.reserve(kernel->workspace_bytes);
     context->arguments = reinterpret_cast<int64_t>(launch->words + 3);
     for (int axis = 0; axis < 3; axis++) {

@@ -23,8 +23,6 @@ FUNCTIONS = (
 )
 """Functions of the native runtime that generated code calls, through addresses in the context."""
 
-SPARE_BYTES = 1 << 16
-"""Bytes behind a program's scratchpad that generated code may use."""
 
 STRUCTURES: dict[str, tuple[tuple[str, int], ...]] = {
     # One host thread's view of a launch: the only argument of a kernel's entry.
@@ -110,7 +108,7 @@ def size_of(structure: str) -> int:
 
 def header() -> str:
     """The structures as C++ declarations."""
-    lines = ["#pragma once", "#include <cstdint>", f"constexpr int64_t spare_bytes = {SPARE_BYTES};"]
+    lines = ["#pragma once", "#include <cstdint>"]
     for structure, members in STRUCTURES.items():
         lines.append(f"struct {structure} {{")
         lines += [f"    int64_t {name}{f'[{count}]' if count > 1 else ''};" for name, count in members]

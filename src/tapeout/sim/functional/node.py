@@ -1,6 +1,6 @@
 """A tile instruction of a run, with what its registers hold and the bytes it reads and writes."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from tapeout.isa import Instruction
 from tapeout.sim.functional.analysis import Region
@@ -9,7 +9,7 @@ from tapeout.sim.functional.vector import Step
 
 @dataclass
 class Node:
-    """`values`: registers as LLVM i64. Regions by operand name. `shifts`: how far operands were moved."""
+    """`values`: registers as LLVM i64. Regions by operand name."""
 
     index: int
     item: Instruction
@@ -17,4 +17,3 @@ class Node:
     read: dict[str, Region]
     written: dict[str, Region]
     step: Step | None = None
-    shifts: dict[str, int] = field(default_factory=dict)

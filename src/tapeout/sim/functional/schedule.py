@@ -12,12 +12,10 @@ from typing import Any
 from tapeout.isa import AccessPattern, Instruction
 from tapeout.isa import definitions as isa
 from tapeout.isa.fields import Unit as Engine
-from tapeout.sim.functional import abi
 from tapeout.sim.functional.analysis import Region, covers, may_overlap, operands
 from tapeout.sim.functional.liveness import Live, Liveness
 from tapeout.sim.functional.node import Node
 from tapeout.sim.functional.operands import operand_dtype
-from tapeout.sim.functional.rename import rename
 from tapeout.sim.functional.vector import Block, Group, Mapping, map_onto_block, unit_dimension
 
 SHORTEST_ROW_BYTES = 32
@@ -60,15 +58,13 @@ class Unit:
 class Scheduler:
     """Arranges runs of one program."""
 
-    def __init__(self, liveness: Liveness, scratchpad_bytes: int) -> None:
+    def __init__(self, liveness: Liveness) -> None:
         self.ranges = liveness.ranges
         self.liveness = liveness
-        self.spare = -(-scratchpad_bytes // 64) * 64
 
     def arrange(self, nodes: list[Node], live: Live) -> list[Unit]:
         """Units to write in order; `live`: what may be read after the run."""
         units: list[Unit] = []
-        rename(nodes, live, self.liveness, self.spare, self.spare + abi.SPARE_BYTES)
         for node in nodes:
             self._insert(units, node)
         self._place_stores(units, live)
@@ -189,7 +185,7 @@ class Scheduler:
                 return True
             if any(covers(w, region) for n in unit.nodes for w in n.written.values()):
                 return False
-        return self._is_live(region, live)
+        return self.liveness.is_live(region, live)
 
     # --------------------------------------------------------------------------------- loads from HBM
 
@@ -224,7 +220,7 @@ class Scheduler:
             if written:
                 return []
             stored |= unit.stores_to_hbm
-        return [] if self._is_live(region, live) else found
+        return [] if self.liveness.is_live(region, live) else found
 
     def _view(self, unit: Unit, number: int, name: str, load: Node) -> Block | OperandView | None:
         """How one operand would read the block of a load."""
@@ -246,21 +242,15 @@ class Scheduler:
 
     # ---------------------------------------------------------------------------------------- dropping
 
-    def _is_live(self, region: Region, live: Live) -> bool:
-        """Whether a region may be read after the run. What was moved to spare bytes is not."""
-        return region.start < self.spare and self.liveness.is_live(region, live)
-
     def _drop(self, units: list[Unit], live: Live) -> None:
         """Note which results of groups nobody reads from the scratchpad."""
-        spare_reads: list[Region] = []
         for unit in reversed(units):
             group = unit.group
             if group is not None:
                 for index, step in enumerate(group.steps):
                     region = step.result.region
                     last = group.writers.get(group.key(step.result, step.shape)) == index
-                    is_read = self._is_live(region, live) or any(self._overlap(region, r) for r in spare_reads)
-                    if not last or index in group.places or not is_read:
+                    if not last or index in group.places or not self.liveness.is_live(region, live):
                         group.dropped.add(index)
             for node in unit.nodes:
                 for region in node.written.values():
@@ -271,10 +261,7 @@ class Scheduler:
                         continue
                     if group is not None and ((number, name) in group.forwards or (number, name) in group.views):
                         continue
-                    if region.start >= self.spare:
-                        spare_reads.append(region)
-                    else:
-                        live = self.liveness.add(region, live)
+                    live = self.liveness.add(region, live)
 
 
 def _long_rows(item: Instruction) -> bool:

@@ -62,7 +62,7 @@ class _Translator:
         self.ranges = register_ranges(program)
         self.blocks = basic_blocks(program)
         self.liveness = Liveness(program, self.blocks, self.ranges)
-        self.scheduler = Scheduler(self.liveness, program.scratchpad_bytes)
+        self.scheduler = Scheduler(self.liveness)
         self.constants: list[str] = []
         self.allocations: list[str] = []
         self.known: dict[int, str] = {}
@@ -407,10 +407,7 @@ class _Translator:
         """Where an operand lies, and its strides in bytes. A register operand lies in a slot of its own."""
         operand, dtype = getattr(node.item, name), operand_dtype(node.item, name)
         if isinstance(operand, AccessPattern):
-            if name in node.shifts:
-                address = self._address(operand.base + node.shifts[name], "0")
-            else:
-                address = self._address(operand.base, node.values[operand.register])
+            address = self._address(operand.base, node.values[operand.register])
             return address, [s * dtype.size_bytes for s in operand.strides]
         slot = f"%{name}{node.index}"
         self.allocations.append(f"{slot} = alloca i64")
