@@ -1,7 +1,12 @@
 import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# The same examples on every run, however slow the machine.
+hypothesis.settings.register_profile("tapeout", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("tapeout")
 
 ON_HOST_MEMORY = ("passes", "runtime", "sim")
 
