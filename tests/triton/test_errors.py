@@ -4,6 +4,7 @@ import inspect
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -69,7 +70,8 @@ def far_away(x, offset):
 def test_access_outside_memory():
     with pytest.raises(LaunchError) as error:
         far_away[(1,)](torch.zeros(16, device="chip"), 1 << 50)
-    assert str(error.value).startswith(line_of(far_away, "tl.store"))
+    # Triton's cache may hold the kernel from another checkout: the folder is that one's.
+    assert f"/{Path(line_of(far_away, 'tl.store')).name}: far_away:" in str(error.value)
     assert "outside HBM" in str(error.value)
 
 
