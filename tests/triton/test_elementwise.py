@@ -344,3 +344,21 @@ def test_functions_mapped_over_elements():
     assert torch.equal(result[1], total)
     assert torch.equal(result[2], total - y)
     assert torch.equal(result[3], x.view(-1, 2).flip(1).flatten())
+
+
+@triton.jit
+def clamped(x, out, N: tl.constexpr):
+    i = tl.arange(0, N)
+    value = tl.load(x + i)
+    tl.store(out + i, tl.clamp(value, -1.0, 2.0))
+    tl.store(out + N + i, tl.clamp(value, -1.0, 2.0, propagate_nan=tl.PropagateNan.ALL))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_clamp_and_nan(dtype):
+    x = values(dtype, 11)
+    x[3] = float("nan")
+    result = run_three_ways(clamped, (1,), {"x": x, "out": torch.zeros(2, N, dtype=dtype)}, N=N)["out"]
+    numbers = ~x.isnan()
+    assert torch.equal(result[:, numbers], x.clamp(-1, 2)[numbers].expand(2, -1))
+    assert result[0, 3].isfinite() and result[1, 3].isnan()

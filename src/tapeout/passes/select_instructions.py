@@ -434,8 +434,12 @@ class Selector:
             negated = self.compute(Function.SUB, dtype, zero, sources[0], shape=shape)
             return self.map(Function.MAX_SIGNED, dtype, [sources[0], negated], out)
         if name == "tt.clampf":
-            low = self.compute(Function.MAX_NUMBER, dtype, sources[0], sources[1], shape=shape)
-            return self.map(Function.MIN_NUMBER, dtype, [low, sources[2]], out)
+            nan_wins = operation.attributes["propagateNan"] == "all"
+            highest, lowest = (
+                (Function.MAXIMUM, Function.MINIMUM) if nan_wins else (Function.MAX_NUMBER, Function.MIN_NUMBER)
+            )
+            low = self.compute(highest, dtype, sources[0], sources[1], shape=shape)
+            return self.map(lowest, dtype, [low, sources[2]], out)
         label = operation.attributes.get("symbol", name)
         what = f"function {label}" if label != name else f"operation {name}"
         raise self.unsupported(f"{what} of {dtype} elements")

@@ -37,6 +37,9 @@ class ChipOptions:
     instrumentation_mode: str = ""
     ir_override: str | None = None
 
+    def __post_init__(self) -> None:
+        assert self.num_warps > 0 and not self.num_warps & (self.num_warps - 1), "num_warps must be a power of 2"
+
     def hash(self) -> str:
         text = repr([(f.name, getattr(self, f.name)) for f in fields(self)])
         return hashlib.sha256(text.encode()).hexdigest()
