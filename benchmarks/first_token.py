@@ -23,9 +23,7 @@ def main() -> None:
         done = subprocess.run([sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, text=True, check=True)
     load_s, first_s, second_s = map(float, done.stdout.split())
     console = Console()
-    console.print(
-        f"model loaded in {load_s:.1f} s, then first token {first_s:.1f} s, second token {second_s:.1f} s"
-    )
+    console.print(f"model loaded in {load_s:.1f} s, then first token {first_s:.1f} s, second token {second_s:.1f} s")
     console.print(conditions())
 
 

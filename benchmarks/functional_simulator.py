@@ -35,9 +35,7 @@ def _random(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
 
 
 def _causal(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    return torch.nn.functional.scaled_dot_product_attention(
-        query[None], key[None], value[None], is_causal=True
-    )[0]
+    return torch.nn.functional.scaled_dot_product_attention(query[None], key[None], value[None], is_causal=True)[0]
 
 
 def cases() -> tuple[Case, ...]:

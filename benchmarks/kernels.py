@@ -79,18 +79,14 @@ def matmul_kernel(
     tl.store(place, total.to(out.dtype.element_ty), mask=inside)
 
 
-def matmul(
-    left: torch.Tensor, right: torch.Tensor, tile: tuple[int, int, int] = (64, 64, 32)
-) -> torch.Tensor:
+def matmul(left: torch.Tensor, right: torch.Tensor, tile: tuple[int, int, int] = (64, 64, 32)) -> torch.Tensor:
     """`left @ right` in output tiles of rows x columns, `tile[2]` products at a time."""
     rows, inner = left.shape
     columns = right.shape[1]
     out = torch.empty((rows, columns), dtype=left.dtype, device=left.device)
     grid = (triton.cdiv(rows, tile[0]), triton.cdiv(columns, tile[1]))
     strides = (*left.stride(), *right.stride(), *out.stride())
-    matmul_kernel[grid](
-        left, right, out, rows, columns, inner, *strides, ROWS=tile[0], COLUMNS=tile[1], INNER=tile[2]
-    )
+    matmul_kernel[grid](left, right, out, rows, columns, inner, *strides, ROWS=tile[0], COLUMNS=tile[1], INNER=tile[2])
     return out
 
 

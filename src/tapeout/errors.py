@@ -31,9 +31,7 @@ class UnsupportedError(TapeoutError):
     source line of the kernel ("softmax.py:31"), `hint` what to try instead.
     """
 
-    def __init__(
-        self, operation: str, *, dtype: str | None = None, where: str | None = None, hint: str | None = None
-    ):
+    def __init__(self, operation: str, *, dtype: str | None = None, where: str | None = None, hint: str | None = None):
         place = f"{where}: " if where else ""
         on_dtype = f" on {dtype}" if dtype else ""
         advice = f"; {hint}" if hint else ""

@@ -26,7 +26,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """A causal language model on its device, with its tokenizer; compiled, its decode steps run compiled on the chip."""
+    """A causal language model on its device, with its tokenizer. `compiled`: on the chip, decode steps run compiled."""
 
     model: Any
     tokenizer: Any

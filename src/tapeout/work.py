@@ -27,9 +27,7 @@ class Work:
     ops_on_host: Mapping[str, int] = field(default_factory=dict)
 
     def __sub__(self, earlier: "Work") -> "Work":
-        return Work(
-            **{f.name: _difference(getattr(self, f.name), getattr(earlier, f.name)) for f in fields(self)}
-        )
+        return Work(**{f.name: _difference(getattr(self, f.name), getattr(earlier, f.name)) for f in fields(self)})
 
     @property
     def share_on_chip(self) -> float | None:

@@ -88,8 +88,7 @@ def test_replacing_a_field_is_checked_at_the_line_of_the_replacement():
         (
             tiny.core.vector,
             {"special_rate": 0},
-            "vector.special_rate=0 leaves the chip without exp2 and reciprocal; "
-            "the slowest choice is 0.015625",
+            "vector.special_rate=0 leaves the chip without exp2 and reciprocal; the slowest choice is 0.015625",
         ),
         (
             tiny.core.matrix,
@@ -100,8 +99,7 @@ def test_replacing_a_field_is_checked_at_the_line_of_the_replacement():
         (
             tiny.last_level_sram,
             {"size_bytes": 500_000},
-            "last_level_sram.size_bytes=500000 is not a whole number of sets "
-            "(2 slices x 8 ways x 64 bytes); 499712 is",
+            "last_level_sram.size_bytes=500000 is not a whole number of sets (2 slices x 8 ways x 64 bytes); 499712 is",
         ),
         (
             inference.hbm,
@@ -159,9 +157,7 @@ def test_every_field_says_what_it_means():
 
 def test_peak_rates_count_a_multiply_accumulate_twice():
     assert tiny.peak_flops_per_s("bfloat16") == 2 * 8 * 8 * 2 * 1_000_000_000
-    assert (
-        tiny.peak_flops_per_s("float32") == 2 * 16 * 2 * 1_000_000_000
-    )  # 8 x 8 / 4 products, 16 lanes: equal
+    assert tiny.peak_flops_per_s("float32") == 2 * 16 * 2 * 1_000_000_000  # 8 x 8 / 4 products, 16 lanes: equal
     assert tiny.peak_flops_per_s("float64") == 0
     assert training.peak_flops_per_s("float64") == 2 * 256 / 16 * 64 * 1_600_000_000
     with pytest.raises(ChipError, match="no peak rate for dtype 'int4'; known: float64, float32"):

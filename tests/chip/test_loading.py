@@ -32,8 +32,7 @@ def test_unknown_name_lists_the_known_and_the_nearest(working_directory):
         "Your own: a path that ends in .py, .toml or .json"
     )
     assert message_of("h100") == (
-        "unknown chip 'h100'. Known: training, inference, tiny. "
-        "Your own: a path that ends in .py, .toml or .json"
+        "unknown chip 'h100'. Known: training, inference, tiny. Your own: a path that ends in .py, .toml or .json"
     )
     assert message_of("mine.py") == f"there is no chip file 'mine.py' in {working_directory}"
     (working_directory / "notes.txt").write_text("")

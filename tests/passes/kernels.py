@@ -61,9 +61,7 @@ def attention(q, k, v, out, length, scale, D: tl.constexpr, B: tl.constexpr):
         weights = tl.exp(scores - new_largest[:, None])
         shrink = tl.exp(largest - new_largest)
         total = total * shrink + tl.sum(weights, 1)
-        accumulator = tl.dot(
-            weights, tl.load(v + column[:, None] * D + d[None, :]), accumulator * shrink[:, None]
-        )
+        accumulator = tl.dot(weights, tl.load(v + column[:, None] * D + d[None, :]), accumulator * shrink[:, None])
         largest = new_largest
     tl.store(out + row[:, None] * D + d[None, :], accumulator / total[:, None], mask=row[:, None] < length)
 

@@ -35,9 +35,7 @@ def store(register, zero, address):
 
 
 def add(destination, a, b):
-    return Instr(
-        isa.Scalar, {"destination": destination, "a": a, "b": b, "function": Function.ADD, "dtype": DType.I64}
-    )
+    return Instr(isa.Scalar, {"destination": destination, "a": a, "b": b, "function": Function.ADD, "dtype": DType.I64})
 
 
 @pytest.mark.parametrize("count", [5, 44, 60, 100])

@@ -46,9 +46,7 @@ def test_program(text, golden):
 
 def test_no_pointer_tiles_are_left(text):
     for operation in walk(run_tile_passes(text[1]).body):
-        assert not any(result.type.pointee and result.type.shape for result in operation.results), (
-            operation.name
-        )
+        assert not any(result.type.pointee and result.type.shape for result in operation.results), operation.name
 
 
 def test_compiling_is_deterministic(text):

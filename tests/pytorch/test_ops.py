@@ -160,3 +160,8 @@ def test_operators_on_the_chip_are_counted():
     ledger.reset()
     torch.exp(a + a @ a)
     assert ledger.snapshot().on_chip == {"aten::mm": 1, "aten::add": 1, "aten::exp": 1}
+
+
+def test_reducing_a_scalar():
+    value = torch.tensor(3.0, device="chip")
+    assert value.sum().item() == value.mean().item() == value.amax().item() == 3.0

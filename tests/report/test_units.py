@@ -20,8 +20,6 @@ def test_decimal(value, unit, text):
     assert decimal(value, unit) == text
 
 
-@pytest.mark.parametrize(
-    ("value", "text"), [(0, "0 B"), (2 << 20, "2 MiB"), (1536, "1.5 KiB"), (96 << 30, "96 GiB")]
-)
+@pytest.mark.parametrize(("value", "text"), [(0, "0 B"), (2 << 20, "2 MiB"), (1536, "1.5 KiB"), (96 << 30, "96 GiB")])
 def test_binary_bytes(value, text):
     assert binary_bytes(value) == text

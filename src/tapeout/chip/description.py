@@ -34,9 +34,7 @@ REGISTER_NUMBER_LIMIT = 256
 BITS_OF_DTYPE = {"float64": 64, "float32": 32, "bfloat16": 16, "float16": 16, "float8": 8, "int8": 8}
 
 
-def count(
-    meaning: str, *, minimum: int = 1, maximum: int | None = None, default: Any = dataclasses.MISSING
-) -> Any:
+def count(meaning: str, *, minimum: int = 1, maximum: int | None = None, default: Any = dataclasses.MISSING) -> Any:
     """A whole number of something, within bounds."""
     metadata = {"meaning": meaning, "kind": "count", "minimum": minimum, "maximum": maximum}
     return dataclasses.field(default=default, metadata=metadata)
@@ -99,9 +97,7 @@ class Scratchpad(Part):
             rows = f"rows of {self.bank_count} banks x {self.port_width_bytes} bytes"
             self.refuse("size_bytes", f"is not a whole number of {rows}; {nearest} is")
         if not _is_power_of_two(self.port_width_bytes):
-            self.refuse(
-                "port_width_bytes", f"is not a power of two; {_power_of_two_below(self.port_width_bytes)} is"
-            )
+            self.refuse("port_width_bytes", f"is not a power of two; {_power_of_two_below(self.port_width_bytes)} is")
         if not _is_power_of_two(self.bank_count):
             self.refuse("bank_count", f"is not a power of two; {_power_of_two_below(self.bank_count)} is")
 
@@ -126,9 +122,7 @@ class VectorEngine(Part):
         if not _is_power_of_two(self.lane_count):
             self.refuse("lane_count", f"is not a power of two; {_power_of_two_below(self.lane_count)} is")
         if self.special_rate == 0:
-            self.refuse(
-                "special_rate", "leaves the chip without exp2 and reciprocal; the slowest choice is 0.015625"
-            )
+            self.refuse("special_rate", "leaves the chip without exp2 and reciprocal; the slowest choice is 0.015625")
 
     @property
     def float64(self) -> bool:
@@ -147,9 +141,7 @@ class MatrixEngine(Part):
 
     row_count: int = count("rows of the array, and of an output tile", maximum=1024)
     column_count: int = count("columns of the array, and of an output tile", maximum=1024)
-    accumulator_interleave: int = count(
-        "output tiles that take turns in the accumulators", maximum=16, default=3
-    )
+    accumulator_interleave: int = count("output tiles that take turns in the accumulators", maximum=16, default=3)
     float32_rate: float = rate("float32 products per bfloat16 product", default=0.25)
     float16_rate: float = rate("float16 products per bfloat16 product", default=1.0)
     float8_rate: float = rate("float8 products (both formats) per bfloat16 product", default=2.0)
@@ -177,9 +169,7 @@ class DmaEngine(Part):
 
     bytes_per_cycle: int = count("peak rate of one core", minimum=4, maximum=4096)
     outstanding_bytes: int = count("bytes that may be in flight, which hides memory latency", minimum=64)
-    gather_addresses_per_cycle: int = count(
-        "addresses issued a cycle for a gather or scatter", maximum=64, default=1
-    )
+    gather_addresses_per_cycle: int = count("addresses issued a cycle for a gather or scatter", maximum=64, default=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,9 +186,7 @@ class Core(Part):
     queue_depth: int = count("instructions that may wait in front of each engine", maximum=256, default=16)
     semaphore_count: int = count("counting semaphores", maximum=SEMAPHORE_NUMBER_LIMIT, default=64)
     register_count: int = count("scalar registers", minimum=64, maximum=REGISTER_NUMBER_LIMIT, default=256)
-    fetch_words_per_cycle: int = count(
-        "64-bit instruction words the sequencer fetches a cycle", maximum=64, default=4
-    )
+    fetch_words_per_cycle: int = count("64-bit instruction words the sequencer fetches a cycle", maximum=64, default=4)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -283,9 +271,7 @@ class Host(Part):
     bandwidth_bytes_per_s: int = count("copies between host and HBM, one direction")
     latency_ns: int = count("of one copy", default=2_000)
     launch_ns: int = count("from a launch on the host to the first instruction on a core", default=3_000)
-    dispatch_cycles: int = count(
-        "cycles a core needs to start the next program instance of a grid", default=32
-    )
+    dispatch_cycles: int = count("cycles a core needs to start the next program instance of a grid", default=32)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -324,9 +310,7 @@ class Chip(Part):
         """TPP of US export rule 3A090: 2 x multiply-accumulates/s x bits / 1e12 at the dtype that gives most,
         summed over all processing units (88 FR 73458). Counts the vector engines; datasheets mostly do not.
         """
-        matrix = max(
-            self.core.matrix.multiply_accumulates_per_cycle(d) * bits for d, bits in BITS_OF_DTYPE.items()
-        )
+        matrix = max(self.core.matrix.multiply_accumulates_per_cycle(d) * bits for d, bits in BITS_OF_DTYPE.items())
         vector = self.core.vector.lane_count * max(32, 64 * self.core.vector.float64_rate)
         return 2 * (matrix + vector) * self.core_count * self.clock_hz / 1e12
 

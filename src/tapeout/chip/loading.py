@@ -35,9 +35,7 @@ def load(name_or_path: str | os.PathLike[str]) -> Chip:
         return readers[path.suffix](path)
     if path.exists():
         raise ChipError(f"{given} is not a chip file; one ends in {', '.join(readers)}")
-    raise ChipError(
-        _unknown("chip", given, REFERENCE_CHIPS) + ". Your own: a path that ends in .py, .toml or .json"
-    )
+    raise ChipError(_unknown("chip", given, REFERENCE_CHIPS) + ". Your own: a path that ends in .py, .toml or .json")
 
 
 def _load_python(path: Path) -> Chip:
@@ -51,19 +49,13 @@ def _load_python(path: Path) -> Chip:
         raise ChipError(f"{type(error).__name__}: {error}", where=_line_in_file(error, path)) from error
     if isinstance(names.get("chip"), Chip):
         return names["chip"]
-    shipped = {
-        id(chip) for chip in REFERENCE_CHIPS.values()
-    }  # imported to build upon, not what the file is about
-    own = {
-        name: value for name, value in names.items() if isinstance(value, Chip) and id(value) not in shipped
-    }
+    shipped = {id(chip) for chip in REFERENCE_CHIPS.values()}  # imported to build upon, not what the file is about
+    own = {name: value for name, value in names.items() if isinstance(value, Chip) and id(value) not in shipped}
     if not own:
         raise ChipError("defines no chip; assign one to the name `chip`", where=shown_path(str(path)))
     if len({id(value) for value in own.values()}) > 1:
         listed = ", ".join(own)
-        raise ChipError(
-            f"defines several chips ({listed}); name the one to use `chip`", where=shown_path(str(path))
-        )
+        raise ChipError(f"defines several chips ({listed}); name the one to use `chip`", where=shown_path(str(path)))
     return next(iter(own.values()))
 
 
@@ -92,9 +84,7 @@ def _load_json(path: Path) -> Chip:
     try:
         data = json.loads(text)
     except json.JSONDecodeError as error:
-        raise ChipError(
-            f"is not JSON: {error.msg}", where=f"{shown_path(str(path))}:{error.lineno}"
-        ) from None
+        raise ChipError(f"is not JSON: {error.msg}", where=f"{shown_path(str(path))}:{error.lineno}") from None
     return _DataFile(path, _lines_of_json_keys(text)).chip(data)
 
 
@@ -140,9 +130,7 @@ class _DataFile:
                 built[key] = value
         for field in fields.values():
             if field.name not in built and field.default is dataclasses.MISSING:
-                raise self.error(
-                    place, f"{'.'.join((*place, field.name))} is missing ({field.metadata['meaning']})"
-                )
+                raise self.error(place, f"{'.'.join((*place, field.name))} is missing ({field.metadata['meaning']})")
         try:
             return kind(**built)
         except ChipError as error:

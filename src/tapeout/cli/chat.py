@@ -17,9 +17,7 @@ def chat(
     question: Annotated[str, typer.Argument(help="What to ask.")],
     chip: Annotated[str | None, typer.Option(help="A reference chip, or a chip file of your own.")] = None,
     dtype: Annotated[Dtype, typer.Option(help="Type of weights and activations.")] = Dtype.float32,
-    eager: Annotated[
-        bool, typer.Option("--eager", help="Run operator by operator, without torch.compile.")
-    ] = False,
+    eager: Annotated[bool, typer.Option("--eager", help="Run operator by operator, without torch.compile.")] = False,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 128,
 ) -> None:
     """Let SmolLM2-135M-Instruct answer a question on a chip, token by token."""

@@ -7,14 +7,12 @@ import typer
 
 
 def isa(
-    output: Annotated[
-        Path | None, typer.Option(help="Write it to this file instead of the terminal.")
-    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Write it to this file instead of the terminal.")] = None,
 ) -> None:
     """Print the instruction set manual (Markdown)."""
-    from tapeout.isa import manual
+    from tapeout.isa.manual import render
 
-    text = manual.render()
+    text = render()
     if output:
         output.write_text(text, "utf-8")
     else:

@@ -134,9 +134,7 @@ def _assign_registers(
     return assigned, spilled
 
 
-def _spill(
-    flat: _Flat, spilled: dict[Register, int], assigned: dict[Register, int], base: int, top: int
-) -> None:
+def _spill(flat: _Flat, spilled: dict[Register, int], assigned: dict[Register, int], base: int, top: int) -> None:
     """Rewrites instructions that use spilled registers: load before, store after, through the spill registers."""
     items: list[Instr | _Label] = []
     for item in flat.items:
@@ -170,9 +168,7 @@ def _spill(
     flat.items = items
 
 
-def emit(
-    code: list[Node], scratchpad_bytes: int, register_count: int
-) -> tuple[list[Instruction], list[str], int]:
+def emit(code: list[Node], scratchpad_bytes: int, register_count: int) -> tuple[list[Instruction], list[str], int]:
     """Instructions, the source location of each, and the bytes of scratchpad used (spilled registers included)."""
     rotations = _rotations(code)
     flat = _Flat([_load(register, 0) for register in rotations], [])

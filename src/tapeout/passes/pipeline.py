@@ -10,6 +10,7 @@ from typing import Any
 
 from tapeout.chip import Chip
 from tapeout.isa.program import Parameter, Program
+from tapeout.isa.verify import verify as verify_program
 from tapeout.passes import machine
 from tapeout.passes.emit import emit
 from tapeout.passes.expand_operations import expand_operations
@@ -65,7 +66,7 @@ def compile_kernel(ttir: str, chip: Chip) -> Program:
         prints=tuple(kernel.prints),
     )
     dump.write("emit", str, program.text)
-    return program
+    return verify_program(program, chip)
 
 
 class _Dump:

@@ -415,8 +415,8 @@ class _Splitter:
         pieces = self.needed_pieces(instr)
         if self.digits(instr, pieces) is None:
             raise UnsupportedError(
-                f"{instr.location}: {instr.kind.mnemonic} of shape {instr.fields['shape']} outgrows the scratchpad and does not "
-                f"divide into {pieces} pieces"
+                f"{instr.location}: {instr.kind.mnemonic} of shape {instr.fields['shape']} outgrows the scratchpad and "
+                f"does not divide into {pieces} pieces"
             )
         self.counted_loop(pieces, lambda piece: self.piece(instr, piece, pieces, {}, set(), set(), {}))
 
@@ -439,7 +439,7 @@ class _Splitter:
         rows = _count(tuple(kept))
 
         def one_row(row: Register) -> None:
-            digits = _digits(tuple(kept) + (1,), rows, DIMENSIONS - 1)
+            digits = _digits((*kept, 1), rows, DIMENSIONS - 1)
             if digits is None:
                 raise UnsupportedError(f"{instr.location}: reduce of shape {f['shape']} outgrows the scratchpad")
             numbers = {d: self.digit(row, digits, d) for d, parts in enumerate(digits.parts) if parts > 1}

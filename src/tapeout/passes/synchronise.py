@@ -215,7 +215,7 @@ def _strongest(pairs: list[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def _expand(item: _Item) -> list[Node]:
-    """The instruction with its semaphores; what exceeds its two waits or signals goes to sync instructions beside it."""
+    """The instruction with its semaphores; what exceeds two waits or signals goes to sync instructions beside it."""
     waits, signals = list(item.waits), list(item.signals)
     if item.unit is Unit.SEQUENCER:
         result: list[Node] = [Instr(isa.Wait, {"semaphore": name}) for name in waits]

@@ -18,8 +18,7 @@ def table_of(answer: Answer) -> Table:
         ("host time", f"{answer.total_s:.2f} s, first token after {answer.first_token_s:.2f} s"),
         (
             "kernels",
-            f"{work.kernels_compiled} compiled, {work.kernels_loaded} from the cache, "
-            f"{work.kernels_launched} launches",
+            f"{work.kernels_compiled} compiled, {work.kernels_loaded} from the cache, {work.kernels_launched} launches",
         ),
         ("instructions", _each(work.instructions_by_engine) or "none"),
         (

@@ -26,9 +26,7 @@ def verify(kernel: Kernel, after: str) -> Kernel:
         return InternalError(f"after {after}: {operation.name}{place}: {what}")
 
     def check_region(region: Region, visible: set[Value]) -> None:
-        if (
-            len(region.blocks) > 1
-        ):  # before early returns are structured: blocks in order, all dominated by the first
+        if len(region.blocks) > 1:  # before early returns are structured: blocks in order, all dominated by the first
             visible = visible | {a for block in region.blocks for a in block.arguments}
         for block in region.blocks:
             defined = visible if len(region.blocks) > 1 else visible | set(block.arguments)
@@ -61,9 +59,7 @@ def verify(kernel: Kernel, after: str) -> Kernel:
             carried = len(operation.operands) - 3
             counts = (len(body.arguments) - 1, len(operation.results), len(body.operations[-1].operands))
             if any(count != carried for count in counts):
-                raise fail(
-                    operation, f"carries {carried} values but has (arguments, results, yielded) = {counts}"
-                )
+                raise fail(operation, f"carries {carried} values but has (arguments, results, yielded) = {counts}")
         if operation.name == "scf.if" and operation.results:
             for region in operation.regions:
                 if len(region.block.operations[-1].operands) != len(operation.results):

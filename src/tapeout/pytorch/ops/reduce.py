@@ -193,7 +193,7 @@ def as_matrix(source: torch.Tensor, dims: Sequence[int]) -> torch.Tensor:
     for dim in kept:
         rows *= source.shape[dim]
     columns = source.numel() // rows if rows else 0
-    return source.permute(*kept, *reduced).reshape(rows, columns)
+    return source.permute([*kept, *reduced]).reshape(rows, columns)
 
 
 def tile_of(rows: int, columns: int) -> tuple[int, int]:
