@@ -4,6 +4,8 @@ float32: the same 64 greedy tokens for three prompts. bfloat16: given the float3
 same most likely next token as often as bfloat16's own noise allows. Operator by operator and compiled.
 """
 
+from pathlib import Path
+
 import pytest
 import torch
 import torch._inductor.config
@@ -16,6 +18,8 @@ PROMPTS = (
     "Explain how a steam engine works.",
 )
 TOKEN_COUNT = 64
+PROSE = Path(__file__).with_name("prose.txt")
+PASSAGE_LENGTH = 128
 EAGER_AND_COMPILED = pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
 
 
@@ -42,18 +46,26 @@ def test_the_forward_pass_stays_on_the_chip():
     assert not answer.work.ops_on_host
 
 
-def teacher_forced_logits(model: language_model.LanguageModel, answers, run) -> torch.Tensor:
-    """Logits at the places where each token of the answers is to be predicted, all answers in a row."""
-    rows = []
+def passages(model: language_model.LanguageModel, answers) -> list[tuple[list[int], int]]:
+    """Token ids and the place of the first token to be predicted: each answer after its question, and prose."""
+    found = []
     for prompt, answer in zip(PROMPTS, answers, strict=True):
-        before = language_model.prompt_of(model, prompt)["input_ids"]
-        ids = torch.cat([before, torch.tensor([answer.token_ids])], dim=1)
+        question = language_model.prompt_of(model, prompt)["input_ids"][0].tolist()
+        found.append((question + list(answer.token_ids), len(question)))
+    prose = model.tokenizer(PROSE.read_text())["input_ids"]
+    found += [(prose[at : at + PASSAGE_LENGTH], 1) for at in range(0, len(prose), PASSAGE_LENGTH)]
+    return found
+
+
+def teacher_forced_logits(model: language_model.LanguageModel, answers, run) -> torch.Tensor:
+    """Logits [place, token] where each token of the passages is to be predicted, all passages in a row."""
+    rows = []
+    for ids, first in passages(model, answers):
         # One length for all, so that one compilation serves them; padding at the end changes nothing before.
-        ids = torch.nn.functional.pad(ids, (0, 128 - ids.shape[1]), value=model.tokenizer.pad_token_id)
+        padded = ids + [model.tokenizer.pad_token_id] * (PASSAGE_LENGTH - len(ids))
         with torch.no_grad():
-            logits = run(input_ids=ids.to(model.model.device)).logits[0].cpu().float()
-        first = before.shape[1] - 1
-        rows.append(logits[first : first + len(answer.token_ids)])
+            logits = run(input_ids=torch.tensor([padded], device=model.model.device)).logits[0].cpu().float()
+        rows.append(logits[first - 1 : len(ids) - 1])
     return torch.cat(rows)
 
 
@@ -70,7 +82,9 @@ def test_bfloat16_most_likely_tokens_agree(cpu_answers, compiled):
     # bfloat16 logits tie often: the chip agrees if its choice is one of the CPU's most likely tokens.
     chosen = expected.gather(-1, got.argmax(-1, keepdim=True))[:, 0]
     agreement = (chosen == expected.max(-1).values).float().mean().item()
+    strict = (got.argmax(-1) == expected.argmax(-1)).float().mean().item()
     error = (got - expected).pow(2).mean().sqrt().item() / expected.std().item()
-    print(f"agreement {agreement:.3%}, root-mean-square logit error {error:.2%} of the logits' deviation")
-    assert agreement >= 0.985  # the CPU's own bfloat16 agrees with its float32 in 98.4 to 99.0 %
-    assert error < 0.05
+    print(f"{len(got)} places: agreement {agreement:.2%} ({strict:.2%} without ties), logit error {error:.2%} rms")
+    # Measured: 99.2 %. Other hosts' CPU kernels round in other places, and a place weighs 0.12 %.
+    assert agreement >= 0.985
+    assert error < 0.05  # root-mean-square, against the deviation of the CPU's logits
