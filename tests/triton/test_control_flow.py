@@ -133,6 +133,82 @@ def test_early_returns():
     assert result.tolist() == [2.0, 0.0, 0.0, -4.0, 7.0, -6.0, 7.0, 7.0]
 
 
+@triton.jit
+def half_returns(x, out, N: tl.constexpr):
+    pid = tl.program_id(0)
+    value = tl.load(x + pid)
+    if pid & 1:
+        value += 1
+        if value > 5:
+            return
+    if pid & 2:
+        value += 10
+        if value > 25:
+            return
+    else:
+        value += tl.load(x)
+    if pid & 4:
+        value += 100
+        if value > 115:
+            tl.store(out + pid, -1.0)
+            return
+    tl.store(out + pid, value)
+
+
+def half_returns_of(x: list[float], pid: int) -> float:
+    value = x[pid]
+    if pid & 1:
+        value += 1
+        if value > 5:
+            return 0.0
+    if pid & 2:
+        value += 10
+        if value > 25:
+            return 0.0
+    else:
+        value += x[0]
+    if pid & 4:
+        value += 100
+        if value > 115:
+            return -1.0
+    return value
+
+
+def test_branches_of_which_one_way_returns():
+    x = [3.0, 7.0, 16.0, 4.0, 2.0, 1.0, 6.0, 5.0]
+    result = run_three_ways(half_returns, (8,), {"x": torch.tensor(x), "out": torch.zeros(8)}, N=8)["out"]
+    assert result.tolist() == [half_returns_of(x, pid) for pid in range(8)]
+
+
+@triton.jit
+def sum_until(x, limit, DEPTH: tl.constexpr):
+    total = 0.0
+    for i in tl.static_range(DEPTH):
+        if i < limit:
+            value = tl.load(x + i)
+            total += value
+            if value < 0:
+                return total, i
+    return total, DEPTH
+
+
+@triton.jit
+def many_half_returns(x, out, limit, DEPTH: tl.constexpr):
+    total, place = sum_until(x, limit, DEPTH)
+    tl.store(out, total)
+    tl.store(out + 1, place)
+
+
+@pytest.mark.parametrize(("limit", "negative"), [(40, 37), (40, None), (3, 5)])
+def test_many_returns_do_not_repeat_code(limit, negative):
+    x = torch.arange(1.0, 41.0)
+    if negative is not None:
+        x[negative] = -1000.0
+    result = run(many_half_returns, (1,), {"x": x, "out": torch.zeros(2), "limit": limit}, DEPTH=40)["out"]
+    end = limit if negative is None or negative >= limit else negative + 1
+    assert result.tolist() == [x[:end].sum().item(), 40 if end == limit else end - 1]
+
+
 @triton.jit(noinline=True)
 def not_inlined(value, place, limit):
     if limit > 3:
