@@ -59,7 +59,7 @@ ONE = {
     "rsqrt": (lambda x: 1 / mp.sqrt(x), [wide(1e-38, 1e38)]),
     "sin": (mp.sin, [linear(-10, 10), linear(-1e6, 1e6)]),
     "cos": (mp.cos, [linear(-10, 10), linear(-1e6, 1e6)]),
-    "tan": (mp.tan, [linear(-10, 10)]),
+    "tan": (mp.tan, [linear(-10, 10), linear(-1e6, 1e6)]),
     "sinpi": (mp.sinpi, [linear(-4, 4)]),
     "cospi": (mp.cospi, [linear(-4, 4)]),
     "asin": (mp.asin, [linear(-1, 1)]),
@@ -119,6 +119,23 @@ def test_accuracy(name, dtype):
         expected = [exact(*(mp.mpf(float(v)) for v in values)) for values in zip(*points, strict=True)]
         worst = worst_error_ulp(out.numpy(), expected, dtype)
         assert worst <= ACCURACY_ULP[name][dtype is np.float64], f"{worst:.2f} ulp"
+
+
+NEAREST_TO_A_MULTIPLE_OF_HALF_PI = math.ldexp(6381956970095103, 797)
+
+
+@pytest.mark.parametrize("name", ["sin", "cos", "tan"])
+def test_large_angles(name):
+    """f64 angles of any size, the one nearest to a multiple of pi / 2 among them."""
+    rng = np.random.default_rng(9)
+    points = wide(2.0**29, 1.7e308)(rng, 2 * BLOCK) * rng.choice([-1, 1], 2 * BLOCK)
+    points[:6] = 2.0**30, -(2.0**30), 2.0**31, 1.7976931348623157e308, 1e22, NEAREST_TO_A_MULTIPLE_OF_HALF_PI
+    x = torch.from_numpy(points)
+    arguments = {"x": x, "out": torch.zeros_like(x)}
+    out = run(apply, (2,), arguments, FUNCTION=getattr(libdevice, name), N=BLOCK)["out"]
+    with mp.workprec(1400):
+        expected = [getattr(mp, name)(mp.mpf(float(value))) for value in points]
+    assert worst_error_ulp(out.numpy(), expected, np.float64) <= ACCURACY_ULP[name][1]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16], ids=str)

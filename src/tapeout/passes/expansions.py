@@ -398,42 +398,114 @@ def atan2(y: Term, x: Term) -> Term:
     return select(is_nan(x) | is_nan(y), NAN, with_sign_of(angle, y))
 
 
-ANGLE_LIMIT = 2.0**30
-"""Largest f64 angle whose sine is computed; beyond it is NaN."""
+LEAST_I64 = -(1 << 63)
+NEAR_ANGLES = 2.0**30
+"""Up to here a multiple of pi / 2 in three floats is subtracted; beyond, the angle is multiplied by the bits of 2 / pi."""
 
 
-def _sine_of_quadrant(x: Term, turn: int) -> Term:
-    """sin(x + turn * pi / 2) in f64: x less a multiple of pi / 2, in three steps, then a polynomial."""
+def _near_quadrant(x: Term) -> tuple[Term, Term, Term]:
+    """x in f64, up to NEAR_ANGLES, as an integer multiple of pi / 2 and a rest of two floats: (integer, rest, its low
+    part)."""
     steps = tuple(map(float.fromhex, ("0x1.921fb54442d18p+0", "0x1.1a62633145c07p-54", "-0x1.f1976b7ed8fbcp-110")))
     count = unary("roundeven", x * (2 / PI))
     angle = fma(count, -steps[0], x)
     middle = fma(count, -steps[1], angle)
     rest = fma(count, -steps[1], angle - middle) + count * -steps[2]
+    return to_integer(count, DType.I64), middle, rest
+
+
+def _far_quadrant(x: Term) -> tuple[Term, Term, Term]:
+    """The same for any finite x not below NEAR_ANGLES, whose integer mantissa is multiplied by those 192 bits of 2 / pi
+    that make out the product modulo 4; after Payne and Hanek, "Radian reduction for trigonometric functions" (1983)."""
+    word = bits(abs(x))
+    mantissa = (word & ((1 << 52) - 1)) | (1 << 52)
+    first_bit = (word >> 52) - 1013  # the first bit wanted, in a table that starts with 64 zeros
+    table: list[Term] = [x.constant(w - (w >> 63 << 64), DType.I64) for w in (0, *coefficients.TWO_OVER_PI)]
+    for log_step in (4, 3, 2, 1, 0):  # keep what can be reached: after the last step, four words
+        step, keep = 1 << log_step, (1 << log_step) + 3
+        is_beyond = (first_bit & (step << 6)).differs(0)
+        table = [
+            select(is_beyond, table[k + step], table[k]) if k + step < len(table) else table[k] for k in range(keep)
+        ]
+    shift = first_bit & 63
+    high, middle, low = (
+        (a << shift) | ((b.shift_right_unsigned(1)).shift_right_unsigned(63 - shift))
+        for a, b in zip(table, table[1:], strict=False)
+    )
+    carried = mulhi_unsigned(mantissa, low)
+    middle_product = mantissa * middle
+    middle_sum = middle_product + carried
+    carry = resize((middle_sum ^ LEAST_I64) < (carried ^ LEAST_I64), DType.I64, unsigned=True)
+    words = (mantissa * high + mulhi_unsigned(mantissa, middle) + carry, middle_sum, mantissa * low)
+    # Two bits are the quadrant, the next ones a fraction; from a half on it is taken from above.
+    fraction = [(a << 2) | b.shift_right_unsigned(62) for a, b in zip(words, words[1:], strict=False)]
+    fraction.append(words[2] << 2)
+    sign = fraction[0] >> 63
+    quadrant = words[0].shift_right_unsigned(62) - sign
+    pieces = []
+    for position, part in enumerate(fraction):
+        size = part ^ sign
+        pieces.append(to_float(size.shift_right_unsigned(32), DType.F64) * 2.0 ** (-64 * position - 32))
+        pieces.append(to_float(size & 0xFFFFFFFF, DType.F64) * 2.0 ** (-64 * position - 64))
+    total, rest = pieces[0], x.constant(0.0)
+    for piece in pieces[1:]:
+        following = total + piece
+        rest = rest + (piece - (following - total))
+        total = following
+    quarter, quarter_low = SPLIT["pi / 2"][DType.F64]
+    angle = total * quarter
+    angle_low = fma(total, quarter, -angle) + fma(total, quarter_low, rest * quarter)
+    flips = sign ^ (bits(x) >> 63)
+    negative = flips.differs(0)
+    quadrant = select(bits(x) < 0, -quadrant, quadrant)
+    return quadrant, select(negative, -angle, angle), select(negative, -angle_low, angle_low)
+
+
+def _at_quadrant(quadrant: Term, middle: Term, rest: Term) -> tuple[Term, Term]:
+    """Sine and cosine of quadrant * pi / 2 + middle + rest in f64."""
     square = middle * middle
-    sine = fma(middle * square, polynomial(square, *coefficients.SINE[x.dtype]), rest) + middle
-    tail = fma(square * square, polynomial(square, *coefficients.COSINE[x.dtype]), -(middle * rest))
+    sine = fma(middle * square, polynomial(square, *coefficients.SINE[middle.dtype]), rest) + middle
+    tail = fma(square * square, polynomial(square, *coefficients.COSINE[middle.dtype]), -(middle * rest))
     half = square * 0.5
     base = 1.0 - half
     cosine = base + (((1.0 - base) - half) + tail)
-    quadrant = to_integer(count, DType.I64) + turn
-    value = select((quadrant & 1).differs(0), cosine, sine)
-    value = select((quadrant & 2).differs(0), -value, value)
-    return select(abs(x) <= ANGLE_LIMIT, value, NAN)
+    is_odd = (quadrant & 1).differs(0)
+    sine, cosine = select(is_odd, cosine, sine), select(is_odd, sine, cosine)
+    sine = select((quadrant & 2).differs(0), -sine, sine)
+    return sine, select(((quadrant + 1) & 2).differs(0), -cosine, cosine)
+
+
+def _sine_and_cosine(x: Term) -> tuple[Term, Term]:
+    """Of an f64 angle."""
+    is_near = abs(x) < NEAR_ANGLES
+    parts = zip(_near_quadrant(x), _far_quadrant(x), strict=True)
+    quadrant, middle, rest = (select(is_near, near, far) for near, far in parts)
+    sine, cosine = _at_quadrant(quadrant, middle, rest)
+    angle_exists = is_finite(x)
+    return select(angle_exists, sine, NAN), select(angle_exists, cosine, NAN)
+
+
+def _sine_of_half_turn(x: Term) -> Term:
+    """sin(x), |x| up to pi."""
+    return sin(x) if x.dtype is DType.F32 else _at_quadrant(*_near_quadrant(x))[0]
 
 
 def sin(x: Term) -> Term:
     """Sine."""
-    return unary("sin", x) if x.dtype is DType.F32 else _sine_of_quadrant(x, 0)
+    return unary("sin", x) if x.dtype is DType.F32 else _sine_and_cosine(x)[0]
 
 
 def cos(x: Term) -> Term:
     """Cosine."""
-    return unary("cos", x) if x.dtype is DType.F32 else _sine_of_quadrant(x, 1)
+    return unary("cos", x) if x.dtype is DType.F32 else _sine_and_cosine(x)[1]
 
 
 def tan(x: Term) -> Term:
     """Tangent."""
-    return sin(x) / cos(x)
+    if x.dtype is DType.F32:
+        return sin(x) / cos(x)
+    sine, cosine = _sine_and_cosine(x)
+    return sine / cosine
 
 
 def _within_a_turn(x: Term) -> Term:
@@ -445,12 +517,12 @@ def sinpi(x: Term) -> Term:
     """sin(pi x)."""
     rest = _within_a_turn(x)
     folded = select(abs(rest) > 0.5, with_sign_of(1.0 - abs(rest), rest), rest)
-    return sin(folded * PI)
+    return _sine_of_half_turn(folded * PI)
 
 
 def cospi(x: Term) -> Term:
     """cos(pi x)."""
-    return sin((0.5 - abs(_within_a_turn(x))) * PI)
+    return _sine_of_half_turn((0.5 - abs(_within_a_turn(x))) * PI)
 
 
 # ------------------------------------------------------------------------------------------- error functions
@@ -869,7 +941,6 @@ ACCURACY_ULP: dict[str, tuple[float, float]] = {
     "erfcx": (4, 4), "erfinv": (3.5, 4), "normcdf": (7, 8), "lgamma": (4, 4), "hypot": (1.5, 1.5), "rhypot": (2, 2),
 }  # fmt: skip
 ACCURACY_LIMITS = {
-    "sin": "f64: NaN beyond 2**30", "cos": "f64: NaN beyond 2**30", "tan": "f64: NaN beyond 2**30",
     "erfcx": "from 0 on", "normcdf": "from -2 on; below, growing with x**2",
     "lgamma": "from 0 on; below, of the larger of the result and 1", "powi": "as pow, for powers up to 2**24 (f32)",
 }  # fmt: skip
