@@ -421,7 +421,9 @@ class _Raiser:
             mask = operands[1] if len(operands) > 1 else None
             other = operands[2] if len(operands) > 2 else None
             access = self.access(operands[0], mask, other)
-            attributes = {"access": access, "masked": mask}
+            attributes: dict[str, Any] = {"access": access, "masked": mask}
+            if operation.attributes.get("isVolatile"):
+                attributes["volatile"] = True
             if mask is not None and other is not None and not self.is_constant_like(other):
                 self.blend(operation, access, mask, other)
             else:

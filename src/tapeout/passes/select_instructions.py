@@ -679,6 +679,8 @@ class Selector:
 
     def load(self, operation: Operation) -> None:
         result = operation.result
+        if operation.attributes.get("volatile"):  # read for what another program may have written
+            self.order_free = False
         out = self.result_view(result)
         self.transfer(operation.attributes["access"], out, result.type.dtype, result.type.shape, load=True)
         self.bindings[result] = out

@@ -30,8 +30,8 @@ def _structure(name: str, region: Region) -> Region:
 
 @dataclass
 class _Path:
-    """What a piece of code does: its operations, whether it arrives at the block where its caller goes on (True, False or
-    an i1), what it passes to that block, and what it returns if it does not arrive."""
+    """What a piece of code does: its operations, whether it arrives at the block where its caller goes on (True, False
+    or an i1), what it passes to that block, and what it returns if it does not arrive."""
 
     operations: list[Operation]
     arrives: bool | Value
@@ -114,8 +114,10 @@ class _Structurer:
             inside = list(side.operations)
             values: list[Value] = []
             if arriving:
-                known = isinstance(side.arrives, bool)
-                values.append(_constant(inside, Type(DType.I1), int(side.arrives)) if known else side.arrives)
+                arrives = side.arrives
+                values.append(
+                    arrives if isinstance(arrives, Value) else _constant(inside, Type(DType.I1), int(arrives))
+                )
             values += [_constant(inside, t) for t in passed] if side.arrives is False else side.passed
             values += [_constant(inside, t) for t in returned] if side.arrives is True else side.returned
             inside.append(Operation("scf.yield", values, [], location=last.location))

@@ -21,7 +21,7 @@ ALIGNMENT_BYTES_OF_TYPE = {
     **dict.fromkeys(("fp32", "i32", "u32"), 4),
     **dict.fromkeys(("fp16", "bf16", "i16", "u16"), 2),
 }
-_FAILURES = ("none", "trap", "outside HBM", "foreign pointer", "misaligned pointer")
+_FAILURES = ("none", "trap", "outside HBM", "foreign pointer", "misaligned pointer", "endless wait")
 
 
 def _alignment(parameter_type: str) -> int:
@@ -93,6 +93,12 @@ class Kernel:
                 return LaunchError(
                     f"{program.location(index)}: {name}: {where}: {item.mnemonic} at {detail:#x} is outside HBM; "
                     "check the offsets and the mask of this access"
+                )
+            case "endless wait":
+                return LaunchError(
+                    f"{program.location(index)}: {name}: {where} waits in this loop for memory that only another "
+                    "program can change. Programs of a grid run in order, each to its end before a core takes the next, "
+                    "so a kernel must not need a later program, or all of them at once; split it into several launches"
                 )
             case "foreign pointer":
                 return LaunchError(

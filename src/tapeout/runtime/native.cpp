@@ -32,9 +32,9 @@ enum DType { F32, BF16, F16, F8E4M3, F8E5M2, F64, I1, I8, I16, I32, I64 };
 // ------------------------------------------------------------------------------------------- launches
 
 struct Failure {
-    int64_t kind;  // 0 none, 1 trap, 2 address outside HBM, 3 foreign pointer, 4 misaligned pointer
+    int64_t kind;  // 0 none, 1 trap, 2 address outside HBM, 3 foreign pointer, 4 misaligned pointer, 5 endless wait
     int64_t detail;       // trap code, address, or argument
-    int64_t instruction;  // of kind 2; parameter of kinds 3 and 4
+    int64_t instruction;  // of kinds 2 and 5; parameter of kinds 3 and 4
     int64_t program[3];
 };
 
@@ -75,6 +75,7 @@ struct Launch {
     const int64_t* words;  // grid x, y, z, then arguments
     int64_t total;
     int64_t chunk;
+    bool alone;  // one thread runs all programs
     alignas(cache_line) std::atomic<int64_t> next;
     alignas(cache_line) std::atomic<bool> failed;
 };
@@ -125,7 +126,25 @@ inline void relax() {
 
 void trap(Context* context, int64_t code) { fail(context, 1, code, 0); }
 
+// Called after a turn of a loop that reads memory and writes it by atomics only. Where one thread runs all programs,
+// nobody else changes memory: a turn that found the same registers and memory as the one before repeats for ever. A loop
+// of atomics that counts its turns is given up after very many without effect.
+void turn(Context* context, int64_t place, int64_t state, int64_t state_is_whole, int64_t has_atomics) {
+    constexpr int64_t patience = 1 << 24;
+    bool alone = reinterpret_cast<Launch*>(context->launch)->alone;
+    if (context->turn_place == place && context->turn_changes == context->changes) {
+        bool repeats = alone && state_is_whole && context->turn_state == state;
+        if (repeats || (has_atomics && ++context->turn_count > patience)) fail(context, 5, 0, place);
+    } else {
+        context->turn_count = 0;
+    }
+    context->turn_place = place;
+    context->turn_state = state;
+    context->turn_changes = context->changes;
+}
+
 int64_t next_program(Context* context) {
+    context->turn_place = 0;
     if (++context->linear < context->linear_end) {
         if (++context->program[0] == context->grid[0]) {
             context->program[0] = 0;
@@ -162,6 +181,7 @@ void run(Worker* worker) {
     context->scratchpad = reinterpret_cast<int64_t>(worker->scratchpad.start);
     context->workspace = reinterpret_cast<int64_t>(worker->workspace.start);
     context->linear = context->linear_end = 0;
+    context->changes = context->turn_place = context->turn_count = 0;
     context->launch = reinterpret_cast<int64_t>(launch);
     context->thread = reinterpret_cast<int64_t>(worker);
 #if defined(__x86_64__)
@@ -846,6 +866,7 @@ int64_t atomic(Context* context, const IndexedFacts* facts, int64_t base, const 
                             default: result = integer_atomic<uint64_t>(facts->function, x, a, b);
                         }
                     }
+                    context->changes += result != x;
                     move_element((char*)position, (const char*)&result, bytes);
                     move_element(previous + place(facts->previous_stride), (const char*)&x, bytes);
                     moved++;
@@ -1296,6 +1317,7 @@ int64_t tapeout_launch(const void* handle, const int64_t* words) {
     launch->next.store(0, std::memory_order_relaxed);
     int64_t threads = int64_t(pool->workers.size());
     bool alone = !kernel->order_free || launch->total <= 1 || threads == 1;
+    launch->alone = alone;
     launch->chunk = alone ? launch->total : std::max<int64_t>(1, launch->total / (threads * 8));
     pool->launches++;
     if (alone) {

@@ -20,6 +20,7 @@ FUNCTIONS = (
     "atomic",
     "matrix_multiply",
     "pick",
+    "turn",
 )
 """Functions of the native runtime that generated code calls, through addresses in the context."""
 
@@ -36,6 +37,11 @@ STRUCTURES: dict[str, tuple[tuple[str, int], ...]] = {
         *((f"call_{name}", 1) for name in FUNCTIONS),
         ("linear", 1),
         ("linear_end", 1),
+        ("changes", 1),  # atomics that changed memory so far
+        ("turn_place", 1),  # the last turn of a loop that may wait: where, ...
+        ("turn_state", 1),  # ... the registers' hash, ...
+        ("turn_changes", 1),  # ... `changes` then, ...
+        ("turn_count", 1),  # ... and how many turns there had been like it
         ("launch", 1),
         ("thread", 1),
     ),

@@ -118,3 +118,36 @@ def operands(item: Instruction) -> Iterator[tuple[str, Operand, bool]]:
     for spec in item.fields:
         if "tile" in spec.kind:
             yield spec.name, getattr(item, spec.name), spec.kind == "written tile"
+
+
+READS_HBM = (isa.Load, isa.LoadIndexed, isa.Atomic)
+WRITES_HBM = (isa.Store, isa.StoreIndexed)
+
+
+@dataclass(frozen=True)
+class WaitingLoop:
+    """Instructions [start, end] that may repeat until another program changes memory: they read it, and change it by
+    atomics only. `registers`: those that the turns change, addresses of rotating buffers apart."""
+
+    start: int
+    end: int
+    registers: tuple[int, ...]
+    has_atomics: bool
+
+
+def waiting_loops(program: Program) -> dict[int, WaitingLoop]:
+    """By the index of the branch that starts the next turn."""
+    loops = {}
+    for end, last in enumerate(program.instructions):
+        start = last.target_index
+        if start is None or start > end:
+            continue
+        items = program.instructions[start:end]
+        if any(isinstance(item, (*WRITES_HBM, isa.NextProgram)) for item in items):
+            continue
+        if any(isinstance(item, READS_HBM) for item in items):
+            written = {written_register(item) for item in items if not isinstance(item, Rotate)} - {0}
+            loops[end] = WaitingLoop(
+                start, end, tuple(sorted(written)), any(isinstance(item, isa.Atomic) for item in items)
+            )
+    return loops

@@ -17,10 +17,12 @@ from tapeout.numerics.dtypes import DType
 from tapeout.sim.functional import abi, schedule
 from tapeout.sim.functional.analysis import (
     Block,
+    WaitingLoop,
     basic_blocks,
     operands,
     region_of,
     register_ranges,
+    waiting_loops,
     written_register,
 )
 from tapeout.sim.functional.builder import LlvmBuilder, Text, Value
@@ -34,6 +36,8 @@ from tapeout.sim.functional.vector import Access, Scalar, Step
 
 PARTIALS_BYTES = 32 * 16 * 8
 """Room for the partial results of a reduction down columns: 32 vectors of at most 16 elements of 8 bytes."""
+
+HASH_FACTOR = 0x9E3779B97F4A7C15 - (1 << 64)
 
 ENDS_RUN = (
     isa.Halt,
@@ -61,6 +65,7 @@ class _Translator:
         self.written_registers = {written_register(item) for item in program.instructions} - {0}
         self.ranges = register_ranges(program)
         self.blocks = basic_blocks(program)
+        self.waiting_loops = waiting_loops(program)
         self.liveness = Liveness(program, self.blocks, self.ranges)
         self.scheduler = Scheduler(self.liveness)
         self.constants: list[str] = []
@@ -161,6 +166,8 @@ class _Translator:
                 self._get(item.condition)
             if self._ends_run(item):
                 self._flush(index)
+            if index in self.waiting_loops:
+                self._turn(self.waiting_loops[index])
             ended = self._instruction(index, item)
         if not ended:
             self._flush(block.end)
@@ -179,6 +186,27 @@ class _Translator:
         run, self.run, self.run_registers = self.run, [], set()
         for unit in self.scheduler.arrange(run, self.live[index]):
             self._unit(unit)
+
+    def _turn(self, loop: WaitingLoop) -> None:
+        """Tell the runtime that a loop which may wait for other programs starts its next turn, and in which state: what
+        it carries in registers, and scalars it carries in the scratchpad."""
+        text, state, whole = self.text, "0", True
+        live = self.liveness.entry[loop.start]
+        carried = [self._get(register) for register in loop.registers]
+        for _, written in self.liveness.regions[loop.start : loop.end]:
+            for region in written:
+                if not self.liveness.is_live(region, live):
+                    continue
+                bits = 8 * (region.end - region.start)
+                if region.register or bits not in (8, 16, 32, 64):
+                    whole = False
+                    continue
+                value = text.let(f"load i{bits}, ptr {self._address(region.start, '0')}, align 1")
+                carried.append(value if bits == 64 else text.let(f"zext i{bits} {value} to i64"))
+        for value in carried:
+            state = text.let(f"mul i64 {text.let(f'xor i64 {state}, {value}')}, {HASH_FACTOR}")
+        facts = f"i64 {loop.start}, i64 {state}, i64 {int(whole)}, i64 {int(loop.has_atomics)}"
+        text.add(f"call void %call_turn(ptr %context, {facts})")
 
     def _count(self, name: str, amount: str) -> None:
         old = self.text.let(f"load i64, ptr %count.{name}")
