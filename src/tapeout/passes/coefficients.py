@@ -241,12 +241,11 @@ ERFINV_TAIL = {  # erfinv(x) / x in sqrt(w) - 3 (f64: sqrt(w) - 5), beyond
     ),
 }
 
-TWO_OVER_PI = tuple(  # the first 1216 bits behind the binary point, in words of 64
-    int(word, 16)
-    for word in """
+WORDS_OF_TWO_OVER_PI = """
     a2f9836e4e441529 fc2757d1f534ddc0 db6295993c439041 fe5163abdebbc561 b7246e3a424dd2e0 06492eea09d1921c
     fe1deb1cb129a73e e88235f52ebb4484 e99c7026b45f7e41 3991d639835339f4 9c845f8bbdf9283b 1ff897ffde05980f
     ef2f118b5a0a6d1f 6d367ecf27cb09b7 4f463f669e5fea2d 7527bac7ebe5f17b 3d0739f78a5292ea 6bfb5fb11f8d5d08
     56033046fc7b6bab
-    """.split()
-)
+"""
+TWO_OVER_PI = tuple(int(word, 16) for word in WORDS_OF_TWO_OVER_PI.split())
+"""The first 1216 bits behind the binary point."""

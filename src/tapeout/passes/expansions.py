@@ -4,6 +4,7 @@
 the type of its first operand; it gives a formula over `Term`s, or None. `ACCURACY_ULP` states how good each is.
 """
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -400,7 +401,7 @@ def atan2(y: Term, x: Term) -> Term:
 
 LEAST_I64 = -(1 << 63)
 NEAR_ANGLES = 2.0**30
-"""Up to here a multiple of pi / 2 in three floats is subtracted; beyond, the angle is multiplied by the bits of 2 / pi."""
+"""Up to here a multiple of pi / 2 in three floats is subtracted; beyond, the angle is multiplied by bits of 2 / pi."""
 
 
 def _near_quadrant(x: Term) -> tuple[Term, Term, Term]:
@@ -430,7 +431,7 @@ def _far_quadrant(x: Term) -> tuple[Term, Term, Term]:
     shift = first_bit & 63
     high, middle, low = (
         (a << shift) | ((b.shift_right_unsigned(1)).shift_right_unsigned(63 - shift))
-        for a, b in zip(table, table[1:], strict=False)
+        for a, b in itertools.pairwise(table)
     )
     carried = mulhi_unsigned(mantissa, low)
     middle_product = mantissa * middle
@@ -438,7 +439,7 @@ def _far_quadrant(x: Term) -> tuple[Term, Term, Term]:
     carry = resize((middle_sum ^ LEAST_I64) < (carried ^ LEAST_I64), DType.I64, unsigned=True)
     words = (mantissa * high + mulhi_unsigned(mantissa, middle) + carry, middle_sum, mantissa * low)
     # Two bits are the quadrant, the next ones a fraction; from a half on it is taken from above.
-    fraction = [(a << 2) | b.shift_right_unsigned(62) for a, b in zip(words, words[1:], strict=False)]
+    fraction = [(a << 2) | b.shift_right_unsigned(62) for a, b in itertools.pairwise(words)]
     fraction.append(words[2] << 2)
     sign = fraction[0] >> 63
     quadrant = words[0].shift_right_unsigned(62) - sign

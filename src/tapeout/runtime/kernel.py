@@ -97,8 +97,8 @@ class Kernel:
             case "endless wait":
                 return LaunchError(
                     f"{program.location(index)}: {name}: {where} waits in this loop for memory that only another "
-                    "program can change. Programs of a grid run in order, each to its end before a core takes the next, "
-                    "so a kernel must not need a later program, or all of them at once; split it into several launches"
+                    "program can change. Programs of a grid run in order, each to its end before a core takes the "
+                    "next, so a kernel must not need a later program, or all of them at once; split it into several launches"
                 )
             case "foreign pointer":
                 return LaunchError(
