@@ -9,6 +9,7 @@ An element of the scratchpad lies at a multiple of its size. A result may lie ex
 element, else it overlaps no source of its instruction, nor itself.
 """
 
+from tapeout.isa import costs
 from tapeout.isa import fields as f
 from tapeout.isa.fields import Unit, instruction
 from tapeout.isa.functions import AtomicFunction, Function, Rounding
@@ -17,19 +18,19 @@ from tapeout.numerics.dtypes import DType
 # ---------------------------------------------------------------------------------------------- sequencer
 
 
-@instruction(0x01, "halt", Unit.SEQUENCER, meaning="wait until all queues are empty and idle; stop")
+@instruction(0x01, "halt", Unit.SEQUENCER, meaning="wait until all queues are empty and idle; stop", cost=costs.waiting)
 class Halt(f.Instruction):
     """End of the program on this core."""
 
 
-@instruction(0x02, "jump", Unit.SEQUENCER, meaning="pc = target")
+@instruction(0x02, "jump", Unit.SEQUENCER, meaning="pc = target", cost=costs.branch)
 class Jump(f.Instruction):
     """Continue elsewhere."""
 
     target: int = f.target("where to")
 
 
-@instruction(0x03, "branch_nonzero", Unit.SEQUENCER, meaning="if r[condition] != 0: pc = target")
+@instruction(0x03, "branch_nonzero", Unit.SEQUENCER, meaning="if r[condition] != 0: pc = target", cost=costs.branch)
 class BranchNonzero(f.Instruction):
     """Continue elsewhere if a register is not zero."""
 
@@ -37,7 +38,7 @@ class BranchNonzero(f.Instruction):
     target: int = f.target("where to")
 
 
-@instruction(0x04, "branch_zero", Unit.SEQUENCER, meaning="if r[condition] == 0: pc = target")
+@instruction(0x04, "branch_zero", Unit.SEQUENCER, meaning="if r[condition] == 0: pc = target", cost=costs.branch)
 class BranchZero(f.Instruction):
     """Continue elsewhere if a register is zero."""
 
@@ -51,6 +52,7 @@ class BranchZero(f.Instruction):
     Unit.SEQUENCER,
     meaning="r[destination] = 1 and (x, y, z) = the next program of the grid for this core;\n"
     "or r[destination] = 0 if there is none",
+    cost=costs.next_program,
 )
 class NextProgram(f.Instruction):
     """Take the next program of the launched grid from the dispatcher."""
@@ -58,7 +60,7 @@ class NextProgram(f.Instruction):
     destination: int = f.register("1 if there was one, else 0")
 
 
-@instruction(0x06, "program_id", Unit.SEQUENCER, meaning="r[destination] = (x, y, z)[axis]")
+@instruction(0x06, "program_id", Unit.SEQUENCER, meaning="r[destination] = (x, y, z)[axis]", cost=costs.one_cycle)
 class ProgramId(f.Instruction):
     """Coordinate of the current program in the grid."""
 
@@ -66,7 +68,9 @@ class ProgramId(f.Instruction):
     axis: int = f.unsigned(2, "0, 1 or 2")
 
 
-@instruction(0x07, "grid_size", Unit.SEQUENCER, meaning="r[destination] = size of the grid along axis")
+@instruction(
+    0x07, "grid_size", Unit.SEQUENCER, meaning="r[destination] = size of the grid along axis", cost=costs.one_cycle
+)
 class GridSize(f.Instruction):
     """Size of the launched grid."""
 
@@ -74,7 +78,7 @@ class GridSize(f.Instruction):
     axis: int = f.unsigned(2, "0, 1 or 2")
 
 
-@instruction(0x08, "argument", Unit.SEQUENCER, meaning="r[destination] = argument[index]")
+@instruction(0x08, "argument", Unit.SEQUENCER, meaning="r[destination] = argument[index]", cost=costs.one_cycle)
 class Argument(f.Instruction):
     """Read a launch argument: 64 bits; integers sign-extended, floats as their bits."""
 
@@ -82,14 +86,20 @@ class Argument(f.Instruction):
     index: int = f.unsigned(16, "which argument")
 
 
-@instruction(0x09, "workspace", Unit.SEQUENCER, meaning="r[destination] = address of this core's private area in HBM")
+@instruction(
+    0x09,
+    "workspace",
+    Unit.SEQUENCER,
+    meaning="r[destination] = address of this core's private area in HBM",
+    cost=costs.one_cycle,
+)
 class Workspace(f.Instruction):
     """Where this core may keep what outgrows its scratchpad; its size is in the program's header."""
 
     destination: int = f.register("result")
 
 
-@instruction(0x0A, "load_immediate", Unit.SEQUENCER, meaning="r[destination] = value")
+@instruction(0x0A, "load_immediate", Unit.SEQUENCER, meaning="r[destination] = value", cost=costs.one_cycle)
 class LoadImmediate(f.Instruction):
     """Set a register to a constant."""
 
@@ -104,6 +114,7 @@ class LoadImmediate(f.Instruction):
     meaning="r[destination] = sign_extend(function(r[a], r[b]), dtype)",
     numerics="Integer functions of the table, on the low bits that dtype names; a predicate gives 0 or 1; "
     "an i1 result is 0 or 1.",
+    cost=costs.scalar,
 )
 class Scalar(f.Instruction):
     """Integer arithmetic on registers."""
@@ -115,7 +126,13 @@ class Scalar(f.Instruction):
     dtype: DType = f.dtype("operand type, an integer type")
 
 
-@instruction(0x0C, "scalar_select", Unit.SEQUENCER, meaning="r[destination] = r[a] if r[condition] != 0 else r[b]")
+@instruction(
+    0x0C,
+    "scalar_select",
+    Unit.SEQUENCER,
+    meaning="r[destination] = r[a] if r[condition] != 0 else r[b]",
+    cost=costs.one_cycle,
+)
 class ScalarSelect(f.Instruction):
     """Choose between two registers."""
 
@@ -130,6 +147,7 @@ class ScalarSelect(f.Instruction):
     "scalar_convert",
     Unit.SEQUENCER,
     meaning="r[destination] = low bits of r[a] named by dtype, sign- or zero-extended to 64 bits",
+    cost=costs.one_cycle,
 )
 class ScalarConvert(f.Instruction):
     """Extend the low bits of a register; an i1 is one bit."""
@@ -145,6 +163,7 @@ class ScalarConvert(f.Instruction):
     "rotate",
     Unit.SEQUENCER,
     meaning="r[register] += step; if r[register] >= limit: r[register] = 0",
+    cost=costs.one_cycle,
 )
 class Rotate(f.Instruction):
     """Advance a buffer offset to the next copy, cyclically."""
@@ -159,6 +178,7 @@ class Rotate(f.Instruction):
     "scalar_load",
     Unit.SEQUENCER,
     meaning="r[destination] = sign_extend(scratchpad[address + r[offset]], dtype)",
+    cost=costs.scalar_load,
 )
 class ScalarLoad(f.Instruction):
     """Read one element of the scratchpad into a register (floats: their bits, zero-extended; i1: 0 or 1)."""
@@ -169,7 +189,13 @@ class ScalarLoad(f.Instruction):
     dtype: DType = f.dtype("element type")
 
 
-@instruction(0x10, "scalar_store", Unit.SEQUENCER, meaning="scratchpad[address + r[offset]] = low bits of r[a]")
+@instruction(
+    0x10,
+    "scalar_store",
+    Unit.SEQUENCER,
+    meaning="scratchpad[address + r[offset]] = low bits of r[a]",
+    cost=costs.scalar_store,
+)
 class ScalarStore(f.Instruction):
     """Write one element of the scratchpad from a register."""
 
@@ -179,28 +205,22 @@ class ScalarStore(f.Instruction):
     dtype: DType = f.dtype("element type")
 
 
-@instruction(0x11, "wait", Unit.SEQUENCER, meaning="until count[semaphore] >= 1: wait; count[semaphore] -= 1")
+@instruction(
+    0x11, "wait", Unit.SEQUENCER, meaning="until count[semaphore] >= 1: wait; count[semaphore] -= 1", cost=costs.waiting
+)
 class Wait(f.Instruction):
     """Hold the sequencer until a semaphore has been given."""
 
     semaphore: int = f.semaphore("which")
 
 
-@instruction(
-    0x12,
-    "drain",
-    Unit.SEQUENCER,
-    meaning="wait until all four queues are empty and idle",
-)
+@instruction(0x12, "drain", Unit.SEQUENCER, meaning="wait until all four queues are empty and idle", cost=costs.waiting)
 class Drain(f.Instruction):
     """Hold the sequencer until everything issued so far is done."""
 
 
 @instruction(
-    0x13,
-    "trap",
-    Unit.SEQUENCER,
-    meaning="stop the launch; report code and the current program",
+    0x13, "trap", Unit.SEQUENCER, meaning="stop the launch; report code and the current program", cost=costs.one_cycle
 )
 class Trap(f.Instruction):
     """A failed device assertion."""
@@ -212,7 +232,7 @@ class Trap(f.Instruction):
 
 
 def _sync(opcode: int, mnemonic: str, unit: Unit) -> type:
-    @instruction(opcode, mnemonic, unit, meaning="nothing but its waits and signals")
+    @instruction(opcode, mnemonic, unit, meaning="nothing but its waits and signals", cost=costs.synchronise)
     class Sync(f.Instruction):
         """Take and give semaphores at this place of the queue."""
 
@@ -239,8 +259,7 @@ _VALID = (
     "load",
     Unit.LOAD,
     meaning=f"{_VALID};\ntile[i] = HBM[r[base] + sum(i_d * r[strides[d]])] where valid, else the low bits of r[fill]",
-    cost="One descriptor; bursts of the innermost dimension if its stride is the element size, else an "
-    "element a burst.",
+    cost=costs.block_transfer,
 )
 class Load(f.Instruction):
     """Copy a rectangular block from HBM to the scratchpad, filling what lies outside bounds."""
@@ -262,7 +281,7 @@ class Load(f.Instruction):
     meaning=f"{_VALID} and mask[i] != 0 (mask as register 0: no mask);\n"
     "tile[i] = HBM[r[base] + index[i] * scale + sum(i_d * r[strides[d]])] where valid,\n"
     "else the low bits of r[fill]",
-    cost="An address per index; where index and mask do not vary along the innermost dimension, a burst a row.",
+    cost=costs.indexed_transfer,
 )
 class LoadIndexed(f.Instruction):
     """Gather: like load, each element's address displaced by an element of an index tile, masked by an i1
@@ -287,7 +306,7 @@ class LoadIndexed(f.Instruction):
     "store",
     Unit.STORE,
     meaning=f"{_VALID};\nHBM[r[base] + sum(i_d * r[strides[d]])] = tile[i] where valid",
-    cost="As load.",
+    cost=costs.block_transfer,
 )
 class Store(f.Instruction):
     """Copy a rectangular block from the scratchpad to HBM, leaving alone what lies outside bounds."""
@@ -307,7 +326,7 @@ class Store(f.Instruction):
     Unit.STORE,
     meaning=f"{_VALID} and mask[i] != 0 (mask as register 0: no mask);\n"
     "HBM[r[base] + index[i] * scale + sum(i_d * r[strides[d]])] = tile[i] where valid, in the order of i",
-    cost="As load_indexed.",
+    cost=costs.indexed_transfer,
 )
 class StoreIndexed(f.Instruction):
     """Scatter: like store, each element's address displaced by an element of an index tile, masked by an i1
@@ -334,7 +353,7 @@ class StoreIndexed(f.Instruction):
     "x = HBM[r[base] + index[i] * scale]; HBM[...] = function(x, tile[i]); previous[i] = x\n"
     "compare_swap: HBM[...] = other[i] if x == tile[i], else x",
     numerics="Adds of floats round to nearest even; max and min exist for integers only.",
-    cost="A round trip to the last-level SRAM per element, pipelined.",
+    cost=costs.atomic_transfer,
 )
 class Atomic(f.Instruction):
     """Read-modify-write of HBM words picked by an index tile; the old values come back into a tile."""
@@ -365,7 +384,7 @@ class Atomic(f.Instruction):
     "rounded once to nearest even, subnormals kept; a NaN result is the canonical NaN. bf16, f16 and fp8 "
     "products are exact, so the one rounding is the sum's. i8: exact, accumulated in i32 with wrap-around. "
     "f64 operands: f64 fma, f64 accumulator.",
-    cost="ceil(m / rows) * ceil(n / columns) * k steps a batch, plus filling and draining the array.",
+    cost=costs.matrix_product,
 )
 class MatrixMultiply(f.Instruction):
     """Multiply two tiles and accumulate. The strides of lhs are zero along n, those of rhs along m, of
@@ -382,10 +401,10 @@ class MatrixMultiply(f.Instruction):
 
 # ------------------------------------------------------------------------------------------------ vector
 
-_LANES = "ceil(elements / lanes), lanes being those of the widest type involved, plus the pipeline's depth"
 
-
-@instruction(0x40, "map1", Unit.VECTOR, meaning="result[i] = function(a[i])", numerics="See functions.", cost=_LANES)
+@instruction(
+    0x40, "map1", Unit.VECTOR, meaning="result[i] = function(a[i])", numerics="See functions.", cost=costs.elementwise
+)
 class Map1(f.Instruction):
     """Apply a unary function to every element."""
 
@@ -402,7 +421,7 @@ class Map1(f.Instruction):
     Unit.VECTOR,
     meaning="result[i] = function(a[i], b[i])",
     numerics="See functions.",
-    cost=_LANES,
+    cost=costs.elementwise,
 )
 class Map2(f.Instruction):
     """Apply a binary function to every pair of elements."""
@@ -421,7 +440,7 @@ class Map2(f.Instruction):
     Unit.VECTOR,
     meaning="result[i] = function(a[i], b[i], c[i])",
     numerics="See functions.",
-    cost=_LANES,
+    cost=costs.elementwise,
 )
 class Map3(f.Instruction):
     """Apply a ternary function to every triple of elements."""
@@ -445,7 +464,7 @@ class Map3(f.Instruction):
     "gives the canonical NaN. Float to integer: toward zero, saturating, NaN gives 0 (i1: 1 from 1.0 up). "
     "Integer to float: nearest even. Integer to integer: low bits, sign- or zero-extended (i1 counts as 0 "
     "or 1; to i1: the lowest bit).",
-    cost=_LANES,
+    cost=costs.elementwise,
 )
 class Convert(f.Instruction):
     """Change the type of every element."""
@@ -468,7 +487,7 @@ class Convert(f.Instruction):
     "while w > 1: h = ceil(w / 2); p[j] = function(p[j], p[j + h]) for j < w - h; w = h;\n"
     "result[i0,i1,i2] = p[0]",
     numerics="Each step rounds as the function does. The order is part of the definition and the same on every chip.",
-    cost=_LANES + ", plus five combining steps",
+    cost=costs.reduction,
 )
 class Reduce(f.Instruction):
     """Combine the elements along the innermost dimension."""
@@ -485,7 +504,7 @@ class Reduce(f.Instruction):
     "iota",
     Unit.VECTOR,
     meaning="result[i] = low bits of (start + sum(i_d * r[steps[d]])), start the register's value",
-    cost=_LANES,
+    cost=costs.elementwise,
 )
 class Iota(f.Instruction):
     """Write an affine function of the index: what arange and index arithmetic start from."""
@@ -503,7 +522,7 @@ class Iota(f.Instruction):
     Unit.VECTOR,
     meaning="result[i] = scratchpad element at source's address of (i0,i1,i2,i3) + index[i] * stride elements",
     numerics="Bits unchanged. An index outside the tile the compiler allocated reads what lies there.",
-    cost="One element per lane group and cycle.",
+    cost=costs.pick,
 )
 class Gather(f.Instruction):
     """Pick elements of a scratchpad tile by an index tile."""

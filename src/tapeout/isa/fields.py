@@ -282,7 +282,7 @@ class Instruction:
     word_count: ClassVar[int]
     meaning: ClassVar[str]
     numerics: ClassVar[str]
-    cost: ClassVar[str]
+    cost: Any  # a function (instruction, chip) -> Cost; mypy would take a callable class attribute for a method
 
     if TYPE_CHECKING:  # type checkers do not see what the decorator makes
 
@@ -319,11 +319,11 @@ OPCODE_BITS, LENGTH_BITS = 8, 4
 
 
 def instruction(
-    opcode: int, mnemonic: str, unit: Unit, *, meaning: str, numerics: str = "Exact.", cost: str = "1 cycle."
+    opcode: int, mnemonic: str, unit: Unit, *, meaning: str, cost: Callable[..., Any], numerics: str = "Exact."
 ) -> Callable[[type], Any]:
     """Makes a class of annotated fields an instruction. The docstring is its summary; `meaning` is the
-    pseudo-code, `numerics` and `cost` the paragraphs of its manual page. Instructions of a queue get the
-    semaphore fields."""
+    pseudo-code, `numerics` a paragraph of its manual page, `cost` a function of `tapeout.isa.costs`. Instructions of a
+    queue get the semaphore fields."""
 
     def build(cls: type) -> type[Instruction]:
         declared: dict[str, Field] = {}
@@ -353,7 +353,7 @@ def instruction(
         )
         made.__doc__, made.__module__ = cls.__doc__, cls.__module__
         made.opcode, made.mnemonic, made.unit = opcode, mnemonic, unit
-        made.meaning, made.numerics, made.cost = meaning, numerics, cost
+        made.meaning, made.numerics, made.cost = meaning, numerics, staticmethod(cost)
         made.fields = tuple(named.values())
         made.offsets, made.word_count = _lay_out(list(made.fields), OPCODE_BITS + LENGTH_BITS)
         if opcode in REGISTRY or mnemonic in BY_MNEMONIC:

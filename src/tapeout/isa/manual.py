@@ -1,8 +1,9 @@
 """The instruction set manual: Markdown, generated from the definitions. `render()` gives the whole text."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from tapeout.isa import definitions
+from tapeout.isa.costs import Cost
 from tapeout.isa.fields import (
     BY_MNEMONIC,
     LENGTH_BITS,
@@ -196,13 +197,17 @@ def _prose(kind: type[Instruction]) -> str:
     return " ".join((kind.__doc__ or "").split())
 
 
+def _paragraph(cost: Callable[..., Cost]) -> str:
+    return " ".join((cost.__doc__ or "").split())
+
+
 def _page(kind: type[Instruction]) -> list[str]:
     return [
         f"#### {kind.mnemonic}",
         _prose(kind),
         f"```\n{show(example(kind))}\n```",
         f"Meaning:\n\n```\n{kind.meaning}\n```",
-        f"Numerics: {kind.numerics}\n\nCost: {kind.cost}",
+        f"Numerics: {kind.numerics}\n\nCost: {_paragraph(kind.cost)}",
         _table(("Bits", "Field", "Kind", "What it is"), _fields_of(kind)),
     ]
 

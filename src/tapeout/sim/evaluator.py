@@ -8,7 +8,7 @@ each instruction does is in `tapeout.sim.execution`.
 """
 
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -53,6 +53,14 @@ class Outcome:
     instruction_counts: Mapping[Unit, int]
 
 
+Watch = Callable[[tuple[int, int, int], Instruction, Frame], None]
+"""Is shown every executed instruction: the program of the grid, the instruction, and what it sees."""
+
+
+def _look_away(program_id: tuple[int, int, int], item: Instruction, frame: Frame) -> None:
+    """The watch of whoever has none."""
+
+
 def run(
     program: Program,
     chip: Chip,
@@ -63,14 +71,16 @@ def run(
     workspace: int = 0,
     schedule: Schedule | None = None,
     step_limit: int = 10_000_000,
+    watch: Watch | None = None,
 ) -> Outcome:
     """Run a program over a grid.
 
     `arguments`: 64-bit values, signed or unsigned. `workspace`: address of the private areas, one of
-    `program.workspace_bytes` a core. Programs of the grid are dealt to the cores in turn, x fastest.
+    `program.workspace_bytes` a core. Programs of the grid are dealt to the cores in turn, x fastest. `watch` is shown
+    queued instructions just before, and the sequencer's just after, what they do.
     Raises a `tapeout.sim.faults.Fault` if the program breaks a rule of the chip.
     """
-    machine = _Machine(program, chip, grid, tuple(arguments), memory, workspace)
+    machine = _Machine(program, chip, grid, tuple(arguments), memory, workspace, watch or _look_away)
     return machine.run(schedule or ProgramOrder(), step_limit)
 
 
@@ -94,6 +104,7 @@ class _Machine:
         arguments: tuple[int, ...],
         memory: Memory,
         workspace: int,
+        watch: Watch,
     ) -> None:
         if program.scratchpad_bytes > chip.core.scratchpad.size_bytes:
             raise Fault(
@@ -110,6 +121,7 @@ class _Machine:
         self.grid = grid
         self.arguments = arguments
         self.memory = memory
+        self.watch = watch
         coordinates = [(x, y, z) for z in range(grid[2]) for y in range(grid[1]) for x in range(grid[0])]
         count = min(chip.core_count, len(coordinates))
         self.cores = [
@@ -145,6 +157,7 @@ class Core:
         self.grid = machine.grid
         self.arguments = machine.arguments
         self.memory = machine.memory
+        self.watch = machine.watch
         self.number = number
         self.programs = deque(programs)
         self.program_id: tuple[int, int, int] = (0, 0, 0)
@@ -263,6 +276,7 @@ class Queue:
         clock = core.begin(self.unit, issued.index, issued.clock, core.take(item.wait_a, item.wait_b))
         place = core.place(issued.index, issued.program_id)
         frame = Frame(core.memory, core.scratchpad, issued.registers, place)
+        core.watch(issued.program_id, item, frame)
         EXECUTE[type(item)](frame, item)
         core.check_order(frame, self.unit, clock)
         core.give(clock, item.signal_a, item.signal_b)
@@ -328,6 +342,7 @@ class Sequencer:
         elif type(item) in STEP:
             frame = Frame(core.memory, core.scratchpad, core.registers, core.place(index, core.program_id))
             STEP[type(item)](core, frame, item)
+            core.watch(core.program_id, item, frame)
             core.check_order(frame, self.unit, clock)
 
     def _branch(self, item: Any) -> None:

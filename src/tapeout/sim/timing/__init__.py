@@ -1,0 +1,61 @@
+"""The cycle-level timing simulator: how long a launch takes on a chip, and where the time goes.
+
+Takes the very Program that runs, a chip, a grid and arguments; touches no data. `reference` is the model in plain
+Python. Where time depends on data (gathers, branches on loaded values) a `DataTrace` brings them.
+"""
+
+from collections.abc import Sequence
+
+from tapeout.chip import Chip
+from tapeout.isa import Program
+from tapeout.sim.timing import reference
+from tapeout.sim.timing.result import REASONS, UNITS, Interval, Timing, differences
+from tapeout.sim.timing.trace import DataMissing, DataTrace, ProgramData, program_needs_data, record_trace
+
+__all__ = [
+    "REASONS",
+    "UNITS",
+    "DataMissing",
+    "DataTrace",
+    "Interval",
+    "ProgramData",
+    "Timing",
+    "differences",
+    "program_needs_data",
+    "record_trace",
+    "simulate",
+]
+
+
+def simulate(
+    program: Program,
+    chip: Chip,
+    grid: tuple[int, int, int],
+    arguments: Sequence[int],
+    *,
+    data: DataTrace | None = None,
+    record: bool = False,
+    memory_base: int = 0,
+    workspace: int = 0,
+) -> Timing:
+    """Time one launch.
+
+    `arguments`: 64-bit values, as at launch. `memory_base`: the address where the chip's HBM begins: pointers count
+    from there, so that the result does not depend on where the host happens to keep the chip's memory. `workspace`:
+    address of the private areas, one of `program.workspace_bytes` a core. `data`: what memory held, for a program that
+    `program_needs_data`; without it gathers take random addresses (the result's `assumed` says so), and a branch on
+    loaded data raises DataMissing. `record`: keep every interval of every engine.
+
+    A launch starts with nothing in the last-level SRAM and all HBM rows closed, and ends when the last byte written
+    has reached HBM.
+    """
+    return reference.simulate(
+        program,
+        chip,
+        grid,
+        arguments,
+        data=data,
+        record=record,
+        memory_base=memory_base,
+        workspace=workspace,
+    )

@@ -1,0 +1,115 @@
+"""The data that a program's timing depends on, for one launch.
+
+Loads and stores move bytes without looking at them; what matters for time is what becomes an address, a mask or a
+branch: values read by `scalar_load`, and the index and mask tiles of `load_indexed`, `store_indexed` and `atomic`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tapeout.chip import Chip
+from tapeout.errors import TapeoutError
+from tapeout.isa import AccessPattern, Program, RegisterValue, Unit
+from tapeout.isa import definitions as isa
+from tapeout.sim import evaluator
+from tapeout.sim.execution import Frame
+
+Tile = np.ndarray[Any, np.dtype[np.int64]]
+
+INDEXED = (isa.LoadIndexed, isa.StoreIndexed, isa.Atomic)
+
+
+@dataclass
+class ProgramData:
+    """What one program of the grid read, in order of execution.
+
+    `scalars`: values of scalar_load. `load_tiles`, `store_tiles`: for each instruction of the queue that has an index
+    or mask tile, its indices, then its mask, flattened in loop order over their own extents (a dimension along which
+    the pattern has stride 0 counts once); an operand that is a register has no entry.
+    """
+
+    scalars: list[int] = field(default_factory=list)
+    load_tiles: list[Tile] = field(default_factory=list)
+    store_tiles: list[Tile] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class DataTrace:
+    """`programs[n]` is the data of program n of the grid, x fastest."""
+
+    programs: Sequence[ProgramData]
+
+
+def program_needs_data(program: Program) -> bool:
+    """Whether the time of a program depends on the content of memory."""
+    return any(isinstance(item, (isa.ScalarLoad, *INDEXED)) for item in program.instructions)
+
+
+def own_extents(pattern: AccessPattern, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Extents of a tile's elements that are really there: 1 where it is broadcast."""
+    return tuple(extent if stride else 1 for extent, stride in zip(shape, pattern.strides, strict=True))
+
+
+def record_trace(
+    program: Program,
+    chip: Chip,
+    grid: tuple[int, int, int],
+    arguments: Sequence[int],
+    memory: evaluator.Memory,
+    *,
+    workspace: int = 0,
+) -> DataTrace:
+    """Run the program on the reference evaluator (which changes the memory) and note the data its time depends on."""
+    programs = [ProgramData() for _ in range(grid[0] * grid[1] * grid[2])]
+
+    def watch(program_id: tuple[int, int, int], item: Any, frame: Frame) -> None:
+        x, y, z = program_id
+        data = programs[x + grid[0] * (y + grid[1] * z)]
+        if isinstance(item, isa.ScalarLoad):
+            data.scalars.append(frame.registers[item.destination] if item.destination else 0)
+        elif isinstance(item, INDEXED):
+            tiles = data.load_tiles if item.unit is Unit.LOAD else data.store_tiles
+            for operand, dtype in ((item.index, item.index_dtype), (item.mask, isa.DType.I1)):
+                if not isinstance(operand, RegisterValue):
+                    values = frame.values(operand, item.shape, dtype)
+                    tiles.append(np.ascontiguousarray(values).astype(np.int64).reshape(-1))
+
+    evaluator.run(program, chip, grid, arguments, memory, workspace=workspace, watch=watch)
+    return DataTrace(programs)
+
+
+ASSUMED_INDEX_RANGE = 1 << 20
+"""Indices of which nothing is known are taken as uniformly random below this."""
+
+
+class DataMissing(TapeoutError):
+    """A program's timing depends on data, and there is no trace of it, or not one of this launch."""
+
+
+def data_missing(program: Program, index: int) -> DataMissing:
+    return DataMissing(
+        f"{program.location(index)}: the branch of instruction {index} of {program.name} depends on data, so its time "
+        "is not known without them; run with data, or record a trace"
+    )
+
+
+def trace_too_short(program: Program, program_id: tuple[int, int, int]) -> DataMissing:
+    return DataMissing(
+        f"{program.name}: the trace ends before program {program_id} does; it was recorded for another launch"
+    )
+
+
+def scalar_assumption(program: Program, index: int) -> str:
+    """What is said about a scalar that was loaded without a trace."""
+    return f"{program.location(index)}: the scalar loaded by instruction {index} is taken as 0"
+
+
+def tile_assumption(program: Program, index: int) -> str:
+    """What is said about indices that were not traced."""
+    return (
+        f"{program.location(index)}: indices of instruction {index} ({program.instructions[index].mnemonic}) are taken "
+        f"as uniformly random in 0..{ASSUMED_INDEX_RANGE - 1}, no element masked out"
+    )

@@ -1,0 +1,109 @@
+"""The timing simulator: hand counts, laws, and that data are asked for where time depends on them."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tapeout import chip
+from tapeout.isa import Parameter, Program, Unit, assemble
+from tapeout.sim import timing
+from tapeout.sim.evaluator import Memory
+from tapeout.sim.generate import random_case
+from tapeout.sim.timing import reference
+
+TINY = chip.load("tiny")
+WORKSPACE = 1 << 26
+
+
+def program_of(text, **facts):
+    return Program("by_hand", TINY.name, assemble(text), (Parameter("memory", "*i8"),), 1 << 16, **facts)
+
+
+def assert_sums(result):
+    total = result.busy_cycles + result.stall_cycles.sum(axis=2)
+    assert (total == result.cycles).all()
+    assert (result.busy_cycles >= 0).all() and (result.stall_cycles >= 0).all()
+
+
+def traced(case, chip_used, base=1 << 20):
+    image = case.image.copy()
+    workspace = base + len(image)
+    image = np.concatenate([image, np.zeros(chip_used.core_count * case.program.workspace_bytes, np.uint8)])
+    trace = timing.record_trace(case.program, chip_used, case.grid, (base,), Memory(base, image), workspace=workspace)
+    return trace, {"memory_base": base, "workspace": workspace}
+
+
+def test_hand_count_of_scalar_code():
+    """tiny fetches a word a cycle: load_immediate has 2 words, scalar add 1; mul takes 3 cycles."""
+    text = "load_immediate destination=r1 value=5\nscalar function=add destination=r2 a=r1 b=r1 dtype=i32\n"
+    text += "scalar function=mul destination=r2 a=r2 b=r1 dtype=i32\nhalt\n"
+    result = reference.simulate(program_of(text), TINY, (1, 1, 1), (0,))
+    assert result.cycles == 2 + 1 + 3 + 1
+    assert result.busy_by_unit[Unit.SEQUENCER] == 7
+    assert_sums(result)
+
+
+def test_hand_count_of_vector_code():
+    """Two dependent element-wise instructions of 64 elements on 16 lanes: 5 words to issue each, then 4 cycles each;
+    the second may follow the first as soon as its first elements are there (12 + 4 cycles)."""
+    text = "map1 function=neg dtype=f32 shape=1x1x1x64 a=@0x0{0,0,0,1} result=@0x400{0,0,0,1}\n"
+    text += "map1 function=neg dtype=f32 shape=1x1x1x64 a=@0x400{0,0,0,1} result=@0x800{0,0,0,1}\nhalt\n"
+    program = program_of(text)
+    words = program.instructions[0].word_count
+    result = reference.simulate(program, TINY, (1, 1, 1), (0,), record=True)
+    first, second = (i for i in result.intervals if i.unit is Unit.VECTOR)
+    assert (first.start, first.end) == (words, words + 4)
+    assert (second.start, second.waited_for) == (words + 16, "dependency")
+    assert result.cycles == words + 16 + 4 + 16 + 1  # halt
+    assert_sums(result)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_busy_and_stalls_are_the_whole_time(seed):
+    case = random_case(seed, TINY, instruction_count=25)
+    trace, places = traced(case, TINY)
+    result = reference.simulate(case.program, TINY, case.grid, (1 << 20,), data=trace, **places)
+    assert_sums(result)
+    assert result.assumed == ()
+
+
+def test_without_data_a_gather_is_assumed_and_says_so():
+    text = "load_immediate destination=r2 value=4\n"
+    text += "load_indexed dtype=f32 index_dtype=i32 scale=4 base=r1 strides=r0,r0,r0,r0 shape=1x1x1x64 "
+    text += "tile=@0x0{0,0,0,1} index=@0x400{0,0,0,1} mask=r0\nhalt\n"
+    program = program_of(text)
+    assert timing.program_needs_data(program)
+    result = timing.simulate(program, TINY, (1, 1, 1), (0,))
+    assert len(result.assumed) == 1 and "uniformly random" in result.assumed[0]
+    assert result.sram_misses == 64 - result.sram_hits
+
+
+def test_without_data_a_branch_on_them_is_refused():
+    text = "scalar_load destination=r1 address=0 dtype=i32\nbranch_zero condition=r1 target=L\nL:\nhalt\n"
+    with pytest.raises(timing.DataMissing, match="depends on data"):
+        timing.simulate(program_of(text), TINY, (1, 1, 1), (0,))
+
+
+def test_a_trace_of_another_launch_is_refused():
+    case = random_case(3, TINY, instruction_count=25)
+    trace, places = traced(case, TINY)
+    empty = timing.DataTrace([timing.ProgramData() for _ in trace.programs])
+    with pytest.raises(timing.DataMissing, match="another launch"):
+        reference.simulate(case.program, TINY, case.grid, (1 << 20,), data=empty, **places)
+
+
+def test_where_the_host_keeps_memory_does_not_matter():
+    case = random_case(1, TINY, instruction_count=25)
+    results = []
+    for base in (1 << 20, 7 << 33):
+        trace, places = traced(case, TINY, base)
+        results.append(reference.simulate(case.program, TINY, case.grid, (base,), data=trace, **places))
+    assert timing.differences(*results) == []
+
+
+def test_launch_overhead_is_separate():
+    slow = replace(TINY, host=replace(TINY.host, launch_ns=99_000))
+    results = [reference.simulate(program_of("halt\n"), c, (1, 1, 1), (0,)) for c in (TINY, slow)]
+    assert results[0].cycles == results[1].cycles == 1
+    assert [r.launch_ns for r in results] == [3000, 99_000]
