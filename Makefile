@@ -32,6 +32,7 @@ check: setup
 
 docs: setup
 	$(VENV)/bin/tapeout isa --output docs/isa.md
+	$(VENV)/bin/tapeout calibration --output docs/calibration.md
 
 setup: $(INSTALLED)
 

@@ -1,5 +1,8 @@
 """The command line: what it prints, and how it refuses."""
 
+import subprocess
+import sys
+
 import pytest
 from typer.testing import CliRunner
 
@@ -47,4 +50,63 @@ def test_chat_refuses_an_unknown_chip_before_loading_anything(run):
 
 def test_help_names_every_command(run):
     result = run("--help")
-    assert all(command in result.stdout for command in ("chat", "chips", "isa"))
+    assert all(command in result.stdout for command in ("calibration", "chat", "chips", "export-check", "isa"))
+
+
+def test_chips_filters_and_sorts_the_catalog(run):
+    result = run("chips", "--where", "memory_gb>=256", "--vendor", "amd", "--sort", "half_tflops")
+    assert result.exit_code == 0
+    names = [line.split()[0] for line in result.stdout.splitlines() if line.startswith("  MI")]
+    assert names == ["MI355X", "MI325X"]
+    assert "training" not in result.stdout
+
+
+def test_chips_shows_a_catalogued_chip_with_confidence_and_source(run):
+    result = run("chips", "H20")
+    assert any(line.split() == ["die", "area", "814", "mm²", "recalled"] for line in result.stdout.splitlines())
+    assert "Epoch AI ML-hardware dataset" in result.stdout
+
+
+def test_chips_reads_a_table_of_ones_own(run, tmp_path):
+    own = tmp_path / "own.csv"
+    own.write_text("name,vendor,memory_gb,confidence,source\nMine,Me,512,estimate,my own plan\n")
+    result = run("chips", "--catalog", str(own), "--where", "memory_gb>500")
+    assert "Mine" in result.stdout and "512ᵉ" in result.stdout
+
+
+def test_export_check_answers_in_its_first_sentence(run):
+    result = run("export-check", "H20", "--on", "2024-09-18")
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    assert lines[0] == "Export check: H20-SXM-96GB under the rules of 2024-09-18"
+    assert lines[1] == "H20-SXM-96GB on 2024-09-18: outside 3A090."
+    assert lines[2].startswith("Not legal advice.")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ("export-check", "910B"),
+            "error: '910B' fits several chips: Ascend 910B1, Ascend 910B2, Ascend 910B3, Ascend 910B4\n",
+        ),
+        (
+            ("export-check", "H100", "--on", "1999-01-01"),
+            "error: no rule of 1999-01-01 is known; the oldest known is of 2022-10-21\n",
+        ),
+    ],
+)
+def test_a_question_that_cannot_be_answered_is_one_sentence_and_a_failure(run, arguments, message):
+    result = run(*arguments)
+    assert (result.exit_code, result.stdout, result.stderr) == (1, "", message)
+
+
+def test_commands_about_silicon_start_without_torch():
+    code = (
+        "import sys; from typer.testing import CliRunner; from tapeout.cli import app\n"
+        "for arguments in (['chips', 'H100'], ['export-check', 'inference'], ['--help']):\n"
+        "    assert CliRunner().invoke(app, arguments).exit_code == 0, arguments\n"
+        "assert not {'torch', 'triton'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

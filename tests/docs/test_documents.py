@@ -46,3 +46,10 @@ def test_isa_manual_is_up_to_date():
 
     written = (ROOT / "docs" / "isa.md").read_text("utf-8")
     assert written == manual.render(), "docs/isa.md is out of date: run `make docs`"
+
+
+def test_calibration_page_is_up_to_date():
+    from tapeout.silicon import calibration
+
+    written = (ROOT / "docs" / "calibration.md").read_text("utf-8")
+    assert written == calibration.render(), "docs/calibration.md is out of date: run `make docs`"

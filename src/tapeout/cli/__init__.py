@@ -6,7 +6,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape as rich_escape
 
-from tapeout.cli import chat, chips, isa
+from tapeout.cli import calibration, chat, chips, export_check, isa
 from tapeout.errors import InternalError, TapeoutError
 
 
@@ -31,6 +31,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Everything an AI accelerator needs around it, from one description.",
 )
+app.command("calibration")(calibration.calibration)
 app.command("chat")(chat.chat)
 app.command("chips")(chips.chips)
+app.command("export-check")(export_check.export_check)
 app.command("isa")(isa.isa)

@@ -1,5 +1,6 @@
 """`tapeout chips`: the chips there are, or one of them in full."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -7,10 +8,29 @@ from rich.console import Console
 
 
 def chips(
-    chip: Annotated[str | None, typer.Argument(help="A chip's name or file; without it, a list.")] = None,
+    chip: Annotated[
+        str | None, typer.Argument(help="A reference chip, a chip file or a chip of the catalog; without it, a list.")
+    ] = None,
+    vendor: Annotated[str | None, typer.Option(help="Only the catalog's chips of this vendor.")] = None,
+    where: Annotated[
+        list[str] | None, typer.Option(help="Only the catalog's chips that meet this: 'memory_gb>=96'. Repeatable.")
+    ] = None,
+    sort: Annotated[str, typer.Option(help="Sort the catalog by this column, largest first.")] = "",
+    catalog: Annotated[Path | None, typer.Option(help="A table of further chips, of the same form.")] = None,
 ) -> None:
-    """List the reference chips, or show every field of one chip."""
-    from tapeout.chip import REFERENCE_CHIPS, load
+    """List the reference chips and the catalog of other vendors' chips, or show every field of one chip."""
+    from tapeout.chip import REFERENCE_CHIPS, Chip
+    from tapeout.chip import catalog as catalogued
+    from tapeout.report import catalog as catalog_report
     from tapeout.report import chips as report
+    from tapeout.silicon.naming import resolve
 
-    Console().print(report.sheet(load(chip)) if chip else report.overview(REFERENCE_CHIPS.values()))
+    console = Console()
+    if chip:
+        found = resolve(chip, catalog)
+        console.print(report.sheet(found) if isinstance(found, Chip) else catalog_report.sheet(found))
+        return
+    chosen = catalogued.select(catalogued.load(catalog), vendor=vendor, conditions=where or (), sort=sort)
+    if not (vendor or where or sort):
+        console.print(report.overview(REFERENCE_CHIPS.values()))
+    console.print(catalog_report.overview(chosen))

@@ -1,5 +1,7 @@
 """Quantities as text: three significant digits and the unit a reader expects."""
 
+import math
+
 DECIMAL_PREFIXES = ("", "k", "M", "G", "T", "P", "E")
 BINARY_PREFIXES = ("", "Ki", "Mi", "Gi", "Ti", "Pi")
 
@@ -22,3 +24,11 @@ def _scaled(value: float, base: int, prefixes: tuple[str, ...], unit: str) -> st
     whole = value == int(value) or value >= 999.5  # three digits or more before the point: no fraction
     number = f"{value:.0f}" if whole else f"{value:.3g}"
     return f"{number} {prefixes[power]}{unit}".rstrip()
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """A number to so many significant digits, without exponent: 1592.4 -> "1,592", 0.5712 -> "0.571"."""
+    if value == 0:
+        return "0"
+    whole_digits = math.floor(math.log10(abs(value))) + 1
+    return f"{value:,.{max(digits - whole_digits, 0)}f}"

@@ -1,0 +1,224 @@
+"""A page of text, tables and bars, written once and shown on a terminal, as Markdown or as self-contained HTML.
+
+Takes a `Page`, whose blocks hold finished text; gives a Rich renderable or a string. HTML carries its style and draws
+its pictures as inline SVG: it needs no network and no script.
+"""
+
+import enum
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+from rich.console import Console, Group, RenderableType
+from rich.markup import escape as rich_escape
+from rich.padding import Padding
+from rich.table import Table as RichTable
+from rich.text import Text as RichText
+
+
+@dataclass(frozen=True)
+class Heading:
+    text: str
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    text: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text under column names. Columns named in `right` hold figures."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    right: Sequence[int] = ()
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One bar from `start` for `length`, written as `shown`."""
+
+    label: str
+    length: float
+    shown: str
+    start: float = 0.0
+
+
+@dataclass(frozen=True)
+class Bars:
+    """Horizontal bars on one scale. With starts that follow each other they are a waterfall."""
+
+    title: str
+    bars: Sequence[Bar]
+
+
+Block = Heading | Paragraph | Table | Bars
+
+
+@dataclass(frozen=True)
+class Page:
+    title: str
+    blocks: Sequence[Block]
+
+
+class Format(enum.StrEnum):
+    text = "text"
+    markdown = "markdown"
+    html = "html"
+
+
+def waterfall(title: str, items: Sequence[tuple[str, float, str]], total: tuple[str, float, str]) -> Bars:
+    """Bars that each begin where the one before ends, and their total."""
+    bars, start = [], 0.0
+    for label, length, shown in items:
+        bars.append(Bar(label, length, shown, start))
+        start += length
+    return Bars(title, [*bars, Bar(*total)])
+
+
+def write(page: Page, form: Format, output: Path | None) -> None:
+    """Show a page on the terminal, or write it to a file."""
+    if output is not None:
+        output.write_text(_TEXTS[form](page), "utf-8")
+    elif form is Format.text:
+        Console().print(to_terminal(page))
+    else:
+        print(_TEXTS[form](page), end="")
+
+
+def to_terminal(page: Page) -> RenderableType:
+    shown: list[RenderableType] = [RichText(page.title, style="bold")]
+    for block in page.blocks:
+        if isinstance(block, Heading):
+            shown.append(RichText(f"\n{block.text}", style="bold"))
+        elif isinstance(block, Paragraph):
+            shown.append(RichText(block.text))
+        elif isinstance(block, Table):
+            shown.append(_terminal_table(block))
+        else:
+            shown.append(_terminal_bars(block))
+    return Group(*shown)
+
+
+def _terminal_table(block: Table) -> RenderableType:
+    table = RichTable(box=None, pad_edge=False, padding=(0, 2, 0, 0), title_justify="left")
+    for index, name in enumerate(block.columns):
+        table.add_column(rich_escape(name), justify="right" if index in block.right else "left", header_style="dim")
+    for row in block.rows:
+        table.add_row(*(rich_escape(cell) for cell in row))
+    below = [RichText(block.caption, style="dim")] if block.caption else []
+    return Padding(Group(table, *below), (0, 0, 0, 2))
+
+
+def _terminal_bars(block: Bars) -> RenderableType:
+    width = 40
+    greatest = max((bar.start + bar.length for bar in block.bars), default=1) or 1
+    table = RichTable(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_column(no_wrap=True)
+    for bar in block.bars:
+        before = round(bar.start / greatest * width)
+        cells = max(round(bar.length / greatest * width), 1 if bar.length > 0 else 0)
+        table.add_row(rich_escape(bar.label), rich_escape(bar.shown), " " * before + "█" * cells)
+    return Padding(Group(RichText(block.title, style="dim"), table), (0, 0, 0, 2))
+
+
+def to_markdown(page: Page) -> str:
+    parts = [f"# {page.title}"]
+    for block in page.blocks:
+        if isinstance(block, Heading):
+            parts.append(f"## {block.text}")
+        elif isinstance(block, Paragraph):
+            parts.append(block.text)
+        elif isinstance(block, Table):
+            parts.append(_markdown_table(block.columns, block.rows, block.right))
+            if block.caption:
+                parts.append(block.caption)
+        else:
+            rows = [(bar.label, bar.shown) for bar in block.bars]
+            parts.append(_markdown_table((block.title, ""), rows, (1,)))
+    return "\n\n".join(parts) + "\n"
+
+
+def _markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int]) -> str:
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+    rule = "|" + "|".join("---:" if index in right else "---" for index in range(len(columns))) + "|"
+    return "\n".join([line(columns), rule, *(line(row) for row in rows)])
+
+
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem; padding: 0 1rem; color: #1b1f24; }
+h1 { font-size: 1.6rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
+table { border-collapse: collapse; margin: .5rem 0; } th { text-align: left; color: #57606a; font-weight: 500; }
+th, td { padding: .2rem .9rem .2rem 0; vertical-align: top; border-bottom: 1px solid #e4e7eb; }
+.right { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.caption, figcaption { color: #57606a; font-size: .9rem; } figure { margin: 1rem 0; }
+svg text { font: 13px system-ui, sans-serif; fill: #1b1f24; }
+"""
+
+
+def to_html(page: Page) -> str:
+    parts = []
+    for block in page.blocks:
+        if isinstance(block, Heading):
+            parts.append(f"<h2>{escape(block.text)}</h2>")
+        elif isinstance(block, Paragraph):
+            parts.append(f"<p>{escape(block.text)}</p>")
+        elif isinstance(block, Table):
+            parts.append(_html_table(block))
+        else:
+            parts.append(_svg(block))
+    body = "\n".join(parts)
+    return (
+        f'<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{escape(page.title)}</title>\n'
+        f"<style>{_STYLE}</style></head>\n<body>\n<h1>{escape(page.title)}</h1>\n{body}\n</body>\n</html>\n"
+    )
+
+
+def _html_table(block: Table) -> str:
+    def row(cells: Sequence[str], tag: str) -> str:
+        styles = (' class="right"' if index in block.right else "" for index in range(len(cells)))
+        written = (f"<{tag}{style}>{escape(cell)}</{tag}>" for cell, style in zip(cells, styles, strict=True))
+        return f"<tr>{''.join(written)}</tr>"
+
+    rows = "\n".join(row(cells, "td") for cells in block.rows)
+    caption = f'\n<p class="caption">{escape(block.caption)}</p>' if block.caption else ""
+    return f"<table>\n<thead>{row(block.columns, 'th')}</thead>\n<tbody>\n{rows}\n</tbody>\n</table>{caption}"
+
+
+def _svg(block: Bars) -> str:
+    left, width, right, step = 250, 480, 130, 24
+    greatest = max((bar.start + bar.length for bar in block.bars), default=1) or 1
+    height = step * len(block.bars) + 4
+    drawn = []
+    for index, bar in enumerate(block.bars):
+        y = index * step + 4
+        x = left + bar.start / greatest * width
+        length = max(bar.length / greatest * width, 0.5)
+        drawn.append(
+            f'<text x="{left - 8}" y="{y + 14}" text-anchor="end">{escape(bar.label)}</text>'
+            f'<rect x="{x:.1f}" y="{y}" width="{length:.1f}" height="{step - 6}" fill="#3b6ea8"/>'
+            f'<text x="{x + length + 6:.1f}" y="{y + 14}">{escape(bar.shown)}</text>'
+        )
+    return (
+        f"<figure><figcaption>{escape(block.title)}</figcaption>\n"
+        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{escape(block.title)}" '
+        f'viewBox="0 0 {left + width + right} {height}" width="100%">\n' + "\n".join(drawn) + "\n</svg></figure>"
+    )
+
+
+def to_text(page: Page) -> str:
+    """As a terminal of 120 columns shows it, without colours."""
+    written = io.StringIO()
+    Console(width=120, file=written).print(to_terminal(page))
+    return written.getvalue()
+
+
+_TEXTS = {Format.text: to_text, Format.markdown: to_markdown, Format.html: to_html}

@@ -1,0 +1,394 @@
+"""US export rules applied to a chip on a date. Not legal advice.
+
+Takes the rules of `data/export_rules.toml` and a `Subject`: figures of a described or a catalogued chip. Gives a
+`Ruling`: which rules were in force, what each says of the chip, which clause decides, how far the chip is from each
+threshold and what would move it across. A figure that is not known makes a condition unknown, never false.
+"""
+
+import datetime
+import enum
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from tapeout.chip.catalog import PEAK_BITS, CataloguedChip
+from tapeout.chip.description import Chip
+from tapeout.errors import InternalError
+from tapeout.estimate import Estimate, Provenance, given, number
+from tapeout.silicon.area import approximated_transistor_count, die_area
+from tapeout.silicon.die import of_chip
+from tapeout.silicon.technology import SiliconError, Technology
+
+DISCLAIMER = (
+    "Not legal advice. The rules change, turn on facts this program does not have (destination, end user, Entity "
+    "List), and some of their text was not available; check 15 CFR 730-774 and ask counsel."
+)
+QUANTITIES = {
+    "total_processing_performance": ("total processing performance", ""),
+    "performance_density": ("performance density", "1/mm²"),
+    "transfer_rate": ("transfer rate to other chips, both directions", "GB/s"),
+    "memory_bandwidth": ("DRAM bandwidth", "GB/s"),
+    "memory_bandwidth_density": ("bandwidth of a memory stack over its area", "GB/s/mm²"),
+    "transistors": ("aggregated approximated transistor count", "Gtransistor"),
+    "node": ("process node class", "nm"),
+    "year": ("year of export", ""),
+    "data_center": ("designed or marketed for data centres", ""),
+    "hbm": ("has high-bandwidth memory", ""),
+    "approved_designer": ("approved or authorized designer", ""),
+    "packaged_outside": ("packaged outside Macau and D:5 by the foundry or an approved packager", ""),
+    "us_export": ("exported from the United States", ""),
+    "outside_3A090_a": ("outside 3A090.a by its own figures", ""),
+}
+YES_OR_NO = ("data_center", "hbm", "approved_designer", "packaged_outside", "us_export", "outside_3A090_a")
+
+
+class Answer(enum.Enum):
+    YES = "yes"
+    NO = "no"
+    UNKNOWN = "unknown"
+
+    @classmethod
+    def all(cls, answers: "list[Answer]") -> "Answer":
+        if Answer.NO in answers:
+            return Answer.NO
+        return Answer.UNKNOWN if Answer.UNKNOWN in answers else Answer.YES
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One comparison of a rule."""
+
+    quantity: str
+    relation: str  # at_least, above or below
+    threshold: float
+
+    def __str__(self) -> str:
+        label, unit = QUANTITIES[self.quantity]
+        if self.quantity in YES_OR_NO:
+            return label if self.relation == "at_least" else f"not: {label}"
+        word = {"at_least": "at least", "above": "above", "below": "below"}[self.relation]
+        return f"{label} {word} {self.threshold:g}{f' {unit}' if unit else ''}"
+
+    def compare(self, value: float) -> bool:
+        return {
+            "at_least": value >= self.threshold,
+            "above": value > self.threshold,
+            "below": value < self.threshold,
+        }[self.relation]
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way out of a presumption."""
+
+    name: str
+    when: tuple[Condition, ...]
+
+
+@dataclass(frozen=True)
+class Rule:
+    id: str
+    kind: str
+    effective: datetime.date
+    ended: datetime.date | None
+    citation: str
+    confidence: str
+    summary: str
+    text_known: bool
+    eccn: str
+    when: tuple[Condition, ...]
+    lifts: tuple[str, ...]
+    binds: tuple[str, ...]
+    ways: tuple[Way, ...]
+
+    def in_force(self, date: datetime.date) -> bool:
+        return self.effective <= date and (self.ended is None or date < self.ended)
+
+
+KINDS = ("control", "exclusion", "exception", "presumption", "review", "component", "notice", "withdrawn")
+
+
+@cache
+def rules() -> tuple[Rule, ...]:
+    """Every rule, in force or not."""
+    text = (resources.files("tapeout.silicon") / "data" / "export_rules.toml").read_text("utf-8")
+    return tuple(_rule(table) for table in tomllib.loads(text)["rule"])
+
+
+def _rule(table: dict[str, Any]) -> Rule:
+    if table["kind"] not in KINDS:
+        raise InternalError(f"export rule {table['id']}: unknown kind {table['kind']!r}")
+    return Rule(
+        id=table["id"],
+        kind=table["kind"],
+        effective=table["effective"],
+        ended=table.get("ended"),
+        citation=table["citation"],
+        confidence=table["confidence"],
+        summary=table["summary"],
+        text_known=table.get("text_known", True),
+        eccn=table.get("eccn", ""),
+        when=tuple(_condition(each) for each in table["when"]),
+        lifts=tuple(table.get("lifts", ())),
+        binds=tuple(table.get("binds", ())),
+        ways=tuple(
+            Way(each["name"], tuple(_condition(inner) for inner in each["when"])) for each in table.get("way", ())
+        ),
+    )
+
+
+def _condition(table: dict[str, Any]) -> Condition:
+    relation = next(key for key in ("at_least", "above", "below") if key in table)
+    if table["quantity"] not in QUANTITIES:
+        raise InternalError(f"export rules: unknown quantity {table['quantity']!r}")
+    return Condition(table["quantity"], relation, float(table[relation]))
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A chip as the rules see it. A quantity that is missing is not known. `clock_hz` is for advice: what clock would
+    give the performance a threshold asks for."""
+
+    name: str
+    vendor: str
+    quantities: Mapping[str, Estimate]
+    counted: str = ""
+    clock_hz: float | None = None
+
+
+def subject(chip: Chip | CataloguedChip, technology: Technology) -> Subject:
+    """A chip of either kind as the rules see it."""
+    return subject_of_chip(chip, technology) if isinstance(chip, Chip) else subject_of_catalogued(chip)
+
+
+def subject_of_chip(chip: Chip, technology: Technology) -> Subject:
+    """A described chip: a data-centre part, with area and transistors from the model."""
+    die = of_chip(chip)
+    area = die_area(die, technology)
+    performance = number(chip.total_processing_performance).called("TPP", source="chip description")
+    quantities: dict[str, Estimate] = {
+        "total_processing_performance": performance,
+        "performance_density": performance / area,
+        "transfer_rate": number(2 * die.link_bytes_per_s / 1e9, "GB/s"),
+        "memory_bandwidth": number(die.memory_bytes_per_s / 1e9, "GB/s"),
+        "transistors": approximated_transistor_count(die, area, technology),
+        "node": number(float(chip.process_node.removeprefix("N"))),
+        "hbm": number(float(die.has_hbm)),
+        "data_center": number(1.0),
+    }
+    if die.has_hbm:
+        stack = number(die.memory_bytes_per_s / 1e9 / die.memory_stack_count, "GB/s")
+        quantities["memory_bandwidth_density"] = stack / technology["hbm_footprint"]
+    counted = "Counts the vector engines beside the matrix engines, which datasheets mostly do not."
+    return Subject(chip.name, "", quantities, counted, chip.clock_hz)
+
+
+def subject_of_catalogued(chip: CataloguedChip) -> Subject:
+    """A catalogued chip, with what is published of it and nothing else."""
+    quantities: dict[str, Estimate] = {}
+
+    def known(quantity: str, column: str, factor: float = 1.0) -> None:
+        value = chip.figure(column)
+        if value is not None:
+            fact = chip.facts[column]
+            provenance = Provenance.PUBLISHED if fact.confidence in ("datasheet", "press") else Provenance.ASSUMED
+            unit = QUANTITIES[quantity][1]
+            quantities[quantity] = given(f"{chip.name} {column}", value * factor, unit, provenance, fact.source)
+
+    peaks = {
+        column: given(f"{chip.name} {column}", value * bits, "", _provenance(chip, column), chip.facts[column].source)
+        for column, bits in PEAK_BITS.items()
+        if (value := chip.figure(column)) is not None
+    }
+    if peaks:
+        quantities["total_processing_performance"] = max(peaks.values(), key=lambda peak: peak.value)
+        if area := chip.figure("die_area_mm2"):
+            size = given(f"{chip.name} die_area_mm2", area, "mm²", _provenance(chip, "die_area_mm2"))
+            quantities["performance_density"] = quantities["total_processing_performance"] / size
+    known("transfer_rate", "scaleup_gb_per_s", 2)
+    known("memory_bandwidth", "memory_gb_per_s")
+    known("transistors", "transistors_bn")
+    if kind := chip.text("memory_kind"):
+        quantities["hbm"] = number(float("HBM" in kind))
+    if node := re.search(r"\d+", chip.text("process_node")):
+        quantities["node"] = number(float(node[0]))
+    if flag := chip.text("data_center"):
+        quantities["data_center"] = number(float(flag == "yes"))
+    return Subject(chip.name, chip.text("vendor"), quantities)
+
+
+def _provenance(chip: CataloguedChip, column: str) -> Provenance:
+    return Provenance.PUBLISHED if chip.facts[column].confidence in ("datasheet", "press") else Provenance.ASSUMED
+
+
+@dataclass(frozen=True)
+class Check:
+    """One condition against the chip. `answer` is unknown when the figure is, or when its range straddles the
+    threshold; `remedy` says what would turn it round."""
+
+    condition: Condition
+    value: Estimate | None
+    answer: Answer
+    straddles: bool
+    remedy: str
+
+    @property
+    def margin(self) -> float | None:
+        """The value over the threshold, or None."""
+        if self.value is None or self.condition.threshold == 0 or self.condition.quantity in YES_OR_NO:
+            return None
+        return self.value.value / self.condition.threshold
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One rule against the chip. For a presumption, `ways` holds each way out with its checks."""
+
+    rule: Rule
+    applies: Answer
+    checks: tuple[Check, ...]
+    ways: tuple[tuple[Way, Answer, tuple[Check, ...]], ...] = ()
+
+
+@dataclass(frozen=True)
+class Ruling:
+    """What the rules of `date` say. `eccn` is "" for a chip outside 3A090, None when that cannot be decided."""
+
+    subject: Subject
+    date: datetime.date
+    eccn: str | None
+    deciding: tuple[Finding, ...]
+    findings: tuple[Finding, ...]
+
+    @property
+    def sentence(self) -> str:
+        """The answer in one sentence."""
+        name = self.subject.name
+        if not any(f.rule.kind == "control" and f.rule.text_known for f in self.findings):
+            return f"{name}: no rule of this table was in force on {self.date}"
+        clauses = ", ".join(finding.rule.id for finding in self.deciding)
+        if self.eccn is None:
+            missing = sorted(
+                {
+                    QUANTITIES[check.condition.quantity][0]
+                    for finding in self.deciding
+                    for check in finding.checks
+                    if check.answer is Answer.UNKNOWN
+                }
+            )
+            return f"{name} on {self.date}: cannot be decided; {clauses} turns on {' and '.join(missing)}"
+        if self.eccn:
+            return f"{name} on {self.date}: controlled as {self.eccn}, by {clauses}"
+        lifted = f", released by {clauses}" if clauses else ""
+        return f"{name} on {self.date}: outside 3A090{lifted}"
+
+
+def check(subject: Subject, date: datetime.date, circumstances: Mapping[str, bool] | None = None) -> Ruling:
+    """Apply the rules in force on a date.
+
+    `circumstances` may state what no figure of the chip says: approved_designer, packaged_outside, us_export,
+    data_center. What it leaves out is unknown.
+    """
+    oldest = min(rule.effective for rule in rules())
+    if date < oldest:
+        raise SiliconError(f"no rule of {date} is known; the oldest known is of {oldest}")
+    quantities = dict(subject.quantities) | {"year": number(float(date.year))}
+    for name, state in (circumstances or {}).items():
+        if name not in YES_OR_NO:
+            raise SiliconError(f"unknown circumstance {name!r}; known: {', '.join(YES_OR_NO)}")
+        quantities[name] = number(float(state))
+    in_force = [rule for rule in rules() if rule.in_force(date)]
+    findings: list[Finding] = []
+    for rule in in_force:
+        if rule.kind == "presumption":
+            continue
+        checks = tuple(_check(condition, quantities, subject) for condition in rule.when)
+        if rule.binds and subject.vendor not in rule.binds:
+            applies = Answer.NO
+        elif not rule.text_known:
+            applies = Answer.UNKNOWN
+        elif rule.kind == "withdrawn":
+            applies = Answer.NO
+        else:
+            applies = Answer.all([each.answer for each in checks])
+        findings.append(Finding(rule, applies, checks))
+    eccn, deciding = _classify(findings)
+    outside = eccn is not None and eccn not in ("3A090.a", "3A090")
+    quantities["outside_3A090_a"] = number(float(outside))
+    for rule in in_force:
+        if rule.kind == "presumption":
+            findings.append(_presumption(rule, quantities, subject))
+    # Exceptions and review policies are for chips that are controlled in the first place.
+    findings = [
+        Finding(f.rule, Answer.NO, f.checks)
+        if f.rule.kind in ("exception", "review") and not (eccn or "").startswith(f.rule.eccn)
+        else f
+        for f in findings
+    ]
+    return Ruling(subject, date, eccn, tuple(deciding), tuple(findings))
+
+
+def _classify(findings: list[Finding]) -> tuple[str | None, list[Finding]]:
+    """The ECCN and the findings that decide it: the first control that applies, unless an exclusion lifts it."""
+    controls = [f for f in findings if f.rule.kind == "control" and f.rule.text_known]
+    exclusions = [f for f in findings if f.rule.kind == "exclusion"]
+    for answer in (Answer.YES, Answer.UNKNOWN):
+        for finding in controls:
+            if finding.applies is not answer:
+                continue
+            lifted = [f for f in exclusions if finding.rule.eccn in f.rule.lifts and f.applies is Answer.YES]
+            if lifted:
+                return "", lifted
+            return (finding.rule.eccn if answer is Answer.YES else None), [finding]
+    return "", []
+
+
+def _presumption(rule: Rule, quantities: Mapping[str, Estimate], subject: Subject) -> Finding:
+    checks = tuple(_check(condition, quantities, subject) for condition in rule.when)
+    ways = []
+    for way in rule.ways:
+        inner = tuple(_check(condition, quantities, subject) for condition in way.when)
+        ways.append((way, Answer.all([each.answer for each in inner]), inner))
+    applies = Answer.all([each.answer for each in checks])
+    if applies is Answer.YES and any(answer is Answer.YES for _, answer, _ in ways):
+        applies = Answer.NO
+    elif applies is Answer.YES and any(answer is Answer.UNKNOWN for _, answer, _ in ways):
+        applies = Answer.UNKNOWN
+    return Finding(rule, applies, checks, tuple(ways))
+
+
+def _check(condition: Condition, quantities: Mapping[str, Estimate], subject: Subject) -> Check:
+    value = quantities.get(condition.quantity)
+    if value is None:
+        return Check(condition, None, Answer.UNKNOWN, False, "")
+    low, high = value.interval()
+    straddles = condition.compare(low) != condition.compare(high)
+    answer = Answer.YES if condition.compare(value.value) else Answer.NO
+    return Check(
+        condition, value, Answer.UNKNOWN if straddles else answer, straddles, _remedy(condition, value, subject)
+    )
+
+
+def _remedy(condition: Condition, value: Estimate, subject: Subject) -> str:
+    """What would put the figure on the threshold."""
+    if condition.quantity not in _REMEDIES or not value.value:
+        return ""
+    factor = condition.threshold / value.value
+    clock = ""
+    if subject.clock_hz and condition.quantity == "total_processing_performance":
+        clock = f", as at a clock of {subject.clock_hz * factor / 1e6:,.0f} MHz"
+    return _REMEDIES[condition.quantity].format(factor=factor, inverse=1 / factor) + clock
+
+
+_REMEDIES = {
+    "total_processing_performance": "{factor:.2f} times the arithmetic",
+    "performance_density": "{inverse:.2f} times the die area, or {factor:.2f} times the arithmetic",
+    "transfer_rate": "{factor:.2f} times the link bandwidth",
+    "memory_bandwidth": "{factor:.2f} times the memory bandwidth",
+    "memory_bandwidth_density": "{factor:.2f} times the bandwidth of a stack",
+    "transistors": "{factor:.2f} times the transistors, by die area or a less dense node",
+}

@@ -1,0 +1,223 @@
+"""Laws of area, power, yield and cost; the model against published chips; bad figures refused by name."""
+
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tapeout.chip import inference, tiny, training
+from tapeout.estimate import Provenance, number
+from tapeout.silicon import area, calibration, die, manufacturing, power, technology
+from tapeout.silicon.power import Activity
+from tapeout.silicon.technology import SiliconError, UnknownFigure
+
+FIGURES = technology.load()
+AREAS = st.floats(20, 858)
+
+
+def modelled(chip):
+    contents = die.of_chip(chip)
+    return contents, area.die_area(contents, FIGURES)
+
+
+def mm2(value):
+    return number(value, "mm²")
+
+
+@given(AREAS, AREAS)
+def test_more_area_never_raises_yield_nor_dies_on_a_wafer(small, large):
+    small, large = sorted((small, large))
+    nothing = mm2(0)
+    yields = [manufacturing.die_yield(mm2(size), nothing, "N5", FIGURES).value for size in (small, large)]
+    dies = [manufacturing.dies_per_wafer(mm2(size), FIGURES).value for size in (small, large)]
+    assert 1 >= yields[0] >= yields[1] > 0
+    assert dies[0] >= dies[1] > 0
+
+
+@given(AREAS, st.floats(0, 1))
+def test_memory_that_repairs_itself_never_lowers_yield(size, share):
+    plain = manufacturing.die_yield(mm2(size), mm2(0), "N5", FIGURES).value
+    repaired = manufacturing.die_yield(mm2(size), mm2(size * share), "N5", FIGURES).value
+    assert repaired >= plain
+
+
+@given(st.integers(1, 12), st.integers(1, 12))
+def test_cost_grows_with_cores_and_price_falls_with_volume(few, many):
+    few, many = sorted((few, many))
+    made = []
+    for count in (few, many):
+        contents, size = modelled(dataclasses.replace(inference, core_count=4 * count))
+        made.append(manufacturing.manufacture(contents, size, FIGURES, volume=100_000))
+    assert made[0].cost.value <= made[1].cost.value
+    contents, size = modelled(inference)
+    prices = [
+        manufacturing.manufacture(contents, size, FIGURES, volume=1000 * count).price.value for count in (few, many)
+    ]
+    assert prices[0] >= prices[1]
+
+
+@given(st.sampled_from(["core_count", "clock_hz"]), st.integers(1, 8))
+def test_more_of_anything_takes_more_power(field, factor):
+    def watts(chip):
+        contents, size = modelled(chip)
+        return power.power(power.at_tdp(contents), contents, size, FIGURES).value
+
+    grown = dataclasses.replace(inference, **{field: getattr(inference, field) * factor // 4 or 1})
+    if factor >= 4:
+        assert watts(grown) >= watts(inference)
+    else:
+        assert watts(grown) <= watts(inference)
+
+
+def test_parts_are_the_whole_and_the_weakest_tag_shows():
+    contents, size = modelled(inference)
+    assert sum(part.value for part in size.parts) == pytest.approx(size.value)
+    assert sum(area.share(size).values()) == pytest.approx(1)
+    assert size.provenance is Provenance.ASSUMED
+    low, high = size.interval()
+    assert low < size.value < high
+    made = manufacturing.manufacture(contents, size, FIGURES, volume=100_000)
+    assert sum(part.value for part in made.price.parts) == pytest.approx(made.price.value)
+    assert sum(part.value for part in made.cost.parts) == pytest.approx(made.cost.value)
+
+
+@pytest.mark.parametrize("chip", [training, inference], ids=lambda chip: chip.name)
+def test_reference_chips_can_be_built(chip):
+    contents, size = modelled(chip)
+    manufacturing.check_reticle(size, FIGURES)
+    assert size.interval()[1] < 900  # the middle of the range fits; its end may not
+    watts = power.power(power.at_tdp(contents), contents, size, FIGURES).value
+    assert watts < 1000  # what a cold plate takes from one package of Blackwell's class
+    assert contents.memory_stack_count <= 8
+    assert chip.hbm.bandwidth_bytes_per_s / chip.hbm.stack_count <= 1.2e12
+
+
+def test_yield_of_a_known_die():
+    # 814 mm² at 0.1 defects a cm² without any repair: (1 + 0.814 / 3)^-3
+    good = manufacturing.die_yield(mm2(814), mm2(0), "N4", FIGURES).value
+    assert good == pytest.approx((1 + 0.814 / 3) ** -3)
+    assert manufacturing.dies_per_wafer(mm2(814), FIGURES).value == pytest.approx(63.5, abs=0.5)
+
+
+def test_energy_is_power_times_time_and_adds_up():
+    contents, size = modelled(inference)
+    second = power.at_tdp(contents)
+    longer = dataclasses.replace(second, duration_s=2.0)
+    assert power.power(second, contents, size, FIGURES).value == pytest.approx(
+        power.energy(second, contents, size, FIGURES).value
+    )
+    assert power.power(longer, contents, size, FIGURES).value < power.power(second, contents, size, FIGURES).value
+
+
+@given(st.floats(0, 1e15), st.sampled_from(["bfloat16", "float16", "float32", "float64", "float8", "int8"]))
+def test_any_dtype_a_simulator_counts_has_an_energy(count, dtype):
+    contents, size = modelled(inference)
+    idle = power.energy(Activity(name="idle", duration_s=1.0), contents, size, FIGURES).value
+    matrix = Activity(name="matrix", duration_s=1.0, multiply_accumulates={dtype: count})
+    vector = Activity(name="vector", duration_s=1.0, vector_operations={dtype: count})
+    assert power.energy(matrix, contents, size, FIGURES).value >= idle
+    assert power.energy(vector, contents, size, FIGURES).value >= idle
+
+
+@given(st.floats(1024, 1 << 22))
+def test_larger_banks_never_cost_less_a_byte(bank_bytes):
+    assert power.sram_energy(bank_bytes, FIGURES).value <= power.sram_energy(bank_bytes * 2, FIGURES).value
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"duration_s": 0}, "activity 'a': duration_s=0 is not positive"),
+        (
+            {"duration_s": 1, "bytes_moved": {"l2": 1}},
+            "activity 'a': unknown level 'l2'; known: scratchpad, last_level, memory, link, host",
+        ),
+        (
+            {"duration_s": 1, "multiply_accumulates": {"int4": 1}},
+            "activity 'a': unknown dtype 'int4'; known: float64, float32, bfloat16, float16, float8, int8",
+        ),
+        ({"duration_s": 1, "bytes_moved": {"memory": -1}}, "activity 'a': memory=-1 is negative"),
+    ],
+)
+def test_an_activity_nobody_could_count_is_refused(bad, message):
+    with pytest.raises(SiliconError) as caught:
+        Activity(name="a", **bad)
+    assert str(caught.value) == message
+
+
+def test_fitted_figures_are_those_of_the_fit():
+    for name, value in calibration.fit().items():
+        assert FIGURES[name].value == pytest.approx(value, rel=1e-3), name
+
+
+def test_published_dies_are_met_within_the_stated_tolerance():
+    checked = [row for row in calibration.rows() if not row.published.calibrates]
+    assert all(row.area.holds for row in checked if row.area)
+    missed = [row.published.die.name for row in checked if row.power and not row.power.holds]
+    assert missed == ["MTIA v1", "Ascend 910", "TPU v4i"]
+    assert all(row.published.remark for row in checked if row.published.die.name in missed)
+
+
+def test_a_die_beyond_the_reticle_is_refused():
+    contents, size = modelled(dataclasses.replace(training, core_count=96))
+    with pytest.raises(SiliconError) as caught:
+        manufacturing.manufacture(contents, size, FIGURES, volume=1000)
+    assert str(caught.value) == (
+        f"a die of {size.value:.0f} mm² is larger than the reticle, 858 mm²; describe fewer cores or less memory, "
+        "or a denser process node"
+    )
+
+
+def test_a_price_nobody_knows_is_named():
+    contents, size = modelled(tiny)
+    with pytest.raises(UnknownFigure) as caught:
+        manufacturing.manufacture(contents, size, FIGURES, volume=1000)
+    assert str(caught.value) == (
+        "dram_price.LPDDR5 is not known; add [dram_price.LPDDR5] to a technology file of your own"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            '[wafer_price.N6]\nvalue = -1\nunit = "USD/wafer"\nprovenance = "assumed"\nsource = "me"\n',
+            "own.toml:1: wafer_price.N6: value=-1 is negative",
+        ),
+        (
+            '\n[wafer_price.N6]\nvalue = 1\nlow = 2\nunit = "USD/wafer"\nprovenance = "assumed"\nsource = "me"\n',
+            "own.toml:2: wafer_price.N6: wafer_price.N6=1 is outside its own range, 2 to 1",
+        ),
+        (
+            '[wafer_price.N6]\nvalue = 1\nunit = "USD/wafer"\nprovenance = "rumoured"\nsource = "me"\n',
+            "own.toml:1: wafer_price.N6: unknown provenance 'rumoured'; choose from defined, measured, published, "
+            "modelled, assumed",
+        ),
+        ('[wafer_price.N6]\nvalue = 1\nunit = "USD/wafer"\n', "own.toml:1: wafer_price.N6: provenance is missing"),
+        (
+            '[wafer_price.N6]\nvalue = "1"\nunit = "USD/wafer"\nprovenance = "assumed"\nsource = "me"\n',
+            "own.toml:1: wafer_price.N6: value='1' is not a number",
+        ),
+        (
+            '[wafer_price.N6]\nvalu = 1\nunit = "USD/wafer"\nprovenance = "assumed"\nsource = "me"\n',
+            "own.toml:1: wafer_price.N6: unknown key 'valu'; a figure has value, low, high, unit, provenance, source",
+        ),
+        ("wafer_price = 1\n", "wafer_price is not in a table; write [wafer_price] and its value below"),
+    ],
+)
+def test_a_bad_figure_is_refused_by_name_and_line(tmp_path, monkeypatch, text, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.toml").write_text(text)
+    with pytest.raises(SiliconError) as caught:
+        technology.load(tmp_path.joinpath("own.toml").relative_to(tmp_path))
+    assert str(caught.value) == message
+
+
+def test_a_figure_of_ones_own_replaces_the_shipped_one(tmp_path):
+    own = tmp_path / "own.toml"
+    own.write_text(
+        '[block_area.multiply_accumulate]\nvalue = 500\nunit = "µm²"\nprovenance = "measured"\nsource = "synthesis"\n'
+    )
+    contents = die.of_chip(training)
+    assert area.die_area(contents, technology.load(own)).value > area.die_area(contents, FIGURES).value
