@@ -6,7 +6,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape as rich_escape
 
-from tapeout.cli import calibration, chat, chips, export_check, isa
+from tapeout.cli import calibration, chat, chips, export_check, isa, scoreboard
 from tapeout.errors import InternalError, TapeoutError
 
 
@@ -36,3 +36,4 @@ app.command("chat")(chat.chat)
 app.command("chips")(chips.chips)
 app.command("export-check")(export_check.export_check)
 app.command("isa")(isa.isa)
+app.command("scoreboard")(scoreboard.scoreboard)

@@ -1,0 +1,212 @@
+"""PyTorch's own database of operators (OpInfo), each operator and dtype on the chip against the CPU.
+
+The samples are PyTorch's, spread evenly over those it has, forward and, where PyTorch differentiates, backward. A
+result is right if it is as near to the CPU's as the tolerance of its dtype, or, for the 16-bit types, as near to the
+CPU's float32 result as the CPU's own 16-bit result is. Operators that draw random numbers or leave memory uninitialised
+are compared in shape and dtype.
+"""
+
+import functools
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+from tapeout import work
+from tapeout.scoreboard import verdicts
+from tapeout.scoreboard.verdicts import Case, Outcome, Verdict, worst
+
+DTYPES = {
+    "float32": torch.float32,
+    "float64": torch.float64,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "int64": torch.int64,
+    "int32": torch.int32,
+    "bool": torch.bool,
+}
+# Relative to the element, and absolute; the types not named are exact.
+TOLERANCES = {
+    torch.float32: (1e-4, 1e-5),
+    torch.float64: (1e-7, 1e-7),
+    torch.bfloat16: (1.6e-2, 1e-2),
+    torch.float16: (2e-3, 1e-3),
+}
+UNINITIALISED = ("empty", "empty_like", "empty_strided", "empty_permuted", "new_empty", "new_empty_strided")
+SEED = 20
+
+
+@functools.cache
+def database() -> dict[str, Any]:
+    """OpInfo of each operator by its name, with the variant if it has one ("div.floor_rounding")."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from torch.testing._internal.common_methods_invocations import op_db
+    return {f"{op.name}.{op.variant_test_name}" if op.variant_test_name else op.name: op for op in op_db}
+
+
+def cases(modes: tuple[str, ...]) -> list[Case]:
+    """Every operator with every dtype here that PyTorch's CPU supports."""
+    return [
+        Case(name, dtype_name, mode)
+        for name, op in sorted(database().items())
+        for dtype_name, dtype in DTYPES.items()
+        if dtype in op.supported_dtypes("cpu")
+        for mode in modes
+    ]
+
+
+def judge(case: Case, sample_limit: int) -> Outcome:
+    """Run the samples of a case and say how it went: the worst of them decides."""
+    op, dtype = database()[case.name], DTYPES[case.dtype]
+    differentiable = op.supports_autograd and dtype in op.supported_backward_dtypes("cpu")
+    torch._dynamo.reset()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        outcomes = [
+            _judge_sample(case, op, sample, differentiable)
+            for sample in _spread(_samples(op, dtype, differentiable), sample_limit)
+        ]
+    if not outcomes:
+        return Outcome(case, Verdict.SKIPPED, "no sample")
+    decisive = worst(outcomes)
+    return Outcome(case, decisive.verdict, decisive.cause, len(outcomes))
+
+
+def _samples(op: Any, dtype: torch.dtype, differentiable: bool) -> list[Any]:
+    torch.manual_seed(SEED)
+    return list(op.sample_inputs("cpu", dtype, requires_grad=differentiable))
+
+
+def _spread(samples: list[Any], limit: int) -> Iterator[Any]:
+    """At most `limit` of the samples, first and last among them, evenly spread."""
+    count = len(samples)
+    if count <= limit:
+        yield from samples
+    else:
+        for position in range(limit):
+            yield samples[position * (count - 1) // max(limit - 1, 1)]
+
+
+def _judge_sample(case: Case, op: Any, sample: Any, differentiable: bool) -> Outcome:
+    arguments = (sample.input, *sample.args), sample.kwargs
+    try:
+        expected = _run(op, _copied(arguments, "cpu"), differentiable)
+    except Exception as error:
+        return Outcome(case, Verdict.SKIPPED, f"the CPU refuses: {verdicts.first_line(error)}")
+    on_chip = _copied(arguments, "chip")
+    before = work.so_far()
+    function = torch.compile(op, dynamic=False) if case.mode == "compiled" else op
+    try:
+        got = _run(function, on_chip, differentiable)
+    except Exception as error:
+        return verdicts.of_error(case, error)
+    on_host = (work.so_far() - before).ops_on_host
+    values_are_free = op.name in UNINITIALISED or _draws_random_numbers(op)
+    fault = _difference(got, expected, values_are_free)
+    if fault and not values_are_free and _is_as_good_as_the_cpu(op, arguments, differentiable, got, expected):
+        fault = None
+    if fault:
+        return Outcome(case, Verdict.WRONG, fault)
+    return verdicts.of_right_result(case, on_host)
+
+
+def _run(function: Callable[..., Any], arguments: Any, differentiable: bool) -> list[Any]:
+    """Results and, where they can be had, gradients of the arguments for a fixed cotangent; all on the CPU."""
+    torch.manual_seed(SEED)
+    positional, named = arguments
+    results = [leaf for leaf in pytree.tree_leaves(function(*positional, **named)) if leaf is not None]
+    found = [leaf.detach().cpu() if isinstance(leaf, torch.Tensor) else leaf for leaf in results]
+    roots = [leaf for leaf in results if isinstance(leaf, torch.Tensor) and leaf.requires_grad]
+    leaves = [a for a in pytree.tree_leaves(arguments) if isinstance(a, torch.Tensor) and a.requires_grad]
+    if differentiable and roots and leaves:
+        gradients = torch.autograd.grad(roots, leaves, [_cotangent(root) for root in roots], allow_unused=True)
+        found += [None if gradient is None else gradient.cpu() for gradient in gradients]
+    return found
+
+
+def _cotangent(root: torch.Tensor) -> torch.Tensor:
+    """Values that differ from one another, the same on every device."""
+    ramp = torch.arange(root.numel(), dtype=torch.float64) % 7 / 4 - 0.5
+    return ramp.reshape(root.shape).to(root.dtype).to(root.device)
+
+
+def _copied(arguments: Any, device: str, dtype: torch.dtype | None = None) -> Any:
+    """The arguments with tensors of their own on a device; a tensor met twice stays one tensor."""
+    made: dict[int, torch.Tensor] = {}
+
+    def copy(leaf: Any) -> Any:
+        if isinstance(leaf, torch.Tensor):
+            if id(leaf) not in made:
+                widened = dtype if dtype is not None and leaf.is_floating_point() else leaf.dtype
+                copied = leaf.detach().clone().to(device=device, dtype=widened)
+                made[id(leaf)] = copied.requires_grad_(leaf.requires_grad)
+            return made[id(leaf)]
+        if isinstance(leaf, torch.device) or leaf == "cpu":
+            return torch.device(device)
+        return dtype if dtype is not None and leaf in (torch.float16, torch.bfloat16) else leaf
+
+    return pytree.tree_map(copy, arguments)
+
+
+def _difference(got: list[Any], expected: list[Any], values_are_free: bool) -> str | None:
+    """What is wrong with the results, or None."""
+    if len(got) != len(expected):
+        return f"{len(got)} results instead of {len(expected)}"
+    for position, (ours, theirs) in enumerate(zip(got, expected, strict=True)):
+        if not isinstance(theirs, torch.Tensor):
+            if ours != theirs and not values_are_free:
+                return f"result {position} is {ours!r} instead of {theirs!r}"
+            continue
+        if not isinstance(ours, torch.Tensor) or (ours.shape, ours.dtype) != (theirs.shape, theirs.dtype):
+            return f"result {position} is {_form(ours)} instead of {_form(theirs)}"
+        if values_are_free or theirs.layout is not torch.strided:
+            continue
+        relative, absolute = TOLERANCES.get(theirs.dtype, (0.0, 0.0))
+        if not torch.allclose(ours, theirs, rtol=relative, atol=absolute, equal_nan=True):
+            return f"result {position}: {_farthest(ours, theirs)}"
+    return None
+
+
+def _form(value: Any) -> str:
+    return f"{value.dtype} {list(value.shape)}" if isinstance(value, torch.Tensor) else repr(value)
+
+
+def _farthest(ours: torch.Tensor, theirs: torch.Tensor) -> str:
+    alike = ours.eq(theirs) | (ours.ne(ours) & theirs.ne(theirs))
+    apart = torch.where(alike, 0, (ours.double() - theirs.double()).abs())
+    place = int(apart.nan_to_num(nan=float("inf")).argmax())
+    return f"{ours.flatten()[place].item()} instead of {theirs.flatten()[place].item()}"
+
+
+def _is_as_good_as_the_cpu(op: Any, arguments: Any, differentiable: bool, got: list[Any], expected: list[Any]) -> bool:
+    """Whether 16-bit results are as near to the CPU's float32 results as the CPU's own 16-bit results are."""
+    try:
+        exact = _run(op, _copied(arguments, "cpu", torch.float32), differentiable)
+    except Exception:  # some operators want one particular dtype: then the first comparison stands
+        return False
+    for ours, theirs, truth in zip(got, expected, exact, strict=True):
+        if not isinstance(theirs, torch.Tensor) or theirs.dtype not in (torch.float16, torch.bfloat16):
+            if _difference([ours], [theirs], False):
+                return False
+            continue
+        relative, absolute = TOLERANCES[theirs.dtype]
+        error_of_cpu = (theirs.double() - truth.double()).abs()
+        allowed = error_of_cpu.max().nan_to_num(0.0) if error_of_cpu.numel() else 0.0
+        absolute += float(allowed)
+        if not torch.allclose(ours.double(), truth.double(), rtol=relative, atol=absolute, equal_nan=True):
+            return False
+    return True
+
+
+def _draws_random_numbers(op: Any) -> bool:
+    name = op.name.rsplit(".", 1)[-1]
+    packets = [getattr(torch.ops.aten, candidate, None) for candidate in {name, op.aten_name or name}]
+    return any(
+        torch.Tag.nondeterministic_seeded in getattr(packet, overload).tags
+        for packet in packets
+        if packet is not None
+        for overload in packet.overloads()
+    )

@@ -1,0 +1,82 @@
+"""Suites judge rightly: known operators, a crash, a hang, a wrong result, an interrupted run."""
+
+import os
+import time
+
+import pytest
+import torch
+
+from tapeout.scoreboard import architectures, operators, runner, verdicts
+from tapeout.scoreboard.verdicts import Case, Outcome, Verdict
+
+
+@pytest.mark.parametrize("mode", ["eager", "compiled"])
+@pytest.mark.parametrize("name", ["add", "nn.functional.silu", "bmm", "permute", "sum", "empty_like"])
+def test_operators_of_every_program_are_native(name, mode):
+    outcome = operators.judge(Case(name, "float32", mode), sample_limit=2)
+    assert outcome.verdict == Verdict.NATIVE, outcome.cause
+
+
+def test_an_operator_on_the_host_is_named():
+    outcome = operators.judge(Case("linalg.svdvals", "float32", "eager"), sample_limit=1)
+    assert (outcome.verdict, outcome.cause) == (Verdict.FALLBACK, "aten::_linalg_svd.U")
+
+
+def test_a_wrong_result_is_found(monkeypatch):
+    run = operators._run
+
+    def off_by_a_little(function, arguments, differentiable):
+        results = run(function, arguments, differentiable)
+        on_chip = any(isinstance(a, torch.Tensor) and a.device.type == "chip" for a in arguments[0])
+        return [result * 1.001 for result in results] if on_chip else results
+
+    monkeypatch.setattr(operators, "_run", off_by_a_little)
+    outcome = operators.judge(Case("add", "float32", "eager"), sample_limit=1)
+    assert outcome.verdict == Verdict.WRONG
+    assert outcome.cause.startswith("result 0: ")
+
+
+def test_every_dtype_and_mode_is_a_case():
+    found = operators.cases(("eager", "compiled"))
+    assert len(found) == len(set(found)) > 7000
+    assert Case("add", "bool", "compiled") in found
+
+
+def test_a_recommender_trains():
+    outcome = architectures.judge(Case("two-tower", "float32", "eager"), sample_limit=1)
+    assert outcome.verdict in (Verdict.NATIVE, Verdict.FALLBACK), outcome.cause
+
+
+def judge_badly(suite: str, case: Case, sample_limit: int) -> Outcome:
+    if case.name == "crash":
+        os._exit(11)
+    if case.name == "hang":
+        time.sleep(60)
+    return Outcome(case, Verdict.NATIVE, sample_count=sample_limit)
+
+
+def test_a_crash_or_a_hang_is_one_outcome(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "_judge", judge_badly)
+    cases = [Case(name, "float32", "eager") for name in ("crash", "hang", "fine")]
+    file = tmp_path / "outcomes.jsonl"
+    found = runner.run("operators", cases, file, sample_limit=3, time_limit_s=2, process_count=1)
+    assert {case.name: outcome.verdict for case, outcome in found.items()} == {
+        "crash": Verdict.BROKEN,
+        "hang": Verdict.BROKEN,
+        "fine": Verdict.NATIVE,
+    }
+    assert found[cases[0]].cause == "the process died with exit code 11"
+    assert found[cases[1]].cause == "no end after 2 s"
+    assert verdicts.read(file) == found
+
+
+def test_a_run_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "_judge", judge_badly)
+    file = tmp_path / "outcomes.jsonl"
+    known = Outcome(Case("crash", "float32", "eager"), Verdict.REFUSED, "not supported")
+    verdicts.append(file, known)
+    new = Case("fine", "float32", "eager")
+    seen: list[Outcome] = []
+    found = runner.run("operators", [known.case, new], file, sample_limit=1, time_limit_s=20, on_outcome=seen.append)
+    assert found[known.case] == known
+    assert [outcome.case for outcome in seen] == [new]
