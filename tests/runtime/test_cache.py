@@ -7,10 +7,10 @@ import sys
 import numpy as np
 import pytest
 
+from tapeout import file_cache as cache
 from tapeout import runtime
 from tapeout.chip import load
 from tapeout.isa import Parameter, Program, assemble
-from tapeout.runtime import cache
 
 CHIP = load("inference")
 

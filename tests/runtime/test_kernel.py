@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -178,12 +179,12 @@ def test_a_wrong_number_of_threads_is_refused(wanted):
 
 def test_without_a_compiler_the_error_says_what_to_install(monkeypatch, tmp_path):
     from tapeout.errors import TapeoutError
-    from tapeout.runtime import native
+    from tapeout.host_library import host_library
 
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(TapeoutError) as refused:
-        native._compile(tmp_path / "runtime.so")
+        host_library("runtime", Path(__file__), header=str(tmp_path))
     assert str(refused.value) == (
         "Tapeout needs a C++ compiler once, to build its runtime; none was found. "
         "Install g++ (Debian, Ubuntu: apt install g++) or set CXX"

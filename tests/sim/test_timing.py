@@ -4,13 +4,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tapeout import chip
+from tapeout.errors import TapeoutError
 from tapeout.isa import Parameter, Program, Unit, assemble
 from tapeout.sim import timing
 from tapeout.sim.evaluator import Memory
 from tapeout.sim.generate import random_case
-from tapeout.sim.timing import reference
+from tapeout.sim.timing import fast, reference
 
 TINY = chip.load("tiny")
 WORKSPACE = 1 << 26
@@ -107,3 +110,58 @@ def test_launch_overhead_is_separate():
     results = [reference.simulate(program_of("halt\n"), c, (1, 1, 1), (0,)) for c in (TINY, slow)]
     assert results[0].cycles == results[1].cycles == 1
     assert [r.launch_ns for r in results] == [3000, 99_000]
+
+
+def outcome(model, *arguments, **options):
+    """The result, or the sentence of the refusal."""
+    try:
+        return model.simulate(*arguments, **options)
+    except timing.DataMissing as refusal:
+        return str(refusal)
+
+
+def assert_same(*arguments, **options):
+    one, other = (outcome(model, *arguments, record=True, **options) for model in (reference, fast))
+    if isinstance(one, str) or isinstance(other, str):
+        assert one == other
+    else:
+        assert timing.differences(one, other) == []
+
+
+@settings(max_examples=10)
+@given(st.integers(0, 1 << 30), st.sampled_from(["tiny", "inference", "training"]), st.booleans())
+def test_fast_and_reference_agree_on_random_programs(seed, chip_name, with_data):
+    chip_used = chip.load(chip_name)
+    case = random_case(seed, chip_used, instruction_count=12)
+    trace, places = traced(case, chip_used)
+    assert_same(case.program, chip_used, case.grid, (1 << 20,), data=trace if with_data else None, **places)
+
+
+@settings(max_examples=8)
+@given(st.integers(0, 1 << 30), st.sampled_from([1, 2, 3]), st.sampled_from([64, 200, 1024]), st.integers(1, 4))
+def test_they_agree_on_small_and_odd_memory_systems(seed, slices, outstanding, ways):
+    """Few lines, so that they are evicted; slices and channels that are no powers of two; hardly any latency hidden."""
+    sram = replace(
+        TINY.last_level_sram, slice_count=slices, size_bytes=slices * ways * 64 * 64, way_count=ways, line_bytes=64
+    )
+    core = replace(TINY.core, load_dma=replace(TINY.core.load_dma, outstanding_bytes=outstanding), queue_depth=2)
+    hbm = replace(TINY.hbm, channel_count=3, bank_count_per_channel=5, row_bytes=1024)
+    chip_used = replace(TINY, last_level_sram=sram, core=core, hbm=hbm)
+    case = random_case(seed, chip_used, instruction_count=8)
+    trace, places = traced(case, chip_used)
+    assert_same(case.program, chip_used, case.grid, (1 << 20,), data=trace, **places)
+
+
+def test_failures_agree():
+    for text in (
+        "vector_sync wait_a=s1\nhalt\n",
+        "wait semaphore=s1\nhalt\n",
+        "argument destination=r1 index=3\nhalt\n",
+        "jump target=L\nL:\ntrap code=0\n",
+    ):
+        sentences = []
+        for model in (reference, fast):
+            with pytest.raises(TapeoutError) as failed:
+                model.simulate(program_of(text), TINY, (1, 1, 1), (0,))
+            sentences.append(type(failed.value))
+        assert sentences[0] is sentences[1]

@@ -8,10 +8,11 @@ import weakref
 from collections.abc import Sequence
 from pathlib import Path
 
+from tapeout import file_cache as cache
 from tapeout.chip import Chip
 from tapeout.errors import InternalError, LaunchError
 from tapeout.isa import Program
-from tapeout.runtime import cache, native
+from tapeout.runtime import native
 from tapeout.runtime.counters import compilations
 from tapeout.sim import functional
 from tapeout.sim.functional.machine import host_fingerprint

@@ -2,46 +2,14 @@
 
 import ctypes
 import functools
-import hashlib
 import os
-import shutil
-import subprocess
-import tempfile
 from pathlib import Path
 
 from tapeout.errors import TapeoutError
-from tapeout.runtime import cache
+from tapeout.host_library import host_library
 from tapeout.sim.functional import abi
-from tapeout.sim.functional.machine import host_fingerprint
 
 SOURCE = Path(__file__).with_name("native.cpp")
-FLAGS = (
-    "-std=c++20",
-    "-O3",
-    "-march=native",
-    "-ffp-contract=off",
-    "-fwrapv",
-    "-fno-math-errno",
-    "-fno-trapping-math",
-    "-shared",
-    "-fPIC",
-    "-pthread",
-)
-
-
-def _compile(target: Path) -> None:
-    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
-    if compiler is None:
-        raise TapeoutError(
-            "Tapeout needs a C++ compiler once, to build its runtime; none was found. "
-            "Install g++ (Debian, Ubuntu: apt install g++) or set CXX"
-        )
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "abi.h").write_text(abi.header())
-        command = [compiler, *FLAGS, f"-I{folder}", str(SOURCE), "-o", str(target)]
-        done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise TapeoutError(f"building Tapeout's runtime failed: {' '.join(command)}\n{done.stderr.strip()}")
 
 
 def thread_count() -> int:
@@ -57,10 +25,7 @@ def thread_count() -> int:
 @functools.cache
 def library() -> ctypes.CDLL:
     """The runtime, its workers started."""
-    key = hashlib.sha256()
-    for part in (SOURCE.read_bytes(), abi.header().encode(), repr(FLAGS).encode(), host_fingerprint().encode()):
-        key.update(hashlib.sha256(part).digest())
-    loaded = ctypes.CDLL(str(cache.file("runtime", key.hexdigest()[:32], ".so", _compile)))
+    loaded = host_library("runtime", SOURCE, abi.header())
     word, pointer = ctypes.c_int64, ctypes.c_void_p
     for name, result, arguments in (
         ("tapeout_start", None, (word, word)),

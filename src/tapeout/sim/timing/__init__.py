@@ -1,14 +1,15 @@
 """The cycle-level timing simulator: how long a launch takes on a chip, and where the time goes.
 
 Takes the very Program that runs, a chip, a grid and arguments; touches no data. `reference` is the model in plain
-Python. Where time depends on data (gathers, branches on loaded values) a `DataTrace` brings them.
+Python, `fast` the same in C++, which `simulate` runs. Where time depends on data (gathers, branches on loaded values) a
+`DataTrace` brings them.
 """
 
 from collections.abc import Sequence
 
 from tapeout.chip import Chip
 from tapeout.isa import Program
-from tapeout.sim.timing import reference
+from tapeout.sim.timing import fast
 from tapeout.sim.timing.result import REASONS, UNITS, Interval, Timing, differences
 from tapeout.sim.timing.trace import DataMissing, DataTrace, ProgramData, program_needs_data, record_trace
 
@@ -49,7 +50,7 @@ def simulate(
     A launch starts with nothing in the last-level SRAM and all HBM rows closed, and ends when the last byte written
     has reached HBM.
     """
-    return reference.simulate(
+    return fast.simulate(
         program,
         chip,
         grid,

@@ -462,7 +462,7 @@ class _Dma(_Engine):
         core, queued = self.core, self.current
         assert queued is not None
         last = self.outstanding[-1][0] if self.outstanding else 0
-        self.done = max(self.done, self.free, last) + queued.cost.latency_cycles
+        self.done = max(self.done, max(self.free, last) + queued.cost.latency_cycles)
         if queued.written:
             self.in_flight.append(_InFlight(queued.written, self.done, self.done))
         core.note(self.unit, queued.index, self.begun, self.free, self.waited)

@@ -1,0 +1,49 @@
+"""C++ of Tapeout's own, built with g++ at first use for this host, and kept in the cache."""
+
+import ctypes
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from tapeout import file_cache
+from tapeout.errors import TapeoutError
+from tapeout.sim.functional.machine import host_fingerprint
+
+FLAGS = (
+    "-std=c++20",
+    "-O3",
+    "-march=native",
+    "-ffp-contract=off",
+    "-fwrapv",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-shared",
+    "-fPIC",
+    "-pthread",
+)
+
+
+def host_library(name: str, source: Path, header: str) -> ctypes.CDLL:
+    """The shared library of one C++ file, which includes `header` as "abi.h". `name` is its folder in the cache."""
+
+    def compile_to(target: Path) -> None:
+        compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
+        if compiler is None:
+            raise TapeoutError(
+                f"Tapeout needs a C++ compiler once, to build its {name}; none was found. "
+                "Install g++ (Debian, Ubuntu: apt install g++) or set CXX"
+            )
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / "abi.h").write_text(header)
+            command = [compiler, *FLAGS, f"-I{folder}", str(source), "-o", str(target)]
+            done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise TapeoutError(f"building Tapeout's {name} failed: {' '.join(command)}\n{done.stderr.strip()}")
+
+    key = hashlib.sha256()
+    for part in (source.read_bytes(), header.encode(), repr(FLAGS).encode(), host_fingerprint().encode()):
+        key.update(hashlib.sha256(part).digest())
+    return ctypes.CDLL(str(file_cache.file(name, key.hexdigest()[:32], ".so", compile_to)))

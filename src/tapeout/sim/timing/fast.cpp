@@ -1,0 +1,1043 @@
+// The timing model of reference.py, fast. Same steps at the same times; what differs is order between cores: steps that
+// touch nothing shared run ahead of other cores' steps, and only packets, which meet in the memory system, are taken in
+// global time order. `abi.h` is generated: the structures Op, ChipFacts and the enumerations.
+
+#include <algorithm>
+#include <bit>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <tuple>
+#include <vector>
+
+#include "abi.h"
+
+namespace {
+
+using Unsigned = uint64_t;
+
+constexpr Word NEVER = Word(1) << 62;
+constexpr Word ADDRESS_MASK = (Word(1) << 47) - 1;
+constexpr int QUEUE_COUNT = 4;
+constexpr int SEQUENCER = 4;  // number of the agent; the engines come before it
+constexpr int UNIT_COUNT = 5;
+
+struct Failure {
+    Word kind, detail, program;
+};
+
+Unsigned folded(Unsigned n) { return n ^ n >> 6 ^ n >> 13 ^ n >> 21; }
+
+Word ceiling(Word a, Word b) { return (a + b - 1) / b; }
+
+// Division by a number that is mostly a power of two.
+struct Divisor {
+    Unsigned value = 1;
+    int shift = 0;
+    bool is_power = true;
+
+    void set(Word v) {
+        value = Unsigned(v);
+        is_power = (value & (value - 1)) == 0;
+        shift = std::countr_zero(value);
+    }
+    Unsigned quotient(Unsigned n) const { return is_power ? n >> shift : n / value; }
+    Unsigned remainder(Unsigned n) const { return is_power ? n & (value - 1) : n % value; }
+};
+
+// ------------------------------------------------------------------------------------------------------- memory
+
+struct Set {
+    uint32_t epoch = 0;
+    uint32_t count = 0;
+    Unsigned used = 0, dirty = 0;
+};
+
+struct Bank {
+    Word row, free;
+};
+
+struct Channel {
+    Word free, dirty_lines;
+};
+
+// The memory system of one chip, kept between launches: `epoch` tells a launch's sets from those left by another.
+struct Memory {
+    ChipFacts chip;
+    Divisor lines, slices, sets_of_slice, granules, channels, stripes, banks, bursts;
+    uint32_t epoch = 0;
+    std::vector<Word> slice_free;
+    std::unique_ptr<Set[]> sets;
+    std::unique_ptr<Word[], decltype(&std::free)> numbers{nullptr, &std::free}, ready{nullptr, &std::free};
+    std::vector<Channel> channel;
+    std::vector<Bank> bank;
+    Word hbm_read = 0, hbm_written = 0, sram_read = 0, sram_written = 0;
+    Word hits = 0, misses = 0, row_hits = 0, row_misses = 0;
+
+    explicit Memory(const ChipFacts &facts) : chip(facts) {
+        lines.set(chip.line_bytes);
+        slices.set(chip.slice_count);
+        sets_of_slice.set(chip.set_count);
+        granules.set(chip.interleave_bytes);
+        channels.set(chip.channel_count);
+        stripes.set(chip.stripes_per_row);
+        banks.set(chip.bank_count);
+        bursts.set(chip.burst_bytes);
+        slice_free.resize(chip.slice_count);
+        Word set_count = chip.slice_count * chip.set_count;
+        sets = std::make_unique<Set[]>(set_count);
+        size_t bytes = size_t(set_count * chip.way_count) * sizeof(Word);
+        numbers.reset(static_cast<Word *>(std::malloc(bytes)));
+        ready.reset(static_cast<Word *>(std::malloc(bytes)));
+        channel.resize(chip.channel_count);
+        bank.resize(chip.channel_count * chip.bank_count);
+    }
+
+    void begin_launch() {
+        ++epoch;
+        std::fill(slice_free.begin(), slice_free.end(), 0);
+        std::fill(channel.begin(), channel.end(), Channel{0, 0});
+        std::fill(bank.begin(), bank.end(), Bank{-1, 0});
+        hbm_read = hbm_written = sram_read = sram_written = hits = misses = row_hits = row_misses = 0;
+    }
+
+    Word set_of(Word line) const {
+        Unsigned slice = slices.remainder(folded(line));
+        return Word(slice) * chip.set_count + Word(sets_of_slice.remainder(slices.quotient(line)));
+    }
+
+    void prefetch(Word address) const {
+        Word set = set_of(Word(lines.quotient(address)));
+        __builtin_prefetch(&sets[set]);
+        __builtin_prefetch(&numbers[set * chip.way_count]);
+        if (chip.way_count > 8) __builtin_prefetch(&numbers[set * chip.way_count + 8]);
+    }
+
+    Word access(Word time, Word address, Word size, bool reads, bool writes) {
+        Word line = Word(lines.quotient(address));
+        Word slice = Word(slices.remainder(folded(line)));
+        Word start = std::max(time, slice_free[slice]);
+        slice_free[slice] = start + ceiling((reads + writes) * size * TICKS, chip.slice_bytes_per_cycle);
+        if (reads) sram_read += size;
+        if (writes) sram_written += size;
+
+        Word at = slice * chip.set_count + Word(sets_of_slice.remainder(slices.quotient(line)));
+        Set &set = sets[at];
+        Word *number = &numbers[at * chip.way_count], *when = &ready[at * chip.way_count];
+        if (set.epoch != epoch) set = Set{epoch, 0, 0, 0};
+        int way = 0, count = int(set.count);
+        while (way < count && number[way] != line) ++way;
+        if (way < count) {
+            ++hits;
+        } else {
+            ++misses;
+            way = allocate(set, number, line, start);
+            when[way] = start;
+            if (reads || size < chip.line_bytes) when[way] = hbm(start, line, chip.line_bytes, false);
+        }
+        Unsigned bit = Unsigned(1) << way;
+        set.used |= bit;
+        if (Word(set.count) == chip.way_count && Word(std::popcount(set.used)) == chip.way_count) set.used = bit;
+        if (writes && !reads && bursts.remainder(address) == 0 && bursts.remainder(size) == 0) {
+            hbm(start, line, size, true);
+        } else if (writes && !(set.dirty & bit)) {
+            set.dirty |= bit;
+            ++channel_of(line).dirty_lines;
+        }
+        return (reads ? std::max(start, when[way]) : start) + chip.latency_ticks;
+    }
+
+    int allocate(Set &set, Word *number, Word line, Word time) {
+        if (Word(set.count) < chip.way_count) {
+            number[set.count] = line;
+            return int(set.count++);
+        }
+        int victim = std::countr_one(set.used);
+        if (victim >= int(chip.way_count)) victim = 0;
+        Unsigned bit = Unsigned(1) << victim;
+        if (set.dirty & bit) {
+            hbm(time, number[victim], chip.line_bytes, true);
+            --channel_of(number[victim]).dirty_lines;
+            set.dirty &= ~bit;
+        }
+        number[victim] = line;
+        return victim;
+    }
+
+    Unsigned granule_of(Word line) const { return granules.quotient(Unsigned(line) * lines.value); }
+
+    Channel &channel_of(Word line) { return channel[channels.remainder(folded(granule_of(line)))]; }
+
+    Word hbm(Word time, Word line, Word size, bool writes) {
+        Unsigned granule = granule_of(line);
+        Word number = Word(channels.remainder(folded(granule)));
+        Word row = Word(stripes.quotient(channels.quotient(granule)));
+        Bank &b = bank[number * chip.bank_count + Word(banks.remainder(folded(row)))];
+        Word from = time;
+        if (b.row == row) {
+            ++row_hits;
+        } else {
+            ++row_misses;
+            from = std::max(time, b.free) + chip.row_miss_ticks;
+            b.row = row;
+        }
+        Word count = Word(bursts.quotient(size + chip.burst_bytes - 1));
+        Word end = std::max(from, channel[number].free) + count * chip.burst_ticks;
+        channel[number].free = b.free = end;
+        (writes ? hbm_written : hbm_read) += count * chip.burst_bytes;
+        return end + chip.hbm_latency_ticks;
+    }
+
+    Word finish(Word time) {
+        Word bursts_of_line = ceiling(chip.line_bytes, chip.burst_bytes), last = time;
+        for (Channel &c : channel) {
+            last = std::max(last, c.free);
+            if (c.dirty_lines) {
+                last = std::max(last, std::max(time, c.free) + c.dirty_lines * bursts_of_line * chip.burst_ticks);
+                hbm_written += c.dirty_lines * bursts_of_line * chip.burst_bytes;
+            }
+        }
+        return last;
+    }
+};
+
+// ------------------------------------------------------------------------------------------------------- a core
+
+struct Kernel {
+    std::vector<Op> ops;
+};
+
+struct Region {
+    Word shape, base, first, end;
+
+    bool is_same_as(const Region &o) const { return shape == o.shape && base == o.base; }
+    bool overlaps(const Region &o) const { return first < o.end && o.first < end; }
+};
+
+Region region_of(const Tile &t, const Word *registers) {
+    Word base = t.base + registers[t.reg];
+    return {t.shape, base, base + t.first, base + t.end};
+}
+
+struct Queued {
+    const Op *op;
+    Word index, enqueued;
+    Region reads[READ_COUNT], written;
+    // of a DMA descriptor
+    Word base, strides[4], low[4], high[4], index_value;
+    const Word *indices, *mask;
+    std::vector<Word> assumed;
+};
+
+struct InFlight {
+    Region written;
+    Word first_result, done;
+};
+
+struct Request {
+    Word address, size;
+};
+
+struct Outstanding {
+    Word done, size;
+};
+
+// The requests of a descriptor, made eight at a time.
+struct Walk {
+    const Queued *q;
+    Word place[4], from[4], to[4];
+    Word along, length, ahead_address, cut_address, cut_end;
+    bool has_ahead, is_over;
+
+    void begin(const Queued &queued, Word memory_base) {
+        q = &queued;
+        const Op &op = *q->op;
+        base = q->base - memory_base;
+        along = -1;
+        if (op.kind != ATOMIC)
+            for (int d = 3; d >= 0 && along < 0; --d)
+                if (op.extent[d] > 1 && q->strides[d] == op.size && !(op.varies >> d & 1)) along = d;
+        is_over = false;
+        for (int d = 0; d < 4; ++d) {
+            from[d] = std::max<Word>(0, q->low[d]);
+            to[d] = std::min(op.extent[d], q->high[d]);
+            if (from[d] >= to[d]) is_over = true;
+        }
+        length = op.size;
+        if (!is_over && along >= 0) {
+            length *= to[along] - from[along];
+            to[along] = from[along] + 1;
+        }
+        std::memcpy(place, from, sizeof place);
+        cut_address = cut_end = 0;
+        has_ahead = !is_over && next_run(ahead_address);
+    }
+
+    // Fills a packet; 0 if there is nothing left.
+    int packet(Request *requests, Word line_bytes, Word &bytes) {
+        int count = 0;
+        bytes = 0;
+        while (count < PACKET_REQUESTS) {
+            if (cut_address >= cut_end && !take_run()) break;
+            Word end = std::min(cut_end, (cut_address & -line_bytes) + line_bytes);
+            requests[count++] = {cut_address, end - cut_address};
+            bytes += end - cut_address;
+            cut_address = end;
+        }
+        return count;
+    }
+
+private:
+    Word base;
+
+    bool take_run() {
+        if (!has_ahead) return false;
+        cut_address = ahead_address;
+        cut_end = cut_address + length;
+        bool joins = q->op->kind != ATOMIC;
+        while ((has_ahead = next_run(ahead_address)) && joins && ahead_address == cut_end) cut_end += length;
+        return true;
+    }
+
+    Word element(const Word *own) const {
+        Word number = 0;
+        for (int d = 0; d < 4; ++d) number = number * own[d] + (own[d] > 1 ? place[d] : 0);
+        return number;
+    }
+
+    bool next_run(Word &address) {
+        const Op &op = *q->op;
+        while (!is_over) {
+            bool is_valid = !q->mask || q->mask[element(op.mask_own)];
+            if (is_valid) {
+                address = base;
+                for (int d = 0; d < 4; ++d) address += place[d] * q->strides[d];
+                if (op.is_indexed) address += (q->indices ? q->indices[element(op.index_own)] : q->index_value) * op.scale;
+                address &= ADDRESS_MASK;
+            }
+            int d = 3;
+            while (d >= 0 && ++place[d] >= to[d]) {
+                place[d] = from[d];
+                --d;
+            }
+            if (d < 0) is_over = true;
+            if (is_valid) return true;
+        }
+        return false;
+    }
+};
+
+struct Engine {
+    std::vector<Queued> ring;
+    int head = 0, count = 0;
+    Word free = 0, done = 0, last_start = 0;
+    std::vector<InFlight> in_flight;
+    // of a DMA engine
+    bool is_sending = false;
+    Word bytes_per_cycle = 0, addresses_per_cycle = 0, limit = 0;
+    Word conflict = 1, begun = 0, waited = 0, reason = -1, port_ticks = 0, sent = 0;
+    Word next_time = 0, packet_bytes = 0;
+    int packet_count = 0;
+    Request packet[PACKET_REQUESTS];
+    Queued current;
+    Walk walk;
+    std::vector<Outstanding> outstanding;  // a ring
+    size_t first_outstanding = 0, outstanding_count = 0;
+
+    Outstanding &back_at(size_t n) { return outstanding[(first_outstanding + n) & (outstanding.size() - 1)]; }
+
+    void push_outstanding(Outstanding o) {
+        if (outstanding_count == outstanding.size()) {
+            std::vector<Outstanding> larger(std::max<size_t>(64, 2 * outstanding.size()));
+            for (size_t n = 0; n < outstanding_count; ++n) larger[n] = back_at(n);
+            outstanding.swap(larger);
+            first_outstanding = 0;
+        }
+        ++outstanding_count;
+        back_at(outstanding_count - 1) = o;
+        sent += o.size;
+    }
+
+    void pop_outstanding() {
+        sent -= back_at(0).size;
+        ++first_outstanding;
+        --outstanding_count;
+    }
+};
+
+struct Launch;
+
+struct Core {
+    Launch *launch;
+    Word number, workspace, program = 0, next_number;
+    Word x = 0, y = 0, z = 0;
+    Word registers[256] = {};
+    bool unknown[256] = {};
+    std::vector<Word> tokens[64];
+    Engine engines[QUEUE_COUNT];
+    Region held{};
+    bool has_held = false;
+    Unsigned random;
+    Word scalar_at = 0, tile_at[2] = {0, 0};
+    Word pc = 0, free = 0;
+    bool halted = false;
+    Word next[UNIT_COUNT];
+    Word *busy, *stalls;
+
+    void begin_launch(Launch &of, Word core_number, Word *busy_row, Word *stall_row);
+    bool step_is_shared(int agent) const { return agent < 2 && engines[agent].is_sending; }
+    int earliest() const {
+        int best = 0;
+        for (int a = 1; a < UNIT_COUNT; ++a)
+            if (next[a] < next[best]) best = a;
+        return best;
+    }
+    void refresh() {
+        for (int a = 0; a < QUEUE_COUNT; ++a)
+            if (!engines[a].is_sending) next[a] = engine_time(a);
+        next[SEQUENCER] = sequencer_time();
+    }
+    void step(int agent, Word time);
+
+    Word tokens_at(Word a, Word b) const;
+    void take(Word a) {
+        if (a) tokens[a].erase(tokens[a].begin());
+    }
+    void give(Word time, Word a) {
+        if (a) tokens[a].insert(std::upper_bound(tokens[a].begin(), tokens[a].end(), time), time);
+    }
+    void account(int unit, Word index, Word reason, Word cycles);
+    void wait_part(int unit, Word index, Word reason, Word until, Word &since, Word &waited, Word &longest, Word &why);
+    void note(int unit, Word index, Word start, Word end, Word waited, Word why);
+    void write_scratchpad(const Region &r) {
+        if (has_held && r.overlaps(held)) has_held = false;
+    }
+
+    struct Start {
+        Word given, start;
+    };
+    Start start_of(int unit, const Queued &q) const;
+    bool keeps_sums(const Queued &q) const { return has_held && q.op->has_written && held.is_same_as(q.written); }
+    Word engine_time(int unit) const {
+        const Engine &e = engines[unit];
+        return e.count ? start_of(unit, e.ring[e.head]).start : NEVER;
+    }
+    void begin(int unit, Word time, Queued &q, Word &waited, Word &why);
+    void start_engine(int unit, Word time);
+    void take_up(int unit, Word time);
+    void send(int unit, Word time);
+    void finish(int unit);
+    void prepare_packet(int unit);
+
+    Word sequencer_time();
+    void sequence(Word time);
+    void compute(const Op &op);
+    void issue(const Op &op, Word index, Word enqueued);
+    const Word *tile(int stream, const Op &op, Word index, bool is_index, const Word *own, Queued &q);
+};
+
+// What a chip needs for every launch, kept from one to the next.
+struct System {
+    Memory memory;
+    std::vector<Core> cores;
+};
+
+struct Launch {
+    const Kernel *kernel;
+    Memory *memory;
+    const ChipFacts &chip;
+    const Word *grid, *arguments;
+    Word argument_count, memory_base, workspace, workspace_bytes, program_count;
+    const Trace *trace;
+    Word *counts, *op_busy, *op_stalls, *assumed;
+    std::vector<IntervalWords> *intervals;
+};
+
+void Core::begin_launch(Launch &of, Word core_number, Word *busy_row, Word *stall_row) {
+    const ChipFacts &chip = of.chip;
+    launch = &of;
+    number = next_number = core_number;
+    workspace = of.workspace + number * of.workspace_bytes;
+    random = Unsigned(number) + 1;
+    busy = busy_row;
+    stalls = stall_row;
+    program = x = y = z = scalar_at = tile_at[0] = tile_at[1] = pc = free = 0;
+    has_held = halted = false;
+    std::fill(registers, registers + 256, 0);
+    std::fill(unknown, unknown + 256, false);
+    for (auto &given : tokens) given.clear();
+    for (int u = 0; u < QUEUE_COUNT; ++u) {
+        Engine &e = engines[u];
+        e.ring.resize(chip.queue_depth);
+        e.head = e.count = 0;
+        e.free = e.done = e.last_start = e.port_ticks = e.sent = 0;
+        e.in_flight.clear();
+        e.is_sending = false;
+        e.first_outstanding = e.outstanding_count = 0;
+        bool loads = u == LOAD_ENGINE;
+        e.bytes_per_cycle = loads ? chip.load_bytes_per_cycle : chip.store_bytes_per_cycle;
+        e.addresses_per_cycle = loads ? chip.load_addresses_per_cycle : chip.store_addresses_per_cycle;
+        e.limit = loads ? chip.load_outstanding_bytes : chip.store_outstanding_bytes;
+    }
+}
+
+Word Core::tokens_at(Word a, Word b) const {
+    if (a && a == b) return tokens[a].size() > 1 ? tokens[a][1] : NEVER;
+    Word time = 0;
+    if (a) time = tokens[a].empty() ? NEVER : tokens[a][0];
+    if (b) time = std::max(time, tokens[b].empty() ? NEVER : tokens[b][0]);
+    return time;
+}
+
+void Core::account(int unit, Word index, Word reason, Word cycles) {
+    int row = UNIT_NUMBER[unit];
+    if (reason < 0) {
+        busy[row] += cycles;
+        if (index >= 0) launch->op_busy[index] += cycles;
+    } else {
+        stalls[row * REASON_COUNT + reason] += cycles;
+        if (index >= 0) launch->op_stalls[index * REASON_COUNT + reason] += cycles;
+    }
+}
+
+void Core::wait_part(
+    int unit, Word index, Word reason, Word until, Word &since, Word &waited, Word &longest, Word &why) {
+    if (until <= since) return;
+    Word cycles = until - since;
+    since = until;
+    account(unit, index, reason, cycles);
+    waited += cycles;
+    if (cycles > longest) {
+        longest = cycles;
+        why = reason;
+    }
+}
+
+void Core::note(int unit, Word index, Word start, Word end, Word waited, Word why) {
+    if (launch->kernel->ops[index].unit == unit) ++launch->counts[index];
+    if (launch->intervals)
+        launch->intervals->push_back({number, UNIT_NUMBER[unit], start, index, end, waited, why});
+}
+
+Core::Start Core::start_of(int unit, const Queued &q) const {
+    const Engine &e = engines[unit];
+    const Op &op = *q.op;
+    Word given = std::max(std::max(e.free, q.enqueued), tokens_at(op.wait_a, op.wait_b));
+    Word start = given;
+    for (const InFlight &f : e.in_flight) {
+        if (f.done <= given) continue;
+        for (Word r = 0; r < op.read_count; ++r) {
+            if (r == op.sum_read && keeps_sums(q)) continue;
+            if (!q.reads[r].overlaps(f.written)) continue;
+            bool streams = unit > STORE_ENGINE && q.reads[r].is_same_as(f.written);
+            start = std::max(start, streams ? std::max(f.first_result, f.done - op.last_read) : f.done);
+        }
+    }
+    return {given, start};
+}
+
+void Core::begin(int unit, Word time, Queued &q, Word &waited, Word &why) {
+    Engine &e = engines[unit];
+    Queued &front = e.ring[e.head];
+    Start s = start_of(unit, front);
+    Word since = e.free, longest = 0;
+    waited = 0;
+    why = -1;
+    if (unit <= STORE_ENGINE) wait_part(unit, front.index, REASON_MEMORY, std::min(e.done, s.start), since, waited, longest, why);
+    wait_part(unit, front.index, REASON_EMPTY, front.enqueued, since, waited, longest, why);
+    wait_part(unit, front.index, REASON_SEMAPHORE, s.given, since, waited, longest, why);
+    wait_part(unit, front.index, REASON_DEPENDENCY, s.start, since, waited, longest, why);
+    std::swap(q, front);
+    e.head = (e.head + 1) % int(e.ring.size());
+    --e.count;
+    e.last_start = time;
+    take(q.op->wait_a);
+    take(q.op->wait_b);
+    std::erase_if(e.in_flight, [&](const InFlight &f) { return f.done <= time; });
+}
+
+void Core::start_engine(int unit, Word time) {
+    Engine &e = engines[unit];
+    bool keeps = keeps_sums(e.ring[e.head]);
+    Word waited, why;
+    begin(unit, time, e.current, waited, why);
+    const Queued &q = e.current;
+    const Op &op = *q.op;
+    if (op.kind == SYNC) {
+        e.free = time + op.occupancy;
+        e.done = std::max(e.done, e.free);
+    } else {
+        Word fill = keeps ? 0 : op.fill;
+        e.free = time + fill + op.occupancy;
+        e.done = std::max(e.done, e.free + op.latency);
+        e.in_flight.push_back({q.written, time + fill + op.first_result, e.done});
+        if (unit == MATRIX_ENGINE) {
+            has_held = op.is_single_group;
+            held = q.written;
+        } else {
+            write_scratchpad(q.written);
+        }
+    }
+    account(unit, q.index, -1, e.free - time - op.conflict);
+    account(unit, q.index, REASON_BANK_CONFLICT, op.conflict);
+    note(unit, q.index, time, e.free, waited, why);
+    give(e.done, op.signal_a);
+    give(e.done, op.signal_b);
+}
+
+void Core::take_up(int unit, Word time) {
+    Engine &e = engines[unit];
+    begin(unit, time, e.current, e.waited, e.reason);
+    const Op &op = *e.current.op;
+    e.free = time + op.occupancy;
+    account(unit, e.current.index, -1, op.occupancy);
+    e.begun = time;
+    if (op.has_written) write_scratchpad(e.current.written);
+    e.packet_count = 0;
+    if (op.kind != SYNC) {
+        e.walk.begin(e.current, launch->memory_base);
+        e.conflict = e.walk.along >= 0 ? op.conflicts[e.walk.along] : 1;
+        e.packet_count = e.walk.packet(e.packet, launch->chip.line_bytes, e.packet_bytes);
+    }
+    if (e.packet_count) {
+        e.is_sending = true;
+        prepare_packet(unit);
+    } else {
+        finish(unit);
+    }
+}
+
+// Finds when the packet that is ready can go.
+void Core::prepare_packet(int unit) {
+    Engine &e = engines[unit];
+    Word time = e.free, in_flight = e.sent;
+    for (size_t n = 0; n < e.outstanding_count; ++n) {
+        const Outstanding &o = e.back_at(n);
+        if (o.done > time && in_flight + e.packet_bytes <= e.limit) break;
+        time = std::max(time, o.done);
+        in_flight -= o.size;
+    }
+    next[unit] = time;
+    for (int n = 0; n < e.packet_count; ++n) launch->memory->prefetch(e.packet[n].address);
+}
+
+void Core::send(int unit, Word time) {
+    Engine &e = engines[unit];
+    const Queued &q = e.current;
+    Memory &memory = *launch->memory;
+    account(unit, q.index, REASON_MEMORY, time - e.free);
+    while (e.outstanding_count && e.back_at(0).done <= time) e.pop_outstanding();
+    Word by_bytes = ceiling(e.packet_bytes, e.bytes_per_cycle);
+    Word by_requests = ceiling(e.packet_count, e.addresses_per_cycle);
+    Word ideal = std::max(by_bytes, by_requests), taken = std::max(by_bytes * e.conflict, by_requests);
+    e.free = time + taken;
+    account(unit, q.index, -1, ideal);
+    account(unit, q.index, REASON_BANK_CONFLICT, taken - ideal);
+    bool reads = unit == LOAD_ENGINE || q.op->kind == ATOMIC, writes = unit == STORE_ENGINE;
+    for (int n = 0; n < e.packet_count; ++n)
+        e.port_ticks = std::max(
+            e.port_ticks, memory.access(time * TICKS, e.packet[n].address, e.packet[n].size, reads, writes));
+    e.port_ticks += ceiling(e.packet_bytes * TICKS, e.bytes_per_cycle);
+    e.push_outstanding({ceiling(e.port_ticks, TICKS), e.packet_bytes});
+    e.packet_count = e.walk.packet(e.packet, launch->chip.line_bytes, e.packet_bytes);
+    if (e.packet_count)
+        prepare_packet(unit);
+    else
+        finish(unit);
+}
+
+void Core::finish(int unit) {
+    Engine &e = engines[unit];
+    const Queued &q = e.current;
+    Word last = e.outstanding_count ? e.back_at(e.outstanding_count - 1).done : 0;
+    e.done = std::max(e.done, std::max(e.free, last) + q.op->latency);
+    if (q.op->has_written) e.in_flight.push_back({q.written, e.done, e.done});
+    note(unit, q.index, e.begun, e.free, e.waited, e.reason);
+    give(e.done, q.op->signal_a);
+    give(e.done, q.op->signal_b);
+    e.is_sending = false;
+}
+
+// -------------------------------------------------------------------------------------------------- sequencer
+
+Word extended(Unsigned value, Word bits, bool is_unsigned) {
+    if (bits == 64) return Word(value);
+    Unsigned low = value & ((Unsigned(1) << bits) - 1);
+    if (is_unsigned || !(low >> (bits - 1))) return Word(low);
+    return Word(low | ~((Unsigned(1) << bits) - 1));
+}
+
+Word evaluate(Word function, Word bits, Word a, Word b) {
+    bool is_bit = bits == 1;
+    Unsigned ua = Unsigned(extended(a, bits, true)), ub = Unsigned(extended(b, bits, true));
+    Word sa = extended(a, bits, is_bit), sb = extended(b, bits, is_bit);
+    Unsigned r = 0;
+    switch (function) {
+        case FUNCTION_COPY: r = ua; break;
+        case FUNCTION_COUNT_LEADING_ZEROS: r = Unsigned(std::countl_zero(ua)) - (64 - Unsigned(bits)); break;
+        case FUNCTION_POPULATION_COUNT: r = Unsigned(std::popcount(ua)); break;
+        case FUNCTION_ADD: r = ua + ub; break;
+        case FUNCTION_SUB: r = ua - ub; break;
+        case FUNCTION_MUL: r = ua * ub; break;
+        case FUNCTION_MUL_HIGH_SIGNED: r = Unsigned(Word((__int128(sa) * sb) >> bits)); break;
+        case FUNCTION_MUL_HIGH_UNSIGNED: r = Unsigned((static_cast<unsigned __int128>(ua) * ub) >> bits); break;
+        case FUNCTION_DIV_SIGNED: r = !sb ? ~Unsigned(0) : sb == -1 ? -Unsigned(sa) : Unsigned(sa / sb); break;
+        case FUNCTION_DIV_UNSIGNED: r = !ub ? ~Unsigned(0) : ua / ub; break;
+        case FUNCTION_REM_SIGNED: r = !sb ? Unsigned(sa) : sb == -1 ? 0 : Unsigned(sa % sb); break;
+        case FUNCTION_REM_UNSIGNED: r = !ub ? ua : ua % ub; break;
+        case FUNCTION_MIN_SIGNED: r = Unsigned(std::min(sa, sb)); break;
+        case FUNCTION_MAX_SIGNED: r = Unsigned(std::max(sa, sb)); break;
+        case FUNCTION_MIN_UNSIGNED: r = std::min(ua, ub); break;
+        case FUNCTION_MAX_UNSIGNED: r = std::max(ua, ub); break;
+        case FUNCTION_AND: r = ua & ub; break;
+        case FUNCTION_OR: r = ua | ub; break;
+        case FUNCTION_XOR: r = ua ^ ub; break;
+        case FUNCTION_SHIFT_LEFT: r = ub < Unsigned(bits) ? ua << ub : 0; break;
+        case FUNCTION_SHIFT_RIGHT_SIGNED: r = Unsigned(sa >> (ub < Unsigned(bits) ? ub : Unsigned(bits - 1))); break;
+        case FUNCTION_SHIFT_RIGHT_UNSIGNED: r = ub < Unsigned(bits) ? ua >> ub : 0; break;
+        case FUNCTION_EQUAL: return ua == ub;
+        case FUNCTION_NOT_EQUAL: return ua != ub;
+        case FUNCTION_LESS: return sa < sb;
+        case FUNCTION_LESS_EQUAL: return sa <= sb;
+        case FUNCTION_LESS_UNSIGNED: return ua < ub;
+        case FUNCTION_LESS_EQUAL_UNSIGNED: return ua <= ub;
+        default: throw Failure{UNKNOWN_FUNCTION, function, 0};
+    }
+    return extended(r, bits, is_bit);
+}
+
+// Runs what concerns nobody else, up to the next instruction that does; when that one can run.
+Word Core::sequencer_time() {
+    if (halted) return NEVER;
+    const std::vector<Op> &ops = launch->kernel->ops;
+    while (true) {
+        if (pc >= Word(ops.size())) throw Failure{PAST_END, pc, program};
+        const Op &op = ops[pc];
+        if (op.unit != SEQUENCER) {
+            const Engine &e = engines[op.unit];
+            return e.count >= int(e.ring.size()) ? NEVER : std::max(free, e.last_start);
+        }
+        if (op.kind == WAIT) return std::max(free, tokens_at(op.a, 0));
+        if (op.kind == HALT || op.kind == DRAIN) {
+            Word time = free;
+            for (const Engine &e : engines) {
+                if (e.count || e.is_sending) return NEVER;
+                time = std::max(time, std::max(e.free, e.done));
+            }
+            return time;
+        }
+        if (op.kind == SCALAR_STORE) return free;
+        sequence(free);
+    }
+}
+
+void Core::sequence(Word time) {
+    const Op &op = launch->kernel->ops[pc];
+    Word index = pc++, waited = 0, why = -1, cycles = op.occupancy, dispatch = 0;
+    if (time > free) {
+        waited = time - free;
+        why = op.unit != SEQUENCER ? REASON_QUEUE_FULL : op.kind == WAIT ? REASON_SEMAPHORE : REASON_DRAIN;
+        account(SEQUENCER, index, why, waited);
+    }
+    if (op.unit != SEQUENCER) {
+        cycles = op.issue_cycles;
+        issue(op, index, time + cycles);
+    } else {
+        switch (op.kind) {
+            case HALT: halted = true; break;
+            case DRAIN: break;
+            case WAIT: take(op.a); break;
+            case JUMP:
+            case BRANCH_ZERO:
+            case BRANCH_NONZERO:
+                if (op.kind != JUMP && unknown[op.condition]) throw Failure{DATA_MISSING, index, program};
+                if (op.kind == JUMP || (registers[op.condition] == 0) == (op.kind == BRANCH_ZERO)) {
+                    pc = op.value;
+                    cycles = std::max<Word>(cycles, TAKEN_BRANCH_CYCLES);
+                }
+                break;
+            case NEXT_PROGRAM:
+                if (next_number < launch->program_count)
+                    dispatch = std::max<Word>(0, launch->chip.dispatch_cycles - cycles);
+                compute(op);
+                break;
+            default: compute(op);
+        }
+    }
+    free = time + cycles + dispatch;
+    account(SEQUENCER, index, -1, cycles);
+    account(SEQUENCER, index, REASON_DISPATCH, dispatch);
+    note(SEQUENCER, index, time, free, waited, why);
+}
+
+void Core::compute(const Op &op) {
+    Word result = 0, to = op.destination;
+    bool is_unknown = false;
+    const Word *r = registers;
+    switch (op.kind) {
+        case NEXT_PROGRAM: {
+            result = next_number < launch->program_count;
+            if (result) {
+                program = next_number;
+                next_number += launch->chip.core_count;
+                x = program % launch->grid[0];
+                y = program / launch->grid[0] % launch->grid[1];
+                z = program / launch->grid[0] / launch->grid[1];
+                scalar_at = tile_at[0] = tile_at[1] = 0;
+            }
+            break;
+        }
+        case PROGRAM_ID: result = op.value == 0 ? x : op.value == 1 ? y : z; break;
+        case GRID_SIZE: result = launch->grid[op.value]; break;
+        case ARGUMENT:
+            if (op.value >= launch->argument_count) throw Failure{NO_ARGUMENT, op.value, program};
+            result = launch->arguments[op.value];
+            break;
+        case WORKSPACE: result = workspace; break;
+        case LOAD_IMMEDIATE: result = op.value; break;
+        case SCALAR:
+            result = evaluate(op.function, op.bits, r[op.a], r[op.b]);
+            is_unknown = unknown[op.a] || unknown[op.b];
+            break;
+        case SCALAR_SELECT:
+            result = r[op.condition] ? r[op.a] : r[op.b];
+            is_unknown = unknown[op.a] || unknown[op.b] || unknown[op.condition];
+            break;
+        case SCALAR_CONVERT:
+            result = extended(Unsigned(r[op.a]), op.bits, op.value);
+            is_unknown = unknown[op.a];
+            break;
+        case ROTATE:
+            result = Word(Unsigned(r[to]) + Unsigned(op.value));
+            if (result >= op.limit) result = 0;
+            is_unknown = unknown[to];
+            break;
+        case SCALAR_LOAD:
+            if (launch->trace) {
+                const Trace &t = *launch->trace;
+                Word at = t.first_scalar[program] + scalar_at++;
+                if (at >= t.first_scalar[program + 1]) throw Failure{TRACE_TOO_SHORT, 0, program};
+                result = t.scalars[at];
+            } else {
+                is_unknown = true;
+                launch->assumed[&op - launch->kernel->ops.data()] = 1;
+            }
+            break;
+        case SCALAR_STORE: {
+            Word first = op.value + r[op.b];
+            write_scratchpad({-1, first, first, first + op.size});
+            return;
+        }
+        case TRAP: throw Failure{TRAPPED, op.value, program};
+        default: return;
+    }
+    if (to) {
+        registers[to] = result;
+        unknown[to] = is_unknown;
+    }
+}
+
+const Word *Core::tile(int stream, const Op &op, Word index, bool is_index, const Word *own, Queued &q) {
+    if (const Trace *t = launch->trace) {
+        Word at = t->first_tile[stream][program] + tile_at[stream]++;
+        if (at >= t->first_tile[stream][program + 1]) throw Failure{TRACE_TOO_SHORT, 0, program};
+        return t->tile_values + t->tile_starts[stream][at];
+    }
+    if (!is_index) return nullptr;
+    launch->assumed[index] = 1;
+    q.assumed.resize(own[0] * own[1] * own[2] * own[3]);
+    for (Word &value : q.assumed) {
+        random = random * 6364136223846793005u + 1442695040888963407u;
+        value = Word((random >> 33) % ASSUMED_INDEX_RANGE);
+    }
+    return q.assumed.data();
+}
+
+void Core::issue(const Op &op, Word index, Word enqueued) {
+    Engine &e = engines[op.unit];
+    Queued &q = e.ring[(e.head + e.count++) % int(e.ring.size())];
+    const Word *r = registers;
+    q.op = &op;
+    q.index = index;
+    q.enqueued = enqueued;
+    for (Word n = 0; n < op.read_count; ++n) q.reads[n] = region_of(op.reads[n], r);
+    if (op.has_written) q.written = region_of(op.written, r);
+    if (op.unit > STORE_ENGINE || op.kind == SYNC) return;
+    q.base = r[op.base];
+    for (int d = 0; d < 4; ++d) {
+        q.strides[d] = r[op.strides[d]];
+        q.low[d] = r[op.low[d]];
+        q.high[d] = op.high[d] ? r[op.high[d]] : op.extent[d];
+    }
+    q.indices = q.mask = nullptr;
+    if (op.is_indexed) {
+        int stream = int(op.unit);
+        if (op.has_index_tile)
+            q.indices = tile(stream, op, index, true, op.index_own, q);
+        else
+            q.index_value = extended(Unsigned(r[op.index_register]), op.index_bits, false);
+        if (op.has_mask_tile) q.mask = tile(stream, op, index, false, op.mask_own, q);
+    }
+}
+
+// -------------------------------------------------------------------------------------------------- all cores
+
+void Core::step(int agent, Word time) {
+    if (agent == SEQUENCER) {
+        const Op &op = launch->kernel->ops[pc];
+        sequence(time);
+        if (op.unit != SEQUENCER && !engines[op.unit].is_sending) next[op.unit] = engine_time(int(op.unit));
+        if (op.kind == WAIT || op.kind == SCALAR_STORE)
+            refresh();
+        else
+            next[SEQUENCER] = sequencer_time();
+    } else if (agent > STORE_ENGINE) {
+        start_engine(agent, time);
+        refresh();
+    } else if (!engines[agent].is_sending) {
+        take_up(agent, time);
+        refresh();
+    } else {
+        send(agent, time);
+        if (!engines[agent].is_sending) refresh();
+    }
+}
+
+// Steps of cores in the order of time; ties go to the lower core.
+struct Agenda {
+    std::vector<Unsigned> heap;  // time << 12 | core
+
+    void push(Unsigned key) {
+        heap.push_back(key);
+        std::push_heap(heap.begin(), heap.end(), std::greater<>());
+    }
+    Unsigned top() const { return heap.empty() ? ~Unsigned(0) : heap[0]; }
+    Unsigned replace_top(Unsigned key) {
+        Unsigned least = heap[0];
+        size_t at = 0, size = heap.size();
+        while (true) {
+            size_t child = 2 * at + 1;
+            if (child >= size) break;
+            child += child + 1 < size && heap[child + 1] < heap[child];
+            if (heap[child] >= key) break;
+            heap[at] = heap[child];
+            at = child;
+        }
+        heap[at] = key;
+        return least;
+    }
+    Unsigned pop() {
+        std::pop_heap(heap.begin(), heap.end(), std::greater<>());
+        Unsigned least = heap.back();
+        heap.pop_back();
+        return least;
+    }
+};
+
+void simulate(std::vector<Core> &cores, Word count) {
+    Agenda agenda;
+    for (Word n = 0; n < count; ++n) {
+        cores[n].refresh();
+        agenda.push(Unsigned(n));
+    }
+    Unsigned now = agenda.pop();
+    while (true) {
+        Core &core = cores[now & 4095];
+        while (true) {
+            int agent = core.earliest();
+            Word time = core.next[agent];
+            if (time >= NEVER) {
+                if (agenda.heap.empty()) return;
+                now = agenda.pop();
+                break;
+            }
+            Unsigned key = Unsigned(time) << 12 | Unsigned(core.number);
+            if (core.step_is_shared(agent) && key > agenda.top()) {
+                now = agenda.replace_top(key);
+                break;
+            }
+            core.step(agent, time);
+        }
+    }
+}
+
+}  // namespace
+
+extern "C" {
+
+void *tapeout_timing_system(const ChipFacts *chip) { return new System{Memory(*chip), {}}; }
+
+void tapeout_timing_free_system(void *system) { delete static_cast<System *>(system); }
+
+void *tapeout_timing_kernel(const Op *ops, Word count) { return new Kernel{{ops, ops + count}}; }
+
+void tapeout_timing_free_kernel(void *kernel) { delete static_cast<Kernel *>(kernel); }
+
+// Times a launch into `result` and the arrays of `out`; 0, or the kind of failure. Recorded intervals are kept for
+// tapeout_timing_take_intervals.
+Word tapeout_timing_simulate(
+    const void *kernel, void *system, const Word *grid, const Word *arguments, Word argument_count, Word memory_base,
+    Word workspace, Word workspace_bytes, const Trace *trace, const Arrays *out, Result *result, Word record) {
+    System &s = *static_cast<System *>(system);
+    Memory &m = s.memory;
+    auto intervals = std::make_unique<std::vector<IntervalWords>>();
+    Launch launch{
+        static_cast<const Kernel *>(kernel), &m, m.chip, grid, arguments, argument_count, memory_base, workspace,
+        workspace_bytes, grid[0] * grid[1] * grid[2], trace, out->counts, out->op_busy, out->op_stalls, out->assumed,
+        record ? intervals.get() : nullptr};
+    m.begin_launch();
+    Word count = std::min(m.chip.core_count, launch.program_count);
+    if (Word(s.cores.size()) < count) s.cores.resize(count);
+    for (Word n = 0; n < count; ++n)
+        s.cores[n].begin_launch(launch, n, out->busy + n * UNIT_COUNT, out->stalls + n * UNIT_COUNT * REASON_COUNT);
+    try {
+        simulate(s.cores, count);
+        for (Word n = 0; n < count; ++n)
+            if (!s.cores[n].halted) throw Failure{DEADLOCK, s.cores[n].pc, n};
+    } catch (const Failure &f) {
+        result->detail = f.detail;
+        result->program = f.program;
+        return f.kind;
+    }
+    Word end = 0;
+    for (Word n = 0; n < count; ++n) end = std::max(end, s.cores[n].free);
+    result->cycles = ceiling(m.finish(end * TICKS), TICKS);
+    for (Word n = 0; n < count; ++n) {
+        Core &core = s.cores[n];
+        Word waited = 0, longest = 0, why = -1;
+        for (int u = 0; u < QUEUE_COUNT; ++u) {
+            const Engine &e = core.engines[u];
+            Word since = e.free;
+            if (u <= STORE_ENGINE) core.wait_part(u, -1, REASON_MEMORY, std::min(e.done, core.free), since, waited, longest, why);
+            core.wait_part(u, -1, REASON_EMPTY, core.free, since, waited, longest, why);
+            core.wait_part(u, -1, REASON_IDLE, result->cycles, since, waited, longest, why);
+        }
+        Word since = core.free;
+        core.wait_part(SEQUENCER, -1, REASON_IDLE, result->cycles, since, waited, longest, why);
+    }
+    result->hbm_read_bytes = m.hbm_read;
+    result->hbm_written_bytes = m.hbm_written;
+    result->sram_read_bytes = m.sram_read;
+    result->sram_written_bytes = m.sram_written;
+    result->sram_hits = m.hits;
+    result->sram_misses = m.misses;
+    result->row_hits = m.row_hits;
+    result->row_misses = m.row_misses;
+    result->interval_count = Word(intervals->size());
+    result->recorded = record ? intervals.release() : nullptr;
+    return 0;
+}
+
+// Copies the intervals in order of core, unit, start and instruction, and frees them.
+void tapeout_timing_take_intervals(Result *result, IntervalWords *out) {
+    auto *all = static_cast<std::vector<IntervalWords> *>(result->recorded);
+    std::sort(all->begin(), all->end(), [](const IntervalWords &a, const IntervalWords &b) {
+        return std::tie(a.core, a.unit, a.start, a.index) < std::tie(b.core, b.unit, b.start, b.index);
+    });
+    std::copy(all->begin(), all->end(), out);
+    delete all;
+    result->recorded = nullptr;
+}
+}
