@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from typer.testing import CliRunner
@@ -50,7 +52,10 @@ def test_chat_refuses_an_unknown_chip_before_loading_anything(run):
 
 def test_help_names_every_command(run):
     result = run("--help")
-    assert all(command in result.stdout for command in ("calibration", "chat", "chips", "export-check", "isa"))
+    assert all(
+        command in result.stdout
+        for command in ("calibration", "chat", "chips", "compare", "cost", "datasheet", "export-check", "isa")
+    )
 
 
 def test_chips_filters_and_sorts_the_catalog(run):
@@ -110,3 +115,66 @@ def test_commands_about_silicon_start_without_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+GOLDEN = {
+    "datasheet": ("datasheet", "inference"),
+    "export_check": ("export-check", "inference", "--on", "2026-11-22"),
+    "compare": ("compare", "inference", "H100", "H20", "Ascend 910B3", "Kunlun P800"),
+    "cost": ("cost", "inference", "--throughput", "2500", "--against", "H20", "--site", "china-west"),
+    "study": ("cost", "training", "--study"),
+}
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_pages_print_as_they_did(run, request, tmp_path, name):
+    """As Markdown, which does not depend on the terminal."""
+    written = tmp_path / "page.md"
+    result = run(*GOLDEN[name], "--format", "markdown", "--output", str(written))
+    assert result.exit_code == 0, result.stderr
+    golden = Path(__file__).parent / "golden" / f"{name}.md"
+    if request.config.getoption("--update-golden"):
+        golden.write_text(written.read_text("utf-8"), "utf-8")
+    assert written.read_text("utf-8") == golden.read_text("utf-8")
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_html_pages_need_no_network_and_are_well_formed(run, tmp_path, name):
+    written = tmp_path / "page.html"
+    assert run(*GOLDEN[name], "--format", "html", "--output", str(written)).exit_code == 0
+    text = written.read_text("utf-8")
+    document = ElementTree.fromstring(text.removeprefix("<!doctype html>\n").replace('<meta charset="utf-8">', ""))
+    tags = {element.tag.rpartition("}")[2] for element in document.iter()}
+    assert not tags & {"script", "link", "img", "iframe"}
+    assert "src=" not in text and "url(" not in text and "@import" not in text
+    if name == "datasheet":
+        assert len(document.findall(".//{http://www.w3.org/2000/svg}svg")) >= 3
+
+
+def test_a_datasheet_says_what_it_cannot_price(run):
+    result = run("datasheet", "tiny")
+    assert result.exit_code == 0
+    assert "Not known: dram_price.LPDDR5 is not known" in " ".join(result.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("datasheet", "inference", "--margin", "1.5"), "margin=1.5 is not a share of the price; 0.55 is 55 %"),
+        (
+            ("cost", "B200-SXM"),
+            "B200-SXM has no price_usd in the catalog; add it in a table of your own",
+        ),
+        (
+            ("cost", "inference", "--throughput", "-3"),
+            "a throughput of -3.0 tokens a second is not positive",
+        ),
+        (("datasheet", "inference", "--technology", "no.toml"), None),
+    ],
+)
+def test_a_page_that_cannot_be_made_is_one_sentence_and_a_failure(run, arguments, message):
+    result = run(*arguments)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
+    if message:
+        assert result.stderr == f"error: {message}\n"

@@ -6,7 +6,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape as rich_escape
 
-from tapeout.cli import calibration, chat, chips, export_check, isa, scoreboard
+from tapeout.cli import calibration, chat, chips, compare, cost, datasheet, export_check, isa, scoreboard
 from tapeout.errors import InternalError, TapeoutError
 
 
@@ -34,6 +34,9 @@ app = typer.Typer(
 app.command("calibration")(calibration.calibration)
 app.command("chat")(chat.chat)
 app.command("chips")(chips.chips)
+app.command("compare")(compare.compare)
+app.command("cost")(cost.cost)
+app.command("datasheet")(datasheet.datasheet)
 app.command("export-check")(export_check.export_check)
 app.command("isa")(isa.isa)
 app.command("scoreboard")(scoreboard.scoreboard)

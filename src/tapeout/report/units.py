@@ -27,8 +27,8 @@ def _scaled(value: float, base: int, prefixes: tuple[str, ...], unit: str) -> st
 
 
 def significant(value: float, digits: int = 3) -> str:
-    """A number to so many significant digits, without exponent: 1592.4 -> "1,592", 0.5712 -> "0.571"."""
-    if value == 0:
-        return "0"
+    """A number to so many significant digits, without exponent: 1592.4 -> "1,592", 0.5712 -> "0.571", 6.0 -> "6"."""
+    if value == int(value):
+        return f"{value:,.0f}"
     whole_digits = math.floor(math.log10(abs(value))) + 1
     return f"{value:,.{max(digits - whole_digits, 0)}f}"

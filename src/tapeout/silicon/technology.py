@@ -1,4 +1,4 @@
-"""Technology figures by name, from the file that ships with Tapeout and one of the user's own.
+"""Figures of technology and economics by name, from the files that ship with Tapeout and one of the user's own.
 
 Takes TOML: a table a figure with value, range, unit, provenance and source. Gives `Estimate` inputs. A figure that is
 not in the file is unknown, and asking for it says so by name: nothing falls back to a guess.
@@ -11,6 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from tapeout.chip.description import shown_path
 from tapeout.errors import TapeoutError
 from tapeout.estimate import Estimate, EstimateError, Provenance, given
 
@@ -48,13 +49,22 @@ class Technology:
 def load(own: Path | None = None) -> Technology:
     """The figures that ship, with those of the user's file instead where both have one. Raises SiliconError."""
     shipped = _shipped()
-    return shipped if own is None else shipped.replacing(_read(own.read_text("utf-8"), str(own)))
+    if own is None:
+        return shipped
+    try:
+        text = own.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SiliconError(f"{shown_path(str(own))}: cannot be read: {error}") from None
+    return shipped.replacing(_read(text, shown_path(str(own))))
 
 
 @cache
 def _shipped() -> Technology:
-    file = resources.files("tapeout.silicon") / "data" / "technology.toml"
-    return Technology(_read(file.read_text("utf-8"), "technology.toml"))
+    figures: dict[str, Estimate] = {}
+    for name in ("technology.toml", "economics.toml"):
+        text = (resources.files("tapeout.silicon") / "data" / name).read_text("utf-8")
+        figures |= _read(text, name)
+    return Technology(figures)
 
 
 def _read(text: str, where: str) -> dict[str, Estimate]:

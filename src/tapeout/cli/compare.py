@@ -1,0 +1,27 @@
+"""`tapeout compare`: chips side by side."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tapeout.report.page import Format, write
+
+
+def compare(
+    chips: Annotated[list[str], typer.Argument(help="Reference chips, chip files or chips of the catalog.")],
+    volume: Annotated[int, typer.Option(min=1, help="Chips made, for the price of described chips.")] = 100_000,
+    catalog: Annotated[Path | None, typer.Option(help="A table of further chips.")] = None,
+    technology: Annotated[Path | None, typer.Option(help="A file of further technology figures.")] = None,
+    form: Annotated[Format, typer.Option("--format", help="How to write it.")] = Format.text,
+    output: Annotated[Path | None, typer.Option(help="Write it to this file.")] = None,
+) -> None:
+    """Put chips side by side: raw figures, per watt, per dollar and per square millimetre, each with its source."""
+    from tapeout.report import comparison as report
+    from tapeout.silicon import comparison
+    from tapeout.silicon import technology as figures
+    from tapeout.silicon.naming import resolve
+
+    known = figures.load(technology)
+    rows = [comparison.catalogued(resolve(name, catalog), known, volume=volume) for name in chips]
+    write(report.page(rows, comparison.compare(rows)), form, output)

@@ -1,0 +1,145 @@
+"""A datasheet as a page."""
+
+from collections.abc import Sequence
+
+from tapeout.chip.description import BITS_OF_DTYPE
+from tapeout.estimate import Estimate
+from tapeout.report.page import Bar, Bars, Block, Heading, Page, Paragraph, Table, waterfall
+from tapeout.report.units import binary_bytes, decimal, significant
+from tapeout.silicon.datasheet import Datasheet, assumptions
+
+FIGURE_COLUMNS = ("figure", "value", "range", "provenance")
+
+
+def page(sheet: Datasheet) -> Page:
+    chip = sheet.chip
+    blocks: list[Block] = [
+        Paragraph(
+            f"A design, not silicon: {chip.core_count} cores at {decimal(chip.clock_hz, 'Hz')} in {chip.process_node}. "
+            "Rates are its description's; area, power and cost are modelled. Ranges are the middle 90 % of samples of "
+            "the model's inputs, and a figure's provenance is the weakest of theirs."
+        ),
+        Heading("Rates, memory and links"),
+        Table(("", "peak"), _description(sheet), right=(1,)),
+        Heading("Die"),
+        Table(
+            FIGURE_COLUMNS,
+            [figure_row(each) for each in (sheet.area, sheet.transistors, sheet.approximated_transistors)],
+            right=(1, 2),
+        ),
+        _bars("die area by block", sheet.area),
+        Heading("Power"),
+        Table(FIGURE_COLUMNS, [figure_row(each) for each in (sheet.tdp, *sheet.workloads)], right=(1, 2)),
+        Paragraph(f"TDP is bound by: {sheet.tdp.bound}. Workloads are the roofs between which programs lie."),
+        _bars("power by block at TDP", sheet.tdp),
+        *(_bars(f"power by block, {each.name}", each) for each in sheet.workloads),
+        Heading("Can it be built"),
+        Table(
+            ("limit", "the chip", "the limit", ""),
+            [
+                (
+                    limit.name,
+                    value(limit.figure),
+                    value(limit.limit),
+                    "holds, but its range reaches beyond" if limit.close else "holds" if limit.holds else "EXCEEDED",
+                )
+                for limit in sheet.limits
+            ],
+            right=(1, 2),
+        ),
+        Heading("Cost"),
+        *_cost(sheet),
+        Heading("What is assumed or modelled"),
+        Paragraph("Replace any of these with a measured figure in a technology file."),
+        Table(
+            ("figure", "value", "range", "provenance", "source"),
+            [
+                (each.name, value(each), _ends(each), str(each.provenance), each.source)
+                for each in assumptions(sheet.area, sheet.tdp, *_prices(sheet))
+            ],
+            right=(1, 2),
+        ),
+    ]
+    return Page(f"Datasheet: {chip.name}", blocks)
+
+
+def _prices(sheet: Datasheet) -> Sequence[Estimate]:
+    return [sheet.manufacturing.price] if sheet.manufacturing else []
+
+
+def _description(sheet: Datasheet) -> list[tuple[str, str]]:
+    chip = sheet.chip
+    rates = {dtype: chip.peak_flops_per_s(dtype) for dtype in BITS_OF_DTYPE}
+    links = chip.links
+    return [
+        *((dtype, decimal(rate, "OP/s") if rate else "none") for dtype, rate in rates.items()),
+        ("total processing performance", significant(chip.total_processing_performance, 4)),
+        ("memory", f"{binary_bytes(chip.hbm.size_bytes)} {chip.hbm.kind}, {chip.hbm.stack_count} stacks"),
+        ("memory bandwidth", decimal(chip.hbm.bandwidth_bytes_per_s, "B/s")),
+        ("last-level SRAM", binary_bytes(chip.last_level_sram.size_bytes)),
+        ("scratchpads", f"{chip.core_count} x {binary_bytes(chip.core.scratchpad.size_bytes)}"),
+        (
+            "links, one direction",
+            f"{links.link_count} x {decimal(links.bandwidth_bytes_per_s, 'B/s')}" if links.link_count else "none",
+        ),
+        ("host, one direction", decimal(chip.host.bandwidth_bytes_per_s, "B/s")),
+    ]
+
+
+def _cost(sheet: Datasheet) -> list[Block]:
+    made = sheet.manufacturing
+    if made is None:
+        return [Paragraph(f"Not known: {sheet.no_manufacturing}.")]
+    steps = [*made.cost.parts, *made.price.parts[1:]]
+    widest = made.price.sensitivities()[:8]
+    return [
+        Table(
+            FIGURE_COLUMNS,
+            [figure_row(each) for each in (made.dies_per_wafer, made.yielded, *made.cost.parts, made.cost)]
+            + [figure_row(each) for each in (*made.price.parts[1:], made.price)],
+            right=(1, 2),
+            caption=f"Yield is bound by: {made.yielded.bound}.",
+        ),
+        waterfall(
+            "price of a chip, USD",
+            [(each.name, each.value, significant(each.value)) for each in steps],
+            ("price", made.price.value, significant(made.price.value)),
+        ),
+        Table(
+            ("what the price turns on", "from", "to", "price, USD"),
+            [
+                (
+                    each.varied.name,
+                    significant(each.varied.low),
+                    significant(each.varied.high),
+                    f"{significant(each.at_low)} to {significant(each.at_high)}",
+                )
+                for each in widest
+            ],
+            right=(1, 2, 3),
+        ),
+    ]
+
+
+def figure_row(figure: Estimate) -> tuple[str, str, str, str]:
+    """Name, value with unit, range and provenance of a figure."""
+    low, high = figure.interval()
+    spread = f"{significant(low)} to {significant(high)}" if low < high else ""
+    return figure.name, value(figure), spread, str(figure.provenance)
+
+
+def _ends(figure: Estimate) -> str:
+    return f"{significant(figure.low)} to {significant(figure.high)}" if figure.low < figure.high else ""
+
+
+def value(figure: Estimate) -> str:
+    """A figure's value and unit."""
+    return f"{significant(figure.value)} {figure.unit}".strip()
+
+
+def _bars(title: str, figure: Estimate) -> Bars:
+    largest = sorted(figure.parts, key=lambda part: -part.value)
+    return Bars(
+        title,
+        [Bar(part.name, part.value, f"{value(part)}  {part.value / figure.value:.0%}") for part in largest],
+    )
