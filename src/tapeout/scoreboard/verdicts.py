@@ -68,9 +68,10 @@ def is_clear(error: BaseException) -> bool:
 
 
 def first_line(error: BaseException) -> str:
-    """Type and first line of the message, at most 300 characters."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"[:300]
+    """Type and first line of the message (the second, too, where the first announces it), at most 300 characters."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
+    told = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+    return f"{type(error).__name__}: {told}"[:300]
 
 
 def of_error(case: Case, error: BaseException) -> Outcome:
