@@ -18,10 +18,15 @@ import torch
 
 from tapeout import chip as chips
 from tapeout.errors import TapeoutError
-from tapeout.pytorch import build
+from tapeout.pytorch import build, device_clock
+from tapeout.runtime import clock
 
 FALLBACK_VARIABLE = "TAPEOUT_FALLBACK"
 FALLBACK_POLICIES = {"count": 0, "warn": 1, "error": 2}
+TIMING_VARIABLE = "TAPEOUT_TIMING"
+TIMING_MODES = ("off", "on", "only")
+READ_VARIABLE = "TAPEOUT_READ"
+READS = ("error", "zeros")
 
 DeviceLike = torch.device | str | int | None
 
@@ -44,7 +49,11 @@ def shim() -> ctypes.CDLL:
         loaded = build.load()
         _declare(loaded)
         chip = chips.active()
-        refused = loaded.tapeout_initialize(chip.hbm.size_bytes, chip.name.encode())
+        if (mode := _choice(TIMING_VARIABLE, TIMING_MODES)) != "off":
+            clock.turn_on(only=mode == "only")
+        refused = loaded.tapeout_initialize(
+            chip.hbm.size_bytes, chip.name.encode(), ctypes.byref(_clock_calls(loaded)), int(clock.timing_only)
+        )
         if refused:
             raise TapeoutError(
                 f"the host refuses to reserve {chip.hbm.size_bytes} bytes of address space for the HBM of chip "
@@ -55,6 +64,10 @@ def shim() -> ctypes.CDLL:
         if _seed_before_first_use is not None:
             manual_seed(_seed_before_first_use)
         set_fallback(os.environ.get(FALLBACK_VARIABLE) or "count")
+        loaded.tapeout_let_reads_be_zeros(int(_choice(READ_VARIABLE, READS) == "zeros"))
+        clock.current_stream = loaded.tapeout_current_stream
+        clock.place = loaded.tapeout_make_canonical
+        clock.when_turned_on(lambda only: loaded.tapeout_set_timing(2 if only else 1))
         chips.refuse_activation_while(_memory_in_use)
         # The engine's thread for the device would take the GIL while the interpreter finalises, and abort.
         torch.autograd.set_multithreading_enabled(False)
@@ -68,7 +81,9 @@ def shim() -> ctypes.CDLL:
 
 def _declare(loaded: ctypes.CDLL) -> None:
     uint64, int64 = ctypes.c_uint64, ctypes.c_int64
-    loaded.tapeout_initialize.argtypes = [uint64, ctypes.c_char_p]
+    loaded.tapeout_initialize.argtypes = [uint64, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_int]
+    loaded.tapeout_current_stream.restype = int64
+    loaded.tapeout_make_canonical.argtypes = [ctypes.c_void_p, ctypes.c_char_p, int64]
     loaded.tapeout_arena_base.restype = uint64
     loaded.tapeout_arena_size_bytes.restype = uint64
     loaded.tapeout_block_of.argtypes = [uint64, ctypes.POINTER(uint64), ctypes.POINTER(uint64)]
@@ -77,6 +92,34 @@ def _declare(loaded: ctypes.CDLL) -> None:
     loaded.tapeout_note_fallback.argtypes = [ctypes.c_char_p, int64]
     loaded.tapeout_ledger.argtypes = [ctypes.c_char_p, uint64]
     loaded.tapeout_ledger.restype = uint64
+
+
+def _choice(variable: str, allowed: tuple[str, ...]) -> str:
+    """The value of an environment variable; the first allowed one if it is not set."""
+    value = os.environ.get(variable) or allowed[0]
+    if value not in allowed:
+        raise TapeoutError(f"{variable}={value!r} is not known; choose one of {', '.join(allowed)}")
+    return value
+
+
+def _clock_calls(loaded: ctypes.CDLL) -> ctypes.Structure:
+    """How the shim reaches this process's clock. Lives as long as the shim, which keeps the addresses."""
+    int64, none = ctypes.c_int64, None
+    calls: dict[str, tuple[Any, ...]] = {
+        "turn_on": (none,),
+        "moment": (none, int64, ctypes.POINTER(int64)),
+        "wait": (none, int64, int64),
+        "reach": (none, int64),
+        "poll": (int64, int64),
+        "synchronize": (none,),
+        "copy": (none, int64, int64, int64, int64),
+        "host_operator": (none, ctypes.c_char_p),
+    }
+    types = {name: ctypes.CFUNCTYPE(*signature) for name, signature in calls.items()}
+    table = type("ClockCalls", (ctypes.Structure,), {"_fields_": list(types.items())})
+    filled = table(*(function_type(getattr(device_clock, name)) for name, function_type in types.items()))
+    loaded.clock_calls = filled
+    return filled
 
 
 def _memory_in_use() -> str | None:
@@ -230,11 +273,13 @@ def _is_in_bad_fork() -> bool:
 
 
 def synchronize(device: DeviceLike = None) -> None:
-    """Returns at once: a launch returns when its work is done."""
+    """Let the chip's time pass until all work is done. On the host the work is done already: a launch does it."""
+    if clock.active is not None:
+        clock.active.synchronize()
 
 
 class Stream(torch.Stream):
-    """A queue of work. Everything on the chip happens in program order, so a stream only has an identity."""
+    """A queue of work, done in order. What streams do side by side, in the chip's time: tapeout.runtime.clock."""
 
     def __new__(cls, device: DeviceLike = None, priority: int = 0, **kwargs: Any) -> "Stream":
         _lazy_init()
@@ -244,7 +289,10 @@ class Stream(torch.Stream):
 
 
 class Event(torch.Event):
-    """A moment in a stream; `elapsed_time` is in milliseconds."""
+    """A moment in a stream. With `enable_timing`, `elapsed_time` gives the chip's milliseconds between two of them.
+
+    The first record of such an event makes the process keep time, if it did not already.
+    """
 
     def __new__(  # type: ignore[misc]
         cls, enable_timing: bool = False, blocking: bool = False, interprocess: bool = False

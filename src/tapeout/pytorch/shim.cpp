@@ -4,6 +4,7 @@
 // data_ptr() is its HBM address and lies inside the arena. An operator without a chip kernel runs on the host over
 // the same bytes; while it runs, the CPU allocator hands out arena memory, so its results need no copy.
 // The Python side (device.py, build.py) reads the counters and sets the policy through the C functions at the end.
+// Time is kept in Python too (tapeout.runtime.clock): `Clock` is how this file tells it what happens.
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/EmptyTensor.h>
@@ -31,7 +32,6 @@
 #include <sys/mman.h>
 
 #include <atomic>
-#include <chrono>
 #include <cstring>
 #include <map>
 #include <mutex>
@@ -55,6 +55,7 @@ constexpr auto kChip = c10::DeviceType::PrivateUse1;
 constexpr size_t kAlignmentBytes = 512;
 constexpr uintptr_t kArenaHint = uintptr_t{0x100000000000};  // far from the heap, the libraries and the stack
 constexpr size_t kPageBytes = 4096;
+constexpr uintptr_t kFirstCanonicalAddress = uintptr_t{1} << 20;  // 0 stays the null pointer
 
 std::string readable(size_t bytes) {
   std::ostringstream out;
@@ -75,14 +76,17 @@ std::string readable(size_t bytes) {
 class Arena {
  public:
   // Reserves (does not commit) size_bytes. Returns false and leaves errno set when the host refuses.
-  bool reserve(size_t size_bytes, const char* chip_name) {
+  // Without `backed` nothing can be read or written there, and the host's memory sets no limit.
+  bool reserve(size_t size_bytes, const char* chip_name, bool backed) {
     std::lock_guard<std::mutex> lock(mutex_);
-    void* address = mmap(reinterpret_cast<void*>(kArenaHint), size_bytes, PROT_READ | PROT_WRITE,
+    void* address = mmap(reinterpret_cast<void*>(kArenaHint), size_bytes, backed ? PROT_READ | PROT_WRITE : PROT_NONE,
                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (address == MAP_FAILED) {
       return false;
     }
-    madvise(address, size_bytes, MADV_HUGEPAGE);
+    if (backed) {
+      madvise(address, size_bytes, MADV_HUGEPAGE);
+    }
     base_ = reinterpret_cast<uintptr_t>(address);
     size_bytes_ = size_bytes;
     chip_name_ = chip_name;
@@ -172,6 +176,30 @@ class Arena {
     return true;
   }
 
+  // Moves each address among the words to where it would be if the allocations they point into were the only ones,
+  // made one after another in the order of the words. Other addresses stay.
+  void make_canonical(int64_t* words, const char* is_address, int64_t count) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    std::map<uintptr_t, uintptr_t> placed;
+    uintptr_t next = kFirstCanonicalAddress;
+    for (int64_t i = 0; i < count; ++i) {
+      auto address = static_cast<uintptr_t>(words[i]);
+      auto after = live_.upper_bound(address);
+      if (!is_address[i] || after == live_.begin()) {
+        continue;
+      }
+      auto block = std::prev(after);
+      if (address >= block->first + block->second.bytes) {
+        continue;
+      }
+      auto [place, is_new] = placed.emplace(block->first, next);
+      if (is_new) {
+        next += block->second.bytes;
+      }
+      words[i] = static_cast<int64_t>(place->second + (address - block->first));
+    }
+  }
+
   // Gives the host back the pages of all free blocks.
   void return_free_pages() {
     std::lock_guard<std::mutex> lock(mutex_);
@@ -243,7 +271,7 @@ struct HbmAllocator final : c10::Allocator {
     return {pointer, pointer, &release_hbm, Device(kChip, 0)};
   }
   c10::DeleterFnPtr raw_deleter() const override { return &release_hbm; }
-  void copy_data(void* to, const void* from, size_t bytes) const override { std::memcpy(to, from, bytes); }
+  void copy_data(void* to, const void* from, size_t bytes) const override;
 };
 
 HbmAllocator hbm_allocator;
@@ -335,17 +363,62 @@ PinnedAllocator pinned_allocator;
 std::atomic<int64_t> next_stream_id{1};
 thread_local c10::StreamId current_stream_id = 0;
 
-double now_ms() {
-  using namespace std::chrono;
-  return duration<double, std::milli>(steady_clock::now().time_since_epoch()).count();
-}
-
 void check_device(Device device) {
   TORCH_CHECK(!device.has_index() || device.index() == 0, "device '", device.str(),
               "' does not exist: this process simulates one chip, 'chip' or 'chip:0'");
 }
 
-// Work is done when a launch returns, so streams and events only keep their identity and the host's time.
+// ------------------------------------------------------------------------------------------------ time
+
+enum class Timing : int { off = 0, on = 1, only = 2 };
+enum class Copy : int64_t { to_chip = 0, to_host = 1, on_chip = 2 };
+
+// Calls into tapeout.runtime.clock, set before the first use of the device. Times are picoseconds.
+struct ClockCalls {
+  void (*turn_on)();
+  void (*moment)(int64_t stream, int64_t* time_and_unknown_count);
+  void (*wait)(int64_t stream, int64_t time);
+  void (*reach)(int64_t time);
+  int64_t (*poll)(int64_t time);
+  void (*synchronize)();
+  void (*copy)(int64_t kind, int64_t bytes, int64_t stream, int64_t host_waits);
+  void (*host_operator)(const char* name);
+};
+
+ClockCalls clock_calls{};
+std::atomic<Timing> timing{Timing::off};
+std::atomic<bool> reads_are_zeros{false};
+
+bool time_is_kept() { return timing.load(std::memory_order_relaxed) != Timing::off; }
+bool timing_only() { return timing.load(std::memory_order_relaxed) == Timing::only; }
+
+void note_copy(Copy kind, size_t bytes, bool host_waits) {
+  if (time_is_kept()) {
+    clock_calls.copy(static_cast<int64_t>(kind), static_cast<int64_t>(bytes), current_stream_id, host_waits);
+  }
+}
+
+// Refuses to look at values that do not exist.
+void refuse_in_timing_only(const char* what) {
+  TORCH_CHECK(!timing_only(), what, " needs values, and in timing alone there are none: nothing was computed. Take the ",
+              "read out of what is timed, run without --timing-only, or let every value read be zero with ",
+              "--read-zeros (TAPEOUT_READ=zeros)");
+}
+
+void HbmAllocator::copy_data(void* to, const void* from, size_t bytes) const {
+  note_copy(Copy::on_chip, bytes, false);
+  if (!timing_only()) {
+    std::memcpy(to, from, bytes);
+  }
+}
+
+struct Event {
+  int64_t time_ps = 0;
+  int64_t unknown_count = 0;
+};
+
+// While no time is kept, work is done when a launch returns, and streams and events only have an identity. The first
+// record of an event that is to measure time starts the clock.
 struct ChipGuard final : c10::impl::DeviceGuardImplInterface {
   c10::DeviceType type() const override { return kChip; }
   Device exchangeDevice(Device device) const override {
@@ -361,26 +434,63 @@ struct ChipGuard final : c10::impl::DeviceGuardImplInterface {
     return stream(std::exchange(current_stream_id, to.id()));
   }
   DeviceIndex deviceCount() const noexcept override { return 1; }
-  void record(void** event, const c10::Stream&, DeviceIndex, c10::EventFlag) const override {
+  void record(void** event, const c10::Stream& stream, DeviceIndex, c10::EventFlag flag) const override {
     if (*event == nullptr) {
-      *event = new double;
+      *event = new Event;
     }
-    *static_cast<double*>(*event) = now_ms();
+    if (flag == c10::EventFlag::BACKEND_DEFAULT && !time_is_kept()) {
+      clock_calls.turn_on();
+    }
+    if (time_is_kept()) {
+      int64_t moment[2];
+      clock_calls.moment(stream.id(), moment);
+      *static_cast<Event*>(*event) = {moment[0], moment[1]};
+    }
   }
-  void block(void*, const c10::Stream&) const override {}
-  bool queryEvent(void*) const override { return true; }
-  bool queryStream(const c10::Stream&) const override { return true; }
-  void synchronizeStream(const c10::Stream&) const override {}
-  void synchronizeEvent(void*) const override {}
-  void synchronizeDevice(DeviceIndex) const override {}
-  void destroyEvent(void* event, DeviceIndex) const noexcept override { delete static_cast<double*>(event); }
+  void block(void* event, const c10::Stream& stream) const override {
+    if (time_is_kept() && event != nullptr) {
+      clock_calls.wait(stream.id(), static_cast<Event*>(event)->time_ps);
+    }
+  }
+  bool queryEvent(void* event) const override {
+    return !time_is_kept() || event == nullptr || clock_calls.poll(static_cast<Event*>(event)->time_ps);
+  }
+  bool queryStream(const c10::Stream& stream) const override {
+    return !time_is_kept() || clock_calls.poll(end_of(stream));
+  }
+  void synchronizeStream(const c10::Stream& stream) const override {
+    if (time_is_kept()) {
+      clock_calls.reach(end_of(stream));
+    }
+  }
+  void synchronizeEvent(void* event) const override {
+    if (time_is_kept() && event != nullptr) {
+      clock_calls.reach(static_cast<Event*>(event)->time_ps);
+    }
+  }
+  void synchronizeDevice(DeviceIndex) const override {
+    if (time_is_kept()) {
+      clock_calls.synchronize();
+    }
+  }
+  void destroyEvent(void* event, DeviceIndex) const noexcept override { delete static_cast<Event*>(event); }
   double elapsedTime(void* from, void* to, DeviceIndex) const override {
     TORCH_CHECK(from != nullptr && to != nullptr, "both events must be recorded before their elapsed time is known");
-    return *static_cast<double*>(to) - *static_cast<double*>(from);
+    auto &start = *static_cast<Event*>(from), &end = *static_cast<Event*>(to);
+    if (auto unknown = end.unknown_count - start.unknown_count; unknown > 0) {
+      TORCH_WARN("between these events the host ran ", unknown, " operators for the chip. Their time is unknown and not "
+                 "in the elapsed time, which is therefore a lower bound; TAPEOUT_FALLBACK=warn names them");
+    }
+    return static_cast<double>(end.time_ps - start.time_ps) / 1e9;
   }
 
  private:
   static c10::Stream stream(c10::StreamId id) { return c10::Stream(c10::Stream::UNSAFE, Device(kChip, 0), id); }
+  static int64_t end_of(const c10::Stream& stream) {
+    int64_t moment[2];
+    clock_calls.moment(stream.id(), moment);
+    return moment[0];
+  }
 };
 
 C10_REGISTER_GUARD_IMPL(PrivateUse1, ChipGuard);
@@ -443,7 +553,10 @@ struct ChipHooks final : at::PrivateUse1HooksInterface {
     auto* impl = storage.unsafeGetStorageImpl();
     auto resized = hbm_allocator.allocate(bytes);
     if (auto kept = std::min(bytes, storage.nbytes()); kept != 0) {
-      std::memcpy(resized.get(), storage.data(), kept);
+      note_copy(Copy::on_chip, kept, false);
+      if (!timing_only()) {
+        std::memcpy(resized.get(), storage.data(), kept);
+      }
     }
     impl->set_data_ptr_noswap(std::move(resized));
     impl->set_nbytes(bytes);
@@ -463,6 +576,9 @@ struct OpCount {
 class Ledger {
  public:
   void fallback(const std::string& name, int64_t bytes) {
+    if (time_is_kept()) {
+      clock_calls.host_operator(name.c_str());
+    }
     std::lock_guard<std::mutex> lock(mutex_);
     auto& count = fallbacks_[name];
     ++count.calls;
@@ -538,6 +654,7 @@ Tensor as_host(const Tensor& tensor) {
   if (!on_chip(tensor)) {
     return tensor;
   }
+  refuse_in_timing_only("an operation on the host over the chip's memory");
   auto result = rewrap(tensor, alias(tensor.storage(), c10::kCPU, c10::GetCPUAllocator()), c10::DispatchKey::CPU);
   result._set_conj(tensor.is_conj());
   result._set_neg(tensor.is_neg());
@@ -643,9 +760,129 @@ void adopt_rewritten(const Tensor& chip, const Tensor& host, const std::vector<T
   impl->set_sizes_and_strides(rewritten.sizes(), rewritten.strides(), rewritten.storage_offset());
 }
 
+// Chip tensors as tensors of the meta device, which have shapes and no values: how results look in timing alone.
+// Tensors that share memory share it there too, so that a view is known for one.
+class Shapes {
+ public:
+  Tensor of(const Tensor& tensor) {
+    if (!on_chip(tensor)) {
+      return tensor;
+    }
+    auto& chip = tensor.storage();
+    auto found = storages_.find(chip.unsafeGetStorageImpl());
+    if (found == storages_.end()) {
+      c10::Storage meta(c10::Storage::use_byte_size_t(), chip.nbytes(), at::DataPtr(nullptr, Device(c10::kMeta)),
+                        c10::GetAllocator(c10::kMeta), true);
+      found = storages_.emplace(chip.unsafeGetStorageImpl(), std::make_pair(meta, chip)).first;
+    }
+    return rewrap(tensor, found->second.first, c10::DispatchKey::Meta);
+  }
+  IValue of(const IValue& value) {
+    if (value.isTensor()) {
+      return of(value.toTensor());
+    }
+    if (value.isTensorList()) {
+      c10::List<Tensor> list;
+      for (const Tensor& tensor : value.toTensorVector()) {
+        list.push_back(of(tensor));
+      }
+      return list;
+    }
+    if (value.isOptionalTensorList()) {
+      c10::List<std::optional<Tensor>> list;
+      for (const std::optional<Tensor>& tensor : value.toOptionalTensorVector()) {
+        list.push_back(tensor ? std::optional<Tensor>(of(*tensor)) : std::nullopt);
+      }
+      return list;
+    }
+    if (value.isDevice() && value.toDevice().type() == kChip) {
+      return Device(c10::kMeta);
+    }
+    return value.isGenerator() ? IValue() : value;
+  }
+  // A result: a view of what it is a view of, else new memory on the chip.
+  Tensor on_chip_again(const Tensor& result) const {
+    if (!result.defined() || result.device().type() == kChip) {
+      return result;
+    }
+    for (auto& [impl, pair] : storages_) {
+      if (result.storage().unsafeGetStorageImpl() == pair.first.unsafeGetStorageImpl()) {
+        return rewrap(result, pair.second, c10::DispatchKey::PrivateUse1);
+      }
+    }
+    return at::detail::empty_strided_generic(result.sizes(), result.strides(), &hbm_allocator,
+                                             c10::DispatchKeySet(c10::DispatchKey::PrivateUse1),
+                                             result.scalar_type());
+  }
+
+ private:
+  std::map<const c10::StorageImpl*, std::pair<c10::Storage, c10::Storage>> storages_;  // meta, chip
+};
+
+// An operator without a chip kernel in timing alone: results of the right shapes. Its time is unknown, as ever.
+void run_on_shapes(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
+  auto name = c10::toString(op.operator_name());
+  auto& schema = op.schema();
+  auto argument_count = schema.arguments().size();
+  auto first = stack->size() - argument_count;
+  std::vector<IValue> original(stack->begin() + first, stack->end());
+  Shapes shapes;
+  for (size_t i = 0; i < argument_count; ++i) {
+    (*stack)[first + i] = shapes.of((*stack)[first + i]);
+  }
+  std::vector<IValue> meta(stack->begin() + first, stack->end());
+  try {
+    op.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::Meta), stack);
+  } catch (const std::exception&) {  // torch's own text is advice to the authors of operators
+    TORCH_CHECK_NOT_IMPLEMENTED(false, name, " has no kernel for the chip, and in timing alone the shape of its result "
+                                "is not known: it depends on values, and nothing was computed");
+  }
+  for (size_t i = 0; i < argument_count; ++i) {
+    auto* alias_info = schema.arguments()[i].alias_info();
+    if (alias_info != nullptr && alias_info->isWrite() && original[i].isTensor() && on_chip(original[i].toTensor())) {
+      auto chip = original[i].toTensor();
+      if (chip.sizes() != meta[i].toTensor().sizes()) {
+        at::native::resize_(chip, meta[i].toTensor().sizes(), std::nullopt);
+      }
+    }
+  }
+  auto return_count = schema.returns().size();
+  auto first_return = stack->size() - return_count;
+  for (size_t i = 0; i < return_count; ++i) {
+    auto& value = (*stack)[first_return + i];
+    auto* alias_info = schema.returns()[i].alias_info();
+    bool is_argument = false;
+    for (size_t k = 0; alias_info != nullptr && alias_info->isWrite() && k < argument_count; ++k) {
+      auto* argument_alias = schema.arguments()[k].alias_info();
+      if (argument_alias != nullptr && argument_alias->isWrite() && *alias_info == *argument_alias) {
+        value = original[k];
+        is_argument = true;
+        break;
+      }
+    }
+    if (is_argument) {
+      continue;
+    }
+    if (value.isTensor()) {
+      value = shapes.on_chip_again(value.toTensor());
+    } else if (value.isTensorList()) {
+      c10::List<Tensor> list;
+      for (const Tensor& tensor : value.toTensorVector()) {
+        list.push_back(shapes.on_chip_again(tensor));
+      }
+      value = list;
+    }
+  }
+  ledger().fallback(name, 0);
+}
+
 void run_on_host(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   auto name = c10::toString(op.operator_name());
   ledger().refuse_if_forbidden(name);
+  if (timing_only()) {
+    run_on_shapes(op, stack);
+    return;
+  }
   auto& schema = op.schema();
   auto argument_count = schema.arguments().size();
   auto first = stack->size() - argument_count;
@@ -717,6 +954,14 @@ Tensor convolution_on_host(const Tensor& input, const Tensor& weight, const std:
                            c10::SymIntArrayRef stride, c10::SymIntArrayRef padding, c10::SymIntArrayRef dilation,
                            bool transposed, c10::SymIntArrayRef output_padding, c10::SymInt groups) {
   ledger().refuse_if_forbidden("aten::convolution");
+  if (timing_only()) {
+    Shapes shapes;
+    auto shape = at::convolution_symint(shapes.of(input), shapes.of(weight),
+                                        bias ? std::optional<Tensor>(shapes.of(*bias)) : std::nullopt, stride, padding,
+                                        dilation, transposed, output_padding, groups);
+    ledger().fallback("aten::convolution", 0);
+    return shapes.on_chip_again(shape);
+  }
   Tensor result;
   {
     AllocateHostResultsInHbm in_hbm;
@@ -735,6 +980,14 @@ std::tuple<Tensor, Tensor, Tensor> convolution_backward_on_host(
   ledger().refuse_if_forbidden("aten::convolution_backward");
   // The bias's size is the number of output channels, which is all that its gradient needs to know.
   std::vector<c10::SymInt> bias_sizes{grad_output.sym_size(1)};
+  if (timing_only()) {
+    Shapes shapes;
+    auto [grad_input, grad_weight, grad_bias] = at::convolution_backward_symint(
+        shapes.of(grad_output), shapes.of(input), shapes.of(weight), c10::SymIntArrayRef(bias_sizes), stride, padding,
+        dilation, transposed, output_padding, groups, output_mask);
+    ledger().fallback("aten::convolution_backward", 0);
+    return {shapes.on_chip_again(grad_input), shapes.on_chip_again(grad_weight), shapes.on_chip_again(grad_bias)};
+  }
   std::tuple<Tensor, Tensor, Tensor> result;
   {
     AllocateHostResultsInHbm in_hbm;
@@ -796,8 +1049,18 @@ Tensor& set_source_storage_offset(Tensor& self, at::Storage source, c10::SymInt 
 
 // ------------------------------------------------------------------------------------------------ copies
 
+// The host reads a chip tensor and waits for it: what it will do with the values is not known here.
+void read_back(const Tensor& source) {
+  if (!reads_are_zeros) {
+    refuse_in_timing_only("reading a tensor of the chip on the host");
+  }
+  ++ledger().to_host_calls;
+  ledger().to_host_bytes += static_cast<int64_t>(source.nbytes());
+  note_copy(Copy::to_host, source.nbytes(), true);
+}
+
 // Between host and chip, and between chip tensors where the chip has no kernel for it (ops/elementwise.py asks).
-Tensor copy_through_host(const Tensor& source, const Tensor& destination) {
+Tensor copy_through_host(const Tensor& source, const Tensor& destination, bool non_blocking) {
   auto bytes = static_cast<int64_t>(source.nbytes());
   if (on_chip(source) && on_chip(destination)) {
     ledger().refuse_if_forbidden("aten::copy_");
@@ -805,11 +1068,16 @@ Tensor copy_through_host(const Tensor& source, const Tensor& destination) {
   } else if (on_chip(destination)) {
     ++ledger().to_chip_calls;
     ledger().to_chip_bytes += bytes;
+    note_copy(Copy::to_chip, source.nbytes(), !non_blocking);
   } else {
-    ++ledger().to_host_calls;
-    ledger().to_host_bytes += bytes;
+    read_back(source);
+    if (timing_only()) {
+      destination.zero_();
+    }
   }
-  as_host(destination).copy_(as_host(source));
+  if (!timing_only()) {
+    as_host(destination).copy_(as_host(source));
+  }
   return destination;
 }
 
@@ -823,9 +1091,8 @@ Tensor copy_from_and_resize(const Tensor& source, const Tensor& destination) {
 }
 
 at::Scalar local_scalar_dense(const Tensor& self) {
-  ++ledger().to_host_calls;
-  ledger().to_host_bytes += static_cast<int64_t>(self.nbytes());
-  return as_host(self).item();
+  read_back(self);
+  return timing_only() ? at::zeros({}, at::device(c10::kCPU).dtype(self.scalar_type())).item() : as_host(self).item();
 }
 
 // What scaled_dot_product_attention is made of: our kernel where there is one (no dropout, nothing to differentiate),
@@ -879,7 +1146,8 @@ TORCH_LIBRARY_IMPL(tapeout, Negative, m) { m.impl("copy_through_host", torch::Cp
 // as_host: the bytes of a chip tensor as a CPU tensor, for our own code that looks at them without a copy.
 TORCH_LIBRARY(tapeout, m) {
   m.def("as_host(Tensor(a) tensor) -> Tensor(a)", as_host);
-  m.def("copy_through_host(Tensor source, Tensor(a!) destination) -> Tensor(a!)", copy_through_host);
+  m.def("copy_through_host(Tensor source, Tensor(a!) destination, bool non_blocking=False) -> Tensor(a!)",
+        copy_through_host);
   m.def("default_generator() -> Generator?", default_generator_handle);
 }
 
@@ -889,10 +1157,11 @@ TORCH_LIBRARY(tapeout, m) {
 extern "C" {
 
 // Reserves HBM and takes over the device type. Returns 0, or errno when the host refuses the reservation.
-int tapeout_initialize(uint64_t hbm_size_bytes, const char* chip_name) {
-  if (!arena().reserve(hbm_size_bytes, chip_name)) {
+int tapeout_initialize(uint64_t hbm_size_bytes, const char* chip_name, const ClockCalls* calls, int timing_only) {
+  if (!arena().reserve(hbm_size_bytes, chip_name, !timing_only)) {
     return errno;
   }
+  clock_calls = *calls;
   c10::SetCPUAllocator(new HostAllocator, /*priority=*/255);
   at::RegisterPrivateUse1HooksInterface(new ChipHooks);
   return 0;
@@ -910,6 +1179,14 @@ int tapeout_block_of(uint64_t address, uint64_t* start, uint64_t* size_bytes) {
   *start = block_start;
   *size_bytes = block_bytes;
   return 1;
+}
+
+// How time is kept from now on: the values of Timing. Reads in timing alone give zeros instead of an error if asked.
+void tapeout_set_timing(int mode) { timing = static_cast<Timing>(mode); }
+void tapeout_let_reads_be_zeros(int zeros) { reads_are_zeros = zeros != 0; }
+int64_t tapeout_current_stream() { return current_stream_id; }
+void tapeout_make_canonical(int64_t* words, const char* is_address, int64_t count) {
+  arena().make_canonical(words, is_address, count);
 }
 
 void tapeout_memory_statistics(int64_t* six) { arena().statistics(six); }

@@ -1,4 +1,7 @@
-"""A Program made callable: object code from the cache or the functional simulator, launched on all host threads."""
+"""A Program made callable: object code from the cache or the functional simulator, launched on all host threads.
+
+While time is kept (`tapeout.runtime.clock`) a launch is timed too; in timing alone it is timed and nothing else.
+"""
 
 import ctypes
 import functools
@@ -12,7 +15,7 @@ from tapeout import file_cache as cache
 from tapeout.chip import Chip
 from tapeout.errors import InternalError, LaunchError
 from tapeout.isa import Program
-from tapeout.runtime import native
+from tapeout.runtime import clock, native
 from tapeout.runtime.counters import compilations
 from tapeout.sim import functional
 from tapeout.sim.functional.machine import host_fingerprint
@@ -38,12 +41,42 @@ def _word_format(parameter_type: str) -> str:
     return "q" if parameter_type[:1] == "i" else "Q"
 
 
-class Kernel:
+def _wrong_count(program: Program, arguments: Sequence[int]) -> LaunchError:
+    names = ", ".join(parameter.name for parameter in program.parameters)
+    wanted = len(program.parameters)
+    return LaunchError(f"{program.name}: {len(arguments)} arguments given, {wanted} needed: {names}")
+
+
+class TimedKernel:
+    """A Program for one chip of which launches are timed, not executed."""
+
+    def __init__(self, program: Program, chip: Chip):
+        self.program = program
+        self.chip = chip
+
+    @functools.cached_property
+    def _timed(self) -> "launch_times.TimedProgram":
+        from tapeout.runtime import launch_times
+
+        return launch_times.timed(self.program, self.chip)
+
+    def launch(self, grid: tuple[int, int, int], arguments: Sequence[int]) -> None:
+        """Let the chip's time pass that this launch takes. Raises LaunchError for the wrong number of arguments."""
+        if len(arguments) != len(self.program.parameters):
+            raise _wrong_count(self.program, arguments)
+        self._keep_time(grid, arguments)
+
+    def _keep_time(self, grid: tuple[int, int, int], arguments: Sequence[int]) -> None:
+        from tapeout.runtime import launch_times
+
+        launch_times.launch(self._timed, grid, arguments)
+
+
+class Kernel(TimedKernel):
     """Machine code of a Program for one chip. Launches of all kernels of a process run one after the other."""
 
     def __init__(self, program: Program, chip: Chip, code: bytes):
-        self.program = program
-        self.chip = chip
+        super().__init__(program, chip)
         self._keep, entry = functional.load_object(code)
         library = native.library()
         library.tapeout_need_scratchpad(max(program.scratchpad_bytes, chip.core.scratchpad.size_bytes))
@@ -68,14 +101,14 @@ class Kernel:
             words = self._pack(*grid, *arguments)
         except struct.error as error:
             raise self._bad_arguments(grid, arguments, error) from None
+        if clock.active is not None:  # before it runs: what a time depends on may be overwritten
+            self._keep_time(grid, arguments)
         if self._launch(self._handle, words):
             raise self._failure()
 
     def _bad_arguments(self, grid: tuple[int, int, int], arguments: Sequence[int], error: Exception) -> LaunchError:
-        wanted = len(self.program.parameters)
-        if len(arguments) != wanted:
-            names = ", ".join(p.name for p in self.program.parameters)
-            return LaunchError(f"{self.program.name}: {len(arguments)} arguments given, {wanted} needed: {names}")
+        if len(arguments) != len(self.program.parameters):
+            return _wrong_count(self.program, arguments)
         words = f"grid {grid} and arguments {tuple(arguments)}"
         return LaunchError(f"{self.program.name}: {words} are not 64-bit words: {error}")
 
@@ -127,8 +160,10 @@ def _simulator_fingerprint() -> str:
     return digest.hexdigest()
 
 
-def load(program: Program, chip: Chip) -> Kernel:
-    """The kernel of a program, its object code compiled now or taken from the cache."""
+def load(program: Program, chip: Chip) -> TimedKernel:
+    """The kernel of a program, its object code compiled now or taken from the cache; no code in timing alone."""
+    if clock.timing_only:
+        return TimedKernel(program, chip)
     key = hashlib.sha256(
         b"\0".join((program.encode(), chip.fingerprint().encode(), _simulator_fingerprint().encode()))
     ).hexdigest()

@@ -555,7 +555,7 @@ def copy_from(self: torch.Tensor, dst: torch.Tensor, non_blocking: bool = False)
     if between_chip_tensors and plain and elementwise("copy", dst, self, common=dst.dtype, first=self.dtype):
         count("aten::copy_")
         return dst
-    return torch.ops.tapeout.copy_through_host(self, dst)
+    return torch.ops.tapeout.copy_through_host(self, dst, non_blocking)
 
 
 def cat_out(tensors: list[torch.Tensor], dim: int = 0, *, out: torch.Tensor) -> torch.Tensor:

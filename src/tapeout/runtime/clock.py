@@ -1,0 +1,252 @@
+"""Virtual time: when the chip would have done what this process has it do, in whole picoseconds.
+
+A `VirtualClock` takes what happens (a launch of so many cycles, a copy of so many bytes, an event) and gives the
+moment at which it would have happened on the chip. It knows nothing of torch, of kernels' insides or of the host's
+own clock, so the same calls give the same moments on every host.
+
+The model. The host submits work in program order; a launch keeps it busy for `host.launch_ns`, which the chip hides
+while it is busy with earlier work. A stream does its work in order. Streams overlap where the chip has separate
+hardware: copies to the chip, copies from it, and the cores go on side by side, each one piece of work at a time in
+the order of submission. Whatever else the host does costs no time. An operator that ran on the host has a time nobody
+knows: the streams wait for it, and it is counted by name, never as zero.
+"""
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from tapeout.errors import TapeoutError
+
+if TYPE_CHECKING:
+    import ctypes
+
+    from tapeout.chip import Chip
+    from tapeout.isa import Program
+    from tapeout.sim.timing import Timing
+
+PICOSECONDS_PER_SECOND = 10**12
+PICOSECONDS_PER_NANOSECOND = 1000
+
+
+class Kind(Enum):
+    """What an activity was."""
+
+    KERNEL = "kernel"
+    COPY_TO_CHIP = "copy to chip"
+    COPY_TO_HOST = "copy to host"
+    COPY_ON_CHIP = "copy on chip"
+    HOST_OPERATOR = "operator on the host"
+
+
+RESOURCES = {
+    Kind.KERNEL: "cores",
+    Kind.COPY_ON_CHIP: "cores",
+    Kind.COPY_TO_CHIP: "link to the chip",
+    Kind.COPY_TO_HOST: "link to the host",
+}
+"""What does one piece of work at a time."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A kernel launch as it was timed. `words` are its arguments with every tensor at its canonical address."""
+
+    program: "Program"
+    chip: "Chip"
+    grid: tuple[int, int, int]
+    words: tuple[int, ...]
+    timing: "Timing"
+
+
+@dataclass(frozen=True)
+class Activity:
+    """One piece of work on the chip, or an operator of unknown time on the host (then start and end coincide).
+
+    `operator` is the aten operator that asked for it, or "". `submitted_ps`: when the host was done asking.
+    """
+
+    kind: Kind
+    name: str
+    operator: str
+    stream: int
+    submitted_ps: int
+    start_ps: int
+    end_ps: int
+    size_bytes: int = 0
+    launch: Launch | None = None
+
+    @property
+    def duration_ps(self) -> int:
+        return self.end_ps - self.start_ps
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A place in a stream: its time, and how many operators of unknown time the host had run by then."""
+
+    time_ps: int
+    unknown_count: int
+
+
+@dataclass(frozen=True)
+class Elapsed:
+    """The chip's time so far. `host_operators` ran on the host and are not in `total_ps`."""
+
+    total_ps: int
+    busy_ps: Mapping[Kind, int]
+    counts: Mapping[Kind, int]
+    host_operators: Mapping[str, int]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the time of everything is known."""
+        return not self.host_operators
+
+
+@dataclass
+class VirtualClock:
+    """Moments of one process on one chip. `record`: keep every activity, for profiles."""
+
+    record: bool = False
+    activities: list[Activity] = field(default_factory=list)
+    _host_ps: int = 0
+    _stream_ready_ps: dict[int, int] = field(default_factory=dict)
+    _resource_free_ps: dict[str, int] = field(default_factory=dict)
+    _busy_ps: Counter[Kind] = field(default_factory=Counter)
+    _counts: Counter[Kind] = field(default_factory=Counter)
+    _host_operators: Counter[str] = field(default_factory=Counter)
+    _unknown_count: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def work(
+        self,
+        kind: Kind,
+        name: str,
+        duration_ps: int,
+        *,
+        stream: int = 0,
+        submission_ps: int = 0,
+        host_waits: bool = False,
+        operator: str = "",
+        size_bytes: int = 0,
+        launch: Launch | None = None,
+    ) -> int:
+        """Add work to a stream and return when it ends. `submission_ps`: how long asking for it keeps the host busy."""
+        with self._lock:
+            resource = RESOURCES[kind]
+            self._host_ps = submitted_ps = self._host_ps + submission_ps
+            ready_ps, free_ps = self._stream_ready_ps.get(stream, 0), self._resource_free_ps.get(resource, 0)
+            start_ps = max(submitted_ps, ready_ps, free_ps)
+            end_ps = start_ps + duration_ps
+            self._stream_ready_ps[stream] = self._resource_free_ps[resource] = end_ps
+            if host_waits:
+                self._host_ps = end_ps
+            self._busy_ps[kind] += duration_ps
+            self._counts[kind] += 1
+            if self.record:
+                self.activities.append(
+                    Activity(kind, name, operator, stream, submitted_ps, start_ps, end_ps, size_bytes, launch)
+                )
+            return end_ps
+
+    def host_operator(self, name: str) -> None:
+        """An operator ran on the host: it waited for all work, and took a time nobody knows."""
+        self.synchronize()
+        with self._lock:
+            self._unknown_count += 1
+            self._host_operators[name] += 1
+            self._counts[Kind.HOST_OPERATOR] += 1
+            if self.record:
+                now_ps = self._host_ps
+                self.activities.append(Activity(Kind.HOST_OPERATOR, name, name, 0, now_ps, now_ps, now_ps))
+
+    def moment(self, stream: int = 0) -> Moment:
+        """The present end of a stream: what an event records."""
+        return Moment(max(self._stream_ready_ps.get(stream, 0), self._host_ps), self._unknown_count)
+
+    def wait(self, stream: int, time_ps: int) -> None:
+        """Later work of the stream starts no sooner than this."""
+        self._stream_ready_ps[stream] = max(self._stream_ready_ps.get(stream, 0), time_ps)
+
+    def reach(self, time_ps: int) -> None:
+        """The host waits until then."""
+        self._host_ps = max(self._host_ps, time_ps)
+
+    def poll(self, time_ps: int, latency_ps: int) -> bool:
+        """Whether the host finds that time reached. Asking in vain costs a round trip, so asking again helps."""
+        if time_ps <= self._host_ps:
+            return True
+        self._host_ps += latency_ps
+        return False
+
+    def synchronize(self, stream: int | None = None) -> None:
+        """The host waits for one stream, or for all."""
+        ready = self._stream_ready_ps
+        self.reach(max(ready.values(), default=0) if stream is None else ready.get(stream, 0))
+
+    @property
+    def elapsed(self) -> Elapsed:
+        """The time until all work is done."""
+        total_ps = max(self._host_ps, *self._stream_ready_ps.values(), 0)
+        frozen = (MappingProxyType(dict(part)) for part in (self._busy_ps, self._counts, self._host_operators))
+        return Elapsed(total_ps, *frozen)
+
+
+def kernel_ps(cycles: int, chip: "Chip") -> int:
+    """Cycles of the chip in picoseconds, rounded up."""
+    return -(-cycles * PICOSECONDS_PER_SECOND // chip.clock_hz)
+
+
+def host_copy_ps(size_bytes: int, chip: "Chip") -> int:
+    """A copy between host and HBM: latency, then the link's rate."""
+    transfer_ps = -(-size_bytes * PICOSECONDS_PER_SECOND // chip.host.bandwidth_bytes_per_s)
+    return chip.host.latency_ns * PICOSECONDS_PER_NANOSECOND + transfer_ps
+
+
+def chip_copy_ps(size_bytes: int, chip: "Chip") -> int:
+    """A copy within HBM: every byte is read and written, at the peak rate of all stacks."""
+    transfer_ps = -(-2 * size_bytes * PICOSECONDS_PER_SECOND // chip.hbm.bandwidth_bytes_per_s)
+    return chip.hbm.latency_ns * PICOSECONDS_PER_NANOSECOND + transfer_ps
+
+
+# ---------------------------------------------------------------------------------------------- this process's clock
+
+active: VirtualClock | None = None
+"""The clock of this process, or None while nobody has asked for time. Set by `turn_on`, read at every launch."""
+
+timing_only = False
+"""Kernels are timed, not executed, and no data is touched. Set by `turn_on`."""
+
+current_stream: Callable[[], int] = lambda: 0
+"""The stream that launches of this thread go to. The device sets it."""
+
+current_operator: Callable[[], str] = lambda: ""
+"""The aten operator that is running in this thread, or "". The device sets it while a profile is taken."""
+
+place: Callable[["ctypes.Array[ctypes.c_int64]", bytes, int], object] | None = None
+"""`place(words, address_flags, count)` makes the addresses among a launch's words canonical. The owner of HBM sets it."""
+
+_on_turning_on: list[Callable[[bool], None]] = []
+
+
+def turn_on(*, only: bool = False) -> VirtualClock:
+    """Keep time from now on. `only`: kernels are not executed. Returns the clock, the present one if there is one."""
+    global active, timing_only
+    if only and active is not None and not timing_only:
+        raise TapeoutError("timing alone must be asked for before anything else is timed, at the start of the program")
+    if active is None:
+        active, timing_only = VirtualClock(), only
+        for then in _on_turning_on:
+            then(only)
+    return active
+
+
+def when_turned_on(then: Callable[[bool], None]) -> None:
+    """Call `then(timing_only)` when time begins to be kept: now, if it is."""
+    _on_turning_on.append(then)
+    if active is not None:
+        then(timing_only)
