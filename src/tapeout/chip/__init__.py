@@ -15,10 +15,11 @@ from tapeout.chip.description import (
     Scratchpad,
     VectorEngine,
 )
-from tapeout.chip.loading import activate, active, load, refuse_activation_while
+from tapeout.chip.loading import CHIP_VARIABLE, activate, active, load, named, refuse_activation_while
 from tapeout.chip.reference import REFERENCE_CHIPS, inference, tiny, training
 
 __all__ = [
+    "CHIP_VARIABLE",
     "REFERENCE_CHIPS",
     "Chip",
     "Core",
@@ -37,6 +38,7 @@ __all__ = [
     "active",
     "inference",
     "load",
+    "named",
     "refuse_activation_while",
     "tiny",
     "training",

@@ -197,8 +197,13 @@ def active() -> Chip:
     """The chip this process runs on: the one activated, else the one TAPEOUT_CHIP names, else `inference`."""
     global _active
     if _active is None:
-        _active = load(os.environ.get(CHIP_VARIABLE) or DEFAULT_CHIP)
+        _active = load(named())
     return _active
+
+
+def named() -> str:
+    """The chip's name or file that TAPEOUT_CHIP gives, else the default."""
+    return os.environ.get(CHIP_VARIABLE) or DEFAULT_CHIP
 
 
 def activate(chip: Chip | str | os.PathLike[str]) -> Chip:

@@ -6,7 +6,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape as rich_escape
 
-from tapeout.cli import calibration, chat, chips, compare, cost, datasheet, export_check, isa, scoreboard
+from tapeout.cli import calibration, chat, chips, compare, cost, datasheet, export_check, isa, profile, run, scoreboard
 from tapeout.errors import InternalError, TapeoutError
 
 
@@ -39,4 +39,6 @@ app.command("cost")(cost.cost)
 app.command("datasheet")(datasheet.datasheet)
 app.command("export-check")(export_check.export_check)
 app.command("isa")(isa.isa)
+app.command("profile", context_settings=run.SCRIPT_OPTIONS)(profile.profile)
+app.command("run", context_settings=run.SCRIPT_OPTIONS)(run.run)
 app.command("scoreboard")(scoreboard.scoreboard)

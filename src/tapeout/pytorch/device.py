@@ -83,6 +83,8 @@ def _declare(loaded: ctypes.CDLL) -> None:
     uint64, int64 = ctypes.c_uint64, ctypes.c_int64
     loaded.tapeout_initialize.argtypes = [uint64, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_int]
     loaded.tapeout_current_stream.restype = int64
+    loaded.tapeout_current_operator.restype = ctypes.c_char_p
+    loaded.tapeout_make_canonical.restype = int64
     loaded.tapeout_make_canonical.argtypes = [ctypes.c_void_p, ctypes.c_char_p, int64]
     loaded.tapeout_arena_base.restype = uint64
     loaded.tapeout_arena_size_bytes.restype = uint64
@@ -131,11 +133,13 @@ def _make_triton_use_the_chip() -> None:
     import triton
 
     from tapeout import runtime
+    from tapeout.triton_backend import benchmark
     from tapeout.triton_backend.driver import ChipDriver
 
     hbm = arena()
     runtime.set_arena(hbm.address, hbm.size_bytes)
     triton.runtime.driver.set_active(ChipDriver())
+    benchmark.install()
 
 
 def set_fallback(policy: str) -> None:
@@ -332,6 +336,13 @@ def stream(stream: torch.Stream | None) -> Iterator[None]:
         yield
     finally:
         set_stream(before)
+
+
+def name_operators() -> None:
+    """From now on what happens on the chip is noted with the aten operator that asked for it."""
+    loaded = shim()
+    loaded.tapeout_watch_operators()
+    clock.current_operator = lambda: loaded.tapeout_current_operator().decode()
 
 
 # ---------------------------------------------------------------------------------------------- memory

@@ -41,7 +41,6 @@ def register() -> None:
     when_imported("torch._dynamo.device_interface", _register_with_dynamo)
     when_imported("torch._dynamo.eval_frame", _help_generate)
     when_imported("torch._inductor.compile_fx", _register_with_inductor)
-    when_imported("triton.testing", _benchmark_in_virtual_time)
 
 
 def _register_with_dynamo() -> None:
@@ -60,12 +59,6 @@ def _register_with_inductor() -> None:
     from tapeout.pytorch import inductor
 
     inductor.register_code_generation()
-
-
-def _benchmark_in_virtual_time() -> None:
-    from tapeout.triton_backend import benchmark
-
-    benchmark.install()
 
 
 def when_imported(name: str, then: Callable[[], None]) -> None:

@@ -24,6 +24,7 @@
 #include <ATen/ops/view_as_complex_native.h>
 #include <ATen/ops/view_as_real_native.h>
 #include <ATen/ops/view_native.h>
+#include <ATen/record_function.h>
 #include <c10/core/CPUAllocator.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 #include <c10/core/impl/alloc_cpu.h>
@@ -177,8 +178,8 @@ class Arena {
   }
 
   // Moves each address among the words to where it would be if the allocations they point into were the only ones,
-  // made one after another in the order of the words. Other addresses stay.
-  void make_canonical(int64_t* words, const char* is_address, int64_t count) {
+  // made one after another in the order of the words. Other addresses stay. Returns the first free address.
+  int64_t make_canonical(int64_t* words, const char* is_address, int64_t count) {
     std::lock_guard<std::mutex> lock(mutex_);
     std::map<uintptr_t, uintptr_t> placed;
     uintptr_t next = kFirstCanonicalAddress;
@@ -198,6 +199,7 @@ class Arena {
       }
       words[i] = static_cast<int64_t>(place->second + (address - block->first));
     }
+    return static_cast<int64_t>(next);
   }
 
   // Gives the host back the pages of all free blocks.
@@ -396,6 +398,25 @@ void note_copy(Copy kind, size_t bytes, bool host_waits) {
   if (time_is_kept()) {
     clock_calls.copy(static_cast<int64_t>(kind), static_cast<int64_t>(bytes), current_stream_id, host_waits);
   }
+}
+
+// Names of the aten operators that are running in this thread, outermost first. Kept only once somebody has asked.
+std::vector<std::string>& running_operators() {
+  static thread_local std::vector<std::string> names;
+  return names;
+}
+
+void watch_operators() {
+  auto begin = [](const at::RecordFunction& function) -> std::unique_ptr<at::ObserverContext> {
+    running_operators().emplace_back(function.name());
+    return nullptr;
+  };
+  auto end = [](const at::RecordFunction&, at::ObserverContext*) {
+    if (!running_operators().empty()) {
+      running_operators().pop_back();
+    }
+  };
+  at::addGlobalCallback(at::RecordFunctionCallback(begin, end).scopes({at::RecordScope::FUNCTION}));
 }
 
 // Refuses to look at values that do not exist.
@@ -1184,9 +1205,18 @@ int tapeout_block_of(uint64_t address, uint64_t* start, uint64_t* size_bytes) {
 // How time is kept from now on: the values of Timing. Reads in timing alone give zeros instead of an error if asked.
 void tapeout_set_timing(int mode) { timing = static_cast<Timing>(mode); }
 void tapeout_let_reads_be_zeros(int zeros) { reads_are_zeros = zeros != 0; }
+// Keep the names of running operators from now on, and the innermost of them in this thread ("" if there is none).
+void tapeout_watch_operators() {
+  static std::once_flag once;
+  std::call_once(once, watch_operators);
+}
+const char* tapeout_current_operator() {
+  auto& names = running_operators();
+  return names.empty() ? "" : names.back().c_str();
+}
 int64_t tapeout_current_stream() { return current_stream_id; }
-void tapeout_make_canonical(int64_t* words, const char* is_address, int64_t count) {
-  arena().make_canonical(words, is_address, count);
+int64_t tapeout_make_canonical(int64_t* words, const char* is_address, int64_t count) {
+  return arena().make_canonical(words, is_address, count);
 }
 
 void tapeout_memory_statistics(int64_t* six) { arena().statistics(six); }

@@ -51,14 +51,19 @@ RESOURCES = {
 """What does one piece of work at a time."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Launch:
-    """A kernel launch as it was timed. `words` are its arguments with every tensor at its canonical address."""
+    """A kernel launch as it was timed.
+
+    `words` are its arguments with every tensor at its canonical address, `workspace` the address of the cores' private
+    memory.
+    """
 
     program: "Program"
     chip: "Chip"
     grid: tuple[int, int, int]
     words: tuple[int, ...]
+    workspace: int
     timing: "Timing"
 
 
@@ -86,7 +91,7 @@ class Activity:
 
 @dataclass(frozen=True)
 class Moment:
-    """A place in a stream: its time, and how many operators of unknown time the host had run by then."""
+    """A place in a stream: its time, and how many operators and kernels of unknown time there had been by then."""
 
     time_ps: int
     unknown_count: int
@@ -94,17 +99,17 @@ class Moment:
 
 @dataclass(frozen=True)
 class Elapsed:
-    """The chip's time so far. `host_operators` ran on the host and are not in `total_ps`."""
+    """The chip's time so far. `host_operators` ran on the host; they and `untimed_kernels` are not in `total_ps`.
+
+    `assumptions`: what times of launches rest on for want of data, with the number of launches.
+    """
 
     total_ps: int
     busy_ps: Mapping[Kind, int]
     counts: Mapping[Kind, int]
     host_operators: Mapping[str, int]
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether the time of everything is known."""
-        return not self.host_operators
+    untimed_kernels: Mapping[str, int]
+    assumptions: Mapping[str, int]
 
 
 @dataclass
@@ -119,6 +124,8 @@ class VirtualClock:
     _busy_ps: Counter[Kind] = field(default_factory=Counter)
     _counts: Counter[Kind] = field(default_factory=Counter)
     _host_operators: Counter[str] = field(default_factory=Counter)
+    _untimed_kernels: Counter[str] = field(default_factory=Counter)
+    _assumptions: Counter[str] = field(default_factory=Counter)
     _unknown_count: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -147,6 +154,8 @@ class VirtualClock:
                 self._host_ps = end_ps
             self._busy_ps[kind] += duration_ps
             self._counts[kind] += 1
+            if launch is not None and launch.timing.assumed:
+                self._assumptions.update(launch.timing.assumed)
             if self.record:
                 self.activities.append(
                     Activity(kind, name, operator, stream, submitted_ps, start_ps, end_ps, size_bytes, launch)
@@ -163,6 +172,12 @@ class VirtualClock:
             if self.record:
                 now_ps = self._host_ps
                 self.activities.append(Activity(Kind.HOST_OPERATOR, name, name, 0, now_ps, now_ps, now_ps))
+
+    def untimed_kernel(self, name: str) -> None:
+        """A kernel was launched whose time is not known."""
+        with self._lock:
+            self._unknown_count += 1
+            self._untimed_kernels[name] += 1
 
     def moment(self, stream: int = 0) -> Moment:
         """The present end of a stream: what an event records."""
@@ -192,8 +207,14 @@ class VirtualClock:
     def elapsed(self) -> Elapsed:
         """The time until all work is done."""
         total_ps = max(self._host_ps, *self._stream_ready_ps.values(), 0)
-        frozen = (MappingProxyType(dict(part)) for part in (self._busy_ps, self._counts, self._host_operators))
-        return Elapsed(total_ps, *frozen)
+        return Elapsed(
+            total_ps,
+            busy_ps=MappingProxyType(dict(self._busy_ps)),
+            counts=MappingProxyType(dict(self._counts)),
+            host_operators=MappingProxyType(dict(self._host_operators)),
+            untimed_kernels=MappingProxyType(dict(self._untimed_kernels)),
+            assumptions=MappingProxyType(dict(self._assumptions)),
+        )
 
 
 def kernel_ps(cycles: int, chip: "Chip") -> int:
@@ -227,8 +248,9 @@ current_stream: Callable[[], int] = lambda: 0
 current_operator: Callable[[], str] = lambda: ""
 """The aten operator that is running in this thread, or "". The device sets it while a profile is taken."""
 
-place: Callable[["ctypes.Array[ctypes.c_int64]", bytes, int], object] | None = None
-"""`place(words, address_flags, count)` makes the addresses among a launch's words canonical. The owner of HBM sets it."""
+place: Callable[["ctypes.Array[ctypes.c_int64]", bytes, int], int] | None = None
+"""`place(words, address_flags, count)` makes the addresses among a launch's words canonical, and returns the first
+address that is free after their allocations. The owner of HBM sets it."""
 
 _on_turning_on: list[Callable[[bool], None]] = []
 

@@ -28,7 +28,6 @@ class TimedProgram:
     program: Program
     chip: Chip
     pointer_flags: bytes
-    needs_data: bool
 
 
 _timed_programs: dict[str, TimedProgram] = {}
@@ -40,32 +39,39 @@ def timed(program: Program, chip: Chip) -> TimedProgram:
     known = _timed_programs.get(digest)
     if known is None:
         flags = bytes(parameter.type.startswith("*") for parameter in program.parameters)
-        known = _timed_programs[digest] = TimedProgram(program, chip, flags, timing.program_needs_data(program))
+        known = _timed_programs[digest] = TimedProgram(program, chip, flags)
     return known
 
 
-def canonical(program: TimedProgram, arguments: Sequence[int]) -> tuple[int, ...]:
-    """The arguments with addresses replaced by canonical ones."""
+def canonical(program: TimedProgram, arguments: Sequence[int]) -> tuple[tuple[int, ...], int]:
+    """The arguments with addresses replaced by canonical ones, and the first canonical address that is free."""
     count = len(arguments)
     if clock.place is None:
-        return tuple(arguments)
+        return tuple(arguments), 0
     words = (ctypes.c_int64 * count)(*arguments)
-    clock.place(words, program.pointer_flags, count)
-    return tuple(words)
+    free_address = clock.place(words, program.pointer_flags, count)
+    return tuple(words), free_address
 
 
 @functools.lru_cache(maxsize=REMEMBERED_LAUNCHES)
-def time_of(program: TimedProgram, grid: Grid, words: tuple[int, ...]) -> timing.Timing:
-    return timing.simulate(program.program, program.chip, grid, words)
+def time_of(program: TimedProgram, grid: Grid, words: tuple[int, ...], workspace: int) -> timing.Timing | None:
+    """None: the time depends on data. `workspace`: where the cores' private memory is."""
+    try:
+        return timing.simulate(program.program, program.chip, grid, words, workspace=workspace)
+    except timing.DataMissing:
+        return None
 
 
 def launch(program: TimedProgram, grid: Grid, arguments: Sequence[int]) -> None:
     """Add a launch to the stream that is current on this process's clock."""
     if min(grid) <= 0:
         return
-    words = canonical(program, arguments)
-    chip, launched = program.chip, time_of(program, grid, words)
+    words, workspace = canonical(program, arguments)
+    chip, launched = program.chip, time_of(program, grid, words, workspace)
     assert clock.active is not None
+    if launched is None:
+        clock.active.untimed_kernel(program.program.name)
+        return
     clock.active.work(
         clock.Kind.KERNEL,
         program.program.name,
@@ -73,5 +79,5 @@ def launch(program: TimedProgram, grid: Grid, arguments: Sequence[int]) -> None:
         stream=clock.current_stream(),
         submission_ps=launched.launch_ns * clock.PICOSECONDS_PER_NANOSECOND,
         operator=clock.current_operator(),
-        launch=clock.Launch(program.program, chip, grid, words, launched),
+        launch=clock.Launch(program.program, chip, grid, words, workspace, launched),
     )

@@ -1,0 +1,50 @@
+"""`tapeout profile`: where a script's time goes on a chip."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from tapeout.cli.run import ArgumentsArgument, ReadZerosOption, ScriptArgument, TimingOnlyOption
+
+
+def profile(
+    script: ScriptArgument,
+    arguments: ArgumentsArgument = None,
+    chip: Annotated[str | None, typer.Option(metavar="NAME", help="A reference chip or a chip file.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write profile.json and trace.json into this folder.")
+    ] = None,
+    all_cores: Annotated[bool, typer.Option("--all-cores", help="Show all cores in the trace, not only one.")] = False,
+    timing_only: TimingOnlyOption = False,
+    read_zeros: ReadZerosOption = False,
+) -> None:
+    """Run a script on a chip and show where the time went; the trace opens in https://ui.perfetto.dev."""
+    from tapeout import chip as chips
+    from tapeout import script as scripts
+
+    recorded = scripts.record(
+        scripts.Script(script, tuple(arguments or ()), timing_only, read_zeros), chip or chips.named()
+    )
+    from tapeout import profiling
+    from tapeout.report import profile as report
+
+    result = profiling.profile(recorded.time, chips.active(), recorded.activities)
+    console = Console(stderr=True)
+    for part in report.render(result):
+        console.print(part, highlight=False)
+    if output:
+        from tapeout.report import perfetto
+
+        output.mkdir(parents=True, exist_ok=True)
+        (output / "profile.json").write_text(result.to_json(), "utf-8")
+        trace = perfetto.trace(recorded.activities, all_cores=all_cores)
+        trace.write(output / "trace.json")
+        console.print(
+            f"wrote {output / 'profile.json'} and {output / 'trace.json'} "
+            f"(engines of {trace.launches_in_detail:,} of {trace.launches:,} distinct launches)",
+            highlight=False,
+        )
+    if recorded.time.status:
+        raise typer.Exit(recorded.time.status)

@@ -1,0 +1,73 @@
+"""How long a script took on a chip, in words, and on several chips as a table."""
+
+from collections.abc import Mapping, Sequence
+
+from rich.box import SIMPLE
+from rich.markup import escape
+from rich.table import Table
+
+from tapeout.report.units import decimal
+from tapeout.runtime.clock import PICOSECONDS_PER_SECOND, Kind
+from tapeout.script import RunTime
+
+
+def seconds(picoseconds: int) -> str:
+    """1_234_000 -> "1.23 µs"."""
+    micro_nano = {"": 1, "m": 10**3, "µ": 10**6, "n": 10**9, "p": 10**12}
+    value = picoseconds / PICOSECONDS_PER_SECOND
+    for prefix, factor in micro_nano.items():
+        if value * factor >= 1 or prefix == "p":
+            return decimal(value * factor, f"{prefix}s")
+    raise AssertionError
+
+
+def total(time: RunTime) -> str:
+    """The whole time, with what is not in it."""
+    if time.is_whole:
+        return seconds(time.total_ps)
+    parts = (("host operators", time.host_operators), ("kernels", time.untimed_kernels))
+    missing = " and ".join(f"{sum(counts.values()):,} {what}" for what, counts in parts if counts)
+    return f"at least {seconds(time.total_ps)} plus {missing} of unknown time"
+
+
+def summary(time: RunTime) -> str:
+    """A line with the total, then one for each part."""
+    lines = [f"[bold]{escape(time.chip)}[/]: {total(time)} of simulated time"]
+    parts = [
+        f"{kind.value} {seconds(time.busy_ps[kind.value])} in {time.counts[kind.value]:,}"
+        for kind in Kind
+        if kind.value in time.busy_ps
+    ]
+    if parts:
+        lines.append("  busy: " + "; ".join(parts))
+    if not time.is_whole:
+        lines.append("  of unknown time: " + _counted({**time.host_operators, **time.untimed_kernels}))
+    if time.assumptions:
+        lines.append("  launches timed on an assumption: " + _counted(time.assumptions))
+    return "\n".join(lines)
+
+
+def side_by_side(times: Sequence[RunTime]) -> Table:
+    """A column for each chip."""
+    table = Table("", box=SIMPLE)
+    for time in times:
+        table.add_column(escape(time.chip), justify="right")
+    table.add_row("simulated time", *map(total, times))
+    if all(time.is_whole for time in times):
+        table.add_row("against the first", *(f"{times[0].total_ps / max(time.total_ps, 1):.2f} x" for time in times))
+    for kind in (kind for kind in Kind if any(kind.value in time.busy_ps for time in times)):
+        table.add_row(f"busy: {kind.value}", *(seconds(time.busy_ps.get(kind.value, 0)) for time in times))
+    labels = {
+        "host_operators": "operators on the host",
+        "untimed_kernels": "kernels of unknown time",
+        "assumptions": "launches on an assumption",
+    }
+    for name, label in labels.items():
+        if any(getattr(time, name) for time in times):
+            table.add_row(label, *(_counted(getattr(time, name)) or "none" for time in times))
+    return table
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{escape(name)} {count:,}" for name, count in ordered)

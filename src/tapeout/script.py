@@ -1,0 +1,158 @@
+"""Runs a Python script on a chip in virtual time, and says how long the chip took.
+
+The script runs in this process as `python script.py arguments` would run it, with the chip active, the clock on and
+`torch.cuda` standing for the chip. For several chips it runs once in a process for each.
+"""
+
+import json
+import os
+import runpy
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tapeout import chip as chips
+from tapeout.errors import TapeoutError
+from tapeout.runtime import clock
+
+
+@dataclass(frozen=True)
+class RunTime:
+    """What a script took on a chip. `total_ps` leaves out `host_operators` and `untimed_kernels`: nobody knows theirs.
+
+    `busy_ps` and `counts` by kind of work (`tapeout.runtime.clock.Kind`). `assumptions`: what the times of some
+    launches rest on for want of data, with the number of launches. `status`: the script's exit status.
+    """
+
+    chip: str
+    total_ps: int
+    busy_ps: Mapping[str, int]
+    counts: Mapping[str, int]
+    host_operators: Mapping[str, int]
+    untimed_kernels: Mapping[str, int]
+    assumptions: Mapping[str, int]
+    timing_only: bool
+    status: int
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether `total_ps` is the time of everything."""
+        return not self.host_operators and not self.untimed_kernels
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=2)
+
+    @staticmethod
+    def from_json(text: str) -> "RunTime":
+        return RunTime(**json.loads(text))
+
+
+@dataclass(frozen=True)
+class Script:
+    """A script and how to run it. `read_zeros`: in timing alone, reading a value gives zero instead of an error."""
+
+    path: Path
+    arguments: Sequence[str] = ()
+    timing_only: bool = False
+    read_zeros: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.path.is_file():
+            raise TapeoutError(f"there is no script {str(self.path)!r} in {os.getcwd()}")
+        if self.read_zeros and not self.timing_only:
+            raise TapeoutError("--read-zeros is for --timing-only: otherwise there are values to read")
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A run with everything the chip did in it."""
+
+    time: RunTime
+    activities: Sequence[clock.Activity]
+
+
+def run(script: Script, chip: chips.Chip | str) -> RunTime:
+    """Run the script in this process, which must not have used the chip yet. An exception of the script is raised."""
+    _prepare(script, chip)
+    return _taken(script, _execute(script))
+
+
+def record(script: Script, chip: chips.Chip | str) -> Recording:
+    """The same, keeping what the chip did."""
+    from tapeout.pytorch import device
+
+    now = _prepare(script, chip)
+    now.record = True
+    device.name_operators()
+    time = _taken(script, _execute(script))
+    return Recording(time, tuple(now.activities))
+
+
+def _prepare(script: Script, chip: chips.Chip | str) -> clock.VirtualClock:
+    """Make this process, and those it starts, run on the chip in virtual time."""
+    from tapeout.pytorch import device
+
+    active = chips.activate(chip)
+    os.environ[chips.CHIP_VARIABLE] = chip if isinstance(chip, str) else active.name
+    os.environ[device.TIMING_VARIABLE] = "only" if script.timing_only else "on"
+    os.environ[device.READ_VARIABLE] = "zeros" if script.read_zeros else "error"
+    return clock.turn_on(only=script.timing_only)
+
+
+def _execute(script: Script) -> int:
+    """Run the script as Python would, as `__main__` with its own arguments. Returns its exit status."""
+    before_argv, before_path = sys.argv, sys.path
+    sys.argv = [str(script.path), *script.arguments]
+    sys.path = [str(script.path.resolve().parent), *sys.path[1:]]
+    try:
+        runpy.run_path(str(script.path), run_name="__main__")
+    except SystemExit as end:
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+            return 1
+        return int(end.code or 0)
+    finally:
+        sys.argv, sys.path = before_argv, before_path
+    return 0
+
+
+def _taken(script: Script, status: int) -> RunTime:
+    """The time so far of this process."""
+    assert clock.active is not None
+    elapsed = clock.active.elapsed
+    return RunTime(
+        chip=chips.active().name,
+        total_ps=elapsed.total_ps,
+        busy_ps={kind.value: ps for kind, ps in elapsed.busy_ps.items()},
+        counts={kind.value: count for kind, count in elapsed.counts.items()},
+        host_operators=dict(elapsed.host_operators),
+        untimed_kernels=dict(elapsed.untimed_kernels),
+        assumptions=dict(elapsed.assumptions),
+        timing_only=script.timing_only,
+        status=status,
+    )
+
+
+def run_on_each(script: Script, chip_names: Sequence[str]) -> list[RunTime]:
+    """Run the script once for each chip, one process after another; what they print comes as they print it.
+
+    Raises TapeoutError if one of them fails.
+    """
+    for name in chip_names:
+        chips.load(name)  # a wrong name is found before the first run
+    results = []
+    with tempfile.TemporaryDirectory() as folder:
+        for number, name in enumerate(chip_names):
+            result = Path(folder) / f"{number}.json"
+            options: list[Any] = ["--chip", name, "--result", result]
+            options += ["--timing-only"] * script.timing_only + ["--read-zeros"] * script.read_zeros
+            command = [sys.executable, "-m", "tapeout", "run", *options, "--", script.path, *script.arguments]
+            status = subprocess.run(list(map(str, command))).returncode
+            if status or not result.exists():
+                raise TapeoutError(f"{script.path} failed on chip {name!r} with status {status}")
+            results.append(RunTime.from_json(result.read_text("utf-8")))
+    return results
