@@ -41,8 +41,8 @@ class KernelRow:
     """All launches of kernels of one name.
 
     `bound`: the limit that fills most of the time, "dependency stall" if none fills half, or "launch" if the host needs
-    longer to launch than the chip to run. `limits`: each limit as a share of the time. `stalls`: waiting of all engines
-    that took part, by reason, as a share of their time. `roofline_share`: the largest of the limits no schedule escapes.
+    longer to launch than the chip to run. `limits`: each limit as a share of the time. `stalls`: waiting of the busiest
+    engine, by reason, as a share of the time. `roofline_share`: the largest of the limits no schedule escapes.
     """
 
     name: str
@@ -217,14 +217,17 @@ def _operations(timing: Timing) -> int:
     return 2 * sum(timing.multiply_accumulates.values()) + timing.vector_operations
 
 
-def _stall_shares(launches: Iterable[Launch]) -> dict[str, float]:
+def _stall_shares(launches: Sequence[Launch]) -> dict[str, float]:
+    """What the engine that worked most waited for."""
+    busy: Counter[Unit] = Counter()
+    for launch in launches:
+        busy.update({unit: cycles for unit, cycles in launch.timing.busy_by_unit.items() if unit is not Unit.SEQUENCER})
+    busiest = max(busy, key=lambda unit: busy[unit])
     waiting: Counter[str] = Counter()
     whole = 0
     for launch in launches:
-        timing = launch.timing
-        whole += timing.cycles * timing.busy_cycles.size
-        for unit in Unit:
-            waiting.update(timing.stalls(unit))
+        waiting.update(launch.timing.stalls(busiest))
+        whole += launch.timing.cycles * launch.timing.core_count
     return {reason: cycles / max(whole, 1) for reason, cycles in waiting.most_common()}
 
 

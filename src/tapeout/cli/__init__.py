@@ -6,7 +6,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape as rich_escape
 
-from tapeout.cli import calibration, chat, chips, compare, cost, datasheet, export_check, isa, profile, run, scoreboard
+from tapeout.cli import annotate, calibration, chat, chips, compare, cost, datasheet, export_check, isa, profile, run, scoreboard
 from tapeout.errors import InternalError, TapeoutError
 
 
@@ -31,6 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Everything an AI accelerator needs around it, from one description.",
 )
+app.command("annotate", context_settings=run.SCRIPT_OPTIONS)(annotate.annotate)
 app.command("calibration")(calibration.calibration)
 app.command("chat")(chat.chat)
 app.command("chips")(chips.chips)

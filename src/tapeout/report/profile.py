@@ -27,13 +27,13 @@ def render(profile: Profile) -> Iterator[RenderableType]:
 
 def _kernels(profile: Profile) -> Table:
     table = Table(title="Kernels", title_justify="left", box=SIMPLE)
-    table.add_column("kernel", overflow="fold", max_width=36)
+    table.add_column("kernel", overflow="fold", min_width=12)
     for heading in ("launches", "time", "share"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("bound by")
     for heading in ("matrix", "roofline", "HBM"):
-        table.add_column(heading, justify="right")
-    table.add_column("mostly waits for")
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("waits for")
     for row in profile.kernels[:ROWS]:
         table.add_row(
             escape(row.name),
@@ -53,7 +53,7 @@ def _kernels(profile: Profile) -> Table:
 def _operators(profile: Profile) -> Table:
     table = Table(title="Operators", title_justify="left", box=SIMPLE)
     table.add_column("operator", overflow="fold", max_width=48)
-    for heading in ("launches and copies", "time", "share", "on the host, time unknown"):
+    for heading in ("calls", "time", "share", "on the host, time unknown"):
         table.add_column(heading, justify="right")
     for row in profile.operators[:ROWS]:
         on_host = f"{row.host_calls:,}" if row.host_calls else ""

@@ -1,0 +1,43 @@
+"""`tapeout annotate`: what each source line of a script's kernels costs on a chip."""
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from tapeout.cli.run import ArgumentsArgument, ReadZerosOption, ScriptArgument, TimingOnlyOption
+
+
+def annotate(
+    script: ScriptArgument,
+    arguments: ArgumentsArgument = None,
+    chip: Annotated[str | None, typer.Option(metavar="NAME", help="A reference chip or a chip file.")] = None,
+    kernel: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only kernels whose name contains this.")
+    ] = None,
+    lines_only: Annotated[bool, typer.Option("--lines-only", help="Leave the instructions out.")] = False,
+    timing_only: TimingOnlyOption = False,
+    read_zeros: ReadZerosOption = False,
+) -> None:
+    """Run a script on a chip; show its kernels' source lines with their instructions, cycles and what they wait for."""
+    from tapeout import chip as chips
+    from tapeout import script as scripts
+
+    recorded = scripts.record(
+        scripts.Script(script, tuple(arguments or ()), timing_only, read_zeros), chip or chips.named()
+    )
+    from tapeout.annotation import annotate as annotations_of
+    from tapeout.errors import TapeoutError
+    from tapeout.report import annotation as report
+
+    chosen = [found for found in annotations_of(recorded.activities) if kernel is None or kernel in found.kernel]
+    if not chosen:
+        name = f" whose name contains {kernel!r}" if kernel else ""
+        raise TapeoutError(f"{script} launched no kernel{name} on the chip")
+    console = Console()
+    for annotation in chosen:
+        for line in report.render(annotation, instructions=not lines_only):
+            console.print(line, soft_wrap=True, highlight=False)
+        console.print()
+    if recorded.time.status:
+        raise typer.Exit(recorded.time.status)
