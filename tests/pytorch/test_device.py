@@ -12,6 +12,7 @@ import torch
 import tapeout.chip
 from tapeout.errors import ChipError
 from tapeout.pytorch import device as chip_device
+from tapeout.runtime import clock
 
 DTYPES = [
     torch.float32,
@@ -219,7 +220,13 @@ def test_lazy_conjugation_is_resolved():
     assert torch.equal(values.to("chip").conj().imag.cpu(), values.conj().imag)
 
 
-def test_streams_and_events():
+@pytest.fixture
+def clock_off_afterwards():
+    yield
+    clock.turn_off()
+
+
+def test_streams_and_events(clock_off_afterwards):
     start, end = torch.chip.Event(enable_timing=True), torch.chip.Event(enable_timing=True)
     start.record()
     with torch.chip.stream(torch.chip.Stream()):

@@ -67,7 +67,7 @@ def shim() -> ctypes.CDLL:
         loaded.tapeout_let_reads_be_zeros(int(_choice(READ_VARIABLE, READS) == "zeros"))
         clock.current_stream = loaded.tapeout_current_stream
         clock.place = loaded.tapeout_make_canonical
-        clock.when_turned_on(lambda only: loaded.tapeout_set_timing(2 if only else 1))
+        clock.when_turned(lambda on, only: loaded.tapeout_set_timing(2 if only else int(on)))
         chips.refuse_activation_while(_memory_in_use)
         # The engine's thread for the device would take the GIL while the interpreter finalises, and abort.
         torch.autograd.set_multithreading_enabled(False)

@@ -252,7 +252,7 @@ place: Callable[["ctypes.Array[ctypes.c_int64]", bytes, int], int] | None = None
 """`place(words, address_flags, count)` makes the addresses among a launch's words canonical, and returns the first
 address that is free after their allocations. The owner of HBM sets it."""
 
-_on_turning_on: list[Callable[[bool], None]] = []
+_listeners: list[Callable[[bool, bool], None]] = []
 
 
 def turn_on(*, only: bool = False) -> VirtualClock:
@@ -262,13 +262,25 @@ def turn_on(*, only: bool = False) -> VirtualClock:
         raise TapeoutError("timing alone must be asked for before anything else is timed, at the start of the program")
     if active is None:
         active, timing_only = VirtualClock(), only
-        for then in _on_turning_on:
-            then(only)
+        _tell_listeners()
     return active
 
 
-def when_turned_on(then: Callable[[bool], None]) -> None:
-    """Call `then(timing_only)` when time begins to be kept: now, if it is."""
-    _on_turning_on.append(then)
-    if active is not None:
-        then(timing_only)
+def turn_off() -> None:
+    """Keep no time from now on, and forget what was kept. Not possible in timing alone: nothing was computed."""
+    global active
+    if timing_only:
+        raise TapeoutError("timing alone lasts as long as the process: there are no values to go on with")
+    active = None
+    _tell_listeners()
+
+
+def when_turned(then: Callable[[bool, bool], None]) -> None:
+    """Call `then(time is kept, timing alone)` whenever that changes, and now."""
+    _listeners.append(then)
+    then(active is not None, timing_only)
+
+
+def _tell_listeners() -> None:
+    for then in _listeners:
+        then(active is not None, timing_only)
