@@ -1,0 +1,122 @@
+"""`tapeout run`, `profile` and `annotate` on a small script, each in a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import sys
+import torch
+import triton
+import triton.language as tl
+
+@triton.jit
+def scale_kernel(values, size, BLOCK: tl.constexpr):
+    place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = place < size
+    tl.store(values + place, tl.load(values + place, mask=inside) * 2, mask=inside)
+
+values = torch.ones(1000, device="chip")
+scale_kernel[(4,)](values, 1000, BLOCK=256)
+print("arguments", sys.argv[1:], __name__)
+if "--fall-back" in sys.argv:
+    values.digamma()
+if "--read" in sys.argv:
+    print("first", values[0].item())
+if "--fail" in sys.argv:
+    sys.exit(3)
+"""
+
+
+@pytest.fixture
+def tapeout(tmp_path):
+    (tmp_path / "script.py").write_text(SCRIPT)
+
+    def tapeout(*arguments):
+        environment = {**os.environ, "COLUMNS": "140"}
+        command = [sys.executable, "-m", "tapeout", *arguments]
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+
+    tapeout.folder = tmp_path
+    return tapeout
+
+
+def test_run_prints_the_time_and_passes_arguments_on(tapeout):
+    done = tapeout("run", "script.py", "--chip", "tiny", "--steps", "3", "--read", "--result", "time.json")
+    assert done.stdout == "arguments ['--steps', '3', '--read'] __main__\nfirst 2.0\n", done.stderr
+    time = json.loads((tapeout.folder / "time.json").read_text())
+    assert time["chip"] == "tiny" and time["total_ps"] > 6_000_000  # two launches of 3 µs each on the host
+    assert time["counts"] == {"kernel": 2, "copy to host": 1}
+    assert time["host_operators"] == {} and not time["timing_only"]
+    assert done.stderr.splitlines()[0].startswith("tiny: ")
+    assert done.stderr.splitlines()[0].endswith("µs of simulated time")
+
+
+def test_run_on_several_chips_is_side_by_side(tapeout):
+    done = tapeout("run", "--chip", "tiny,inference", "--timing-only", "script.py", "--", "--chip", "mine", "--fall-back")
+    assert done.stdout == "arguments ['--chip', 'mine', '--fall-back'] __main__\n" * 2, done.stderr
+    lines = done.stderr.splitlines()
+    assert next(line for line in lines if "inference" in line and "tiny" in line).split() == ["tiny", "inference"]
+    assert "plus 1 host operators of unknown time" in done.stderr
+    assert "against the first" not in done.stderr  # lower bounds are not compared
+
+
+def test_timing_only_refuses_a_read_unless_zeros_are_asked_for(tapeout):
+    refused = tapeout("run", "--timing-only", "script.py", "--read")
+    assert refused.returncode == 1 and "--read-zeros" in refused.stderr
+    allowed = tapeout("run", "--timing-only", "--read-zeros", "script.py", "--read")
+    assert allowed.returncode == 0 and allowed.stdout.endswith("first 0.0\n")
+
+
+def test_the_scripts_exit_status_is_the_commands(tapeout):
+    assert tapeout("run", "--timing-only", "script.py", "--fail").returncode == 3
+    missing = tapeout("run", "nothing.py")
+    assert missing.returncode == 1 and missing.stderr.startswith("error: there is no script 'nothing.py' in ")
+    needless = tapeout("run", "--read-zeros", "script.py")
+    assert needless.returncode == 1 and "--read-zeros is for --timing-only" in needless.stderr
+
+
+def test_profile_shows_where_time_goes_and_writes_a_trace(tapeout):
+    done = tapeout("profile", "script.py", "--chip", "tiny", "-o", "out", "--fall-back")
+    assert done.returncode == 0, done.stderr
+    profile = json.loads((tapeout.folder / "out" / "profile.json").read_text())
+    kernels = {row["name"]: row for row in profile["kernels"]}
+    assert kernels["scale_kernel"]["launches"] == 1
+    assert kernels["scale_kernel"]["hbm_bytes"] >= 2 * 4 * 1000
+    operators = {row["name"]: row for row in profile["operators"]}
+    assert operators["aten::fill_"]["launches"] == 1
+    assert operators["aten::digamma.out"]["host_calls"] == 1 and operators["aten::digamma.out"]["total_ps"] == 0
+    for engine in profile["engines"]:
+        assert engine["busy"] + sum(engine["stalls"].values()) + engine["unused_cores"] == pytest.approx(1)
+    assert "scale_kernel" in done.stderr and "of unknown time: aten::digamma.out 1" in done.stderr
+
+    events = json.loads((tapeout.folder / "out" / "trace.json").read_text())["traceEvents"]
+    slices = [event for event in events if event["ph"] == "X"]
+    chip = {event["name"]: event for event in slices if event["pid"] == 1}
+    kernel = chip["scale_kernel"]
+    of_core = [event for event in slices if event["pid"] == 10 and event["ts"] >= kernel["ts"]]
+    assert {"load", "store"} <= {event["name"] for event in of_core}
+    assert any(event["name"].startswith("wait: ") for event in of_core)
+    assert max(event["ts"] + event["dur"] for event in of_core) <= kernel["ts"] + kernel["dur"] + 1e-6
+    counters = {event["name"] for event in events if event["ph"] == "C"}
+    assert {"HBM bandwidth (GB/s)", "queue: load"} <= counters
+    lengths = [event["args"]["value"] for event in events if event["name"] == "queue: load"]
+    assert min(lengths) == 0 and 0 < max(lengths) <= 4  # tiny's queues hold four
+
+
+def test_annotate_puts_cycles_beside_source_lines(tapeout):
+    done = tapeout("annotate", "script.py", "--chip", "tiny", "--kernel", "scale", "--timing-only")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert any(line.startswith("scale_kernel: 1 launch, ") for line in lines)
+    at = next(i for i, line in enumerate(lines) if "tl.store(values + place" in line)
+    cycles = int(lines[at].split()[0].replace(",", ""))
+    below = [line.split() for line in lines[at + 1 :]]
+    instructions = below[: next((i for i, words in enumerate(below) if "x" not in " ".join(words[3:5])), None)]
+    assert cycles == sum(int(words[0].replace(",", "")) for words in instructions) > 0
+    assert any("load" in words for words in instructions) and any("store" in words for words in instructions)
+    nothing = tapeout("annotate", "script.py", "--kernel", "softmax", "--timing-only")
+    assert nothing.returncode == 1 and "launched no kernel whose name contains 'softmax'" in nothing.stderr
