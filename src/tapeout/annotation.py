@@ -111,11 +111,11 @@ def _annotation(group: _Launches) -> Annotation:
     own_file = _kernel_file(by_place)
     lines = []
     for file in sorted({file for file, _ in by_place}, key=lambda name: (name != own_file, name)):
-        numbers = [number for name, number in by_place if name == file]
+        numbers = [line for name, line in by_place if name == file]
         shown = range(min(numbers), max(numbers) + 1) if file == own_file else sorted(numbers)
-        for number in shown:
-            text = linecache.getline(file, number).rstrip()
-            lines.append(Line(file, number, text, tuple(by_place.get((file, number), ()))))
+        for line in shown:
+            text = linecache.getline(file, line).rstrip()
+            lines.append(Line(file, line, text, tuple(by_place.get((file, line), ()))))
     return Annotation(program.name, group.count, group.core_cycles, tuple(lines), tuple(unplaced))
 
 

@@ -10,7 +10,7 @@ import json
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from tapeout.chip import Chip
@@ -40,9 +40,9 @@ MATRIX_RATE = {
 class KernelRow:
     """All launches of kernels of one name.
 
-    `bound`: the limit that fills most of the time, "dependency stall" if none fills half, or "launch" if the host needs
-    longer to launch than the chip to run. `limits`: each limit as a share of the time. `stalls`: waiting of the busiest
-    engine, by reason, as a share of the time. `roofline_share`: the largest of the limits no schedule escapes.
+    `bound`: the limit that fills most of the time, "dependency stall" if none fills half, or "launch" if the host
+    needs longer to launch than the chip to run. `limits`: each limit as a share of the time. `stalls`: waiting of the
+    busiest engine, by reason, as a share of the time. `roofline_share`: the largest limit that no schedule escapes.
     """
 
     name: str
@@ -83,8 +83,11 @@ class EngineRow:
 
 @dataclass(frozen=True)
 class Profile:
-    """What a script did with a chip's time. Rows come longest first. Shares are of `run.total_ps` for kernels and
-    operators, of the kernels' time for engines. `cores_idle_ps`: no kernel ran, mostly because the host was launching."""
+    """What a script did with a chip's time, longest rows first.
+
+    Shares are of `run.total_ps` for kernels and operators, of the kernels' time for engines. `cores_idle_ps`: no kernel
+    ran, mostly because the host was launching.
+    """
 
     run: RunTime
     chip_fingerprint: str
@@ -188,7 +191,7 @@ def _kernel_row(name: str, group: Sequence[Activity], total_ps: int) -> KernelRo
     kernel_total_ps = sum(activity.duration_ps for activity in group)
     cycles = sum(launch.timing.cycles for launch in launches)
     times_launched = Counter(id(launch.timing) for launch in launches)
-    shares: Counter[str] = Counter()
+    shares: dict[str, float] = defaultdict(float)
     for launch in {id(launch.timing): launch for launch in launches}.values():
         weight = times_launched[id(launch.timing)] * launch.timing.cycles / max(cycles, 1)
         for limit, share in limits(launch.timing, launch.chip).items():

@@ -56,7 +56,9 @@ def test_run_prints_the_time_and_passes_arguments_on(tapeout):
 
 
 def test_run_on_several_chips_is_side_by_side(tapeout):
-    done = tapeout("run", "--chip", "tiny,inference", "--timing-only", "script.py", "--", "--chip", "mine", "--fall-back")
+    done = tapeout(
+        "run", "--chip", "tiny,inference", "--timing-only", "script.py", "--", "--chip", "mine", "--fall-back"
+    )
     assert done.stdout == "arguments ['--chip', 'mine', '--fall-back'] __main__\n" * 2, done.stderr
     lines = done.stderr.splitlines()
     assert next(line for line in lines if "inference" in line and "tiny" in line).split() == ["tiny", "inference"]

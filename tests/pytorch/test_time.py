@@ -1,4 +1,4 @@
-"""The chip's time as PyTorch and Triton programs see it. Each program is a process: time, once kept, is kept for good."""
+"""The chip's time as PyTorch and Triton programs see it. Each program is a process of its own, with its own clock."""
 
 import os
 import subprocess
@@ -108,9 +108,9 @@ assert len(times) == 1, times
 
 
 AUTOTUNED = """
-@triton.autotune(
-    configs=[triton.Config({"TILE": tile, "INNER": inner}) for tile, inner in ((16, 16), (32, 32), (64, 16))], key=["size"]
-)
+TILES = ((16, 16), (32, 32), (64, 16))
+
+@triton.autotune(configs=[triton.Config({"TILE": tile, "INNER": inner}) for tile, inner in TILES], key=["size"])
 @triton.jit
 def matmul(a, b, out, size, TILE: tl.constexpr, INNER: tl.constexpr):
     rows = tl.program_id(0) * TILE + tl.arange(0, TILE)

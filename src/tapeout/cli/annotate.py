@@ -12,9 +12,7 @@ def annotate(
     script: ScriptArgument,
     arguments: ArgumentsArgument = None,
     chip: Annotated[str | None, typer.Option(metavar="NAME", help="A reference chip or a chip file.")] = None,
-    kernel: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Only kernels whose name contains this.")
-    ] = None,
+    kernel: Annotated[str | None, typer.Option(metavar="NAME", help="Only kernels whose name contains this.")] = None,
     lines_only: Annotated[bool, typer.Option("--lines-only", help="Leave the instructions out.")] = False,
     timing_only: TimingOnlyOption = False,
     read_zeros: ReadZerosOption = False,

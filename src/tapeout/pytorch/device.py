@@ -32,6 +32,7 @@ DeviceLike = torch.device | str | int | None
 
 _shim: ctypes.CDLL | None = None
 _initializing = threading.RLock()
+_kept_for_the_shim: list[ctypes.Structure] = []  # it calls these functions as long as the process lives
 
 
 def _lazy_init() -> None:
@@ -51,8 +52,9 @@ def shim() -> ctypes.CDLL:
         chip = chips.active()
         if (mode := _choice(TIMING_VARIABLE, TIMING_MODES)) != "off":
             clock.turn_on(only=mode == "only")
+        _kept_for_the_shim.append(calls := _clock_calls())
         refused = loaded.tapeout_initialize(
-            chip.hbm.size_bytes, chip.name.encode(), ctypes.byref(_clock_calls(loaded)), int(clock.timing_only)
+            chip.hbm.size_bytes, chip.name.encode(), ctypes.byref(calls), int(clock.timing_only)
         )
         if refused:
             raise TapeoutError(
@@ -104,8 +106,8 @@ def _choice(variable: str, allowed: tuple[str, ...]) -> str:
     return value
 
 
-def _clock_calls(loaded: ctypes.CDLL) -> ctypes.Structure:
-    """How the shim reaches this process's clock. Lives as long as the shim, which keeps the addresses."""
+def _clock_calls() -> ctypes.Structure:
+    """How the shim reaches this process's clock."""
     int64, none = ctypes.c_int64, None
     calls: dict[str, tuple[Any, ...]] = {
         "turn_on": (none,),
@@ -119,9 +121,7 @@ def _clock_calls(loaded: ctypes.CDLL) -> ctypes.Structure:
     }
     types = {name: ctypes.CFUNCTYPE(*signature) for name, signature in calls.items()}
     table = type("ClockCalls", (ctypes.Structure,), {"_fields_": list(types.items())})
-    filled = table(*(function_type(getattr(device_clock, name)) for name, function_type in types.items()))
-    loaded.clock_calls = filled
-    return filled
+    return table(*(function_type(getattr(device_clock, name)) for name, function_type in types.items()))
 
 
 def _memory_in_use() -> str | None:

@@ -242,10 +242,19 @@ active: VirtualClock | None = None
 timing_only = False
 """Kernels are timed, not executed, and no data is touched. Set by `turn_on`."""
 
-current_stream: Callable[[], int] = lambda: 0
+
+def _no_stream() -> int:
+    return 0
+
+
+def _no_operator() -> str:
+    return ""
+
+
+current_stream: Callable[[], int] = _no_stream
 """The stream that launches of this thread go to. The device sets it."""
 
-current_operator: Callable[[], str] = lambda: ""
+current_operator: Callable[[], str] = _no_operator
 """The aten operator that is running in this thread, or "". The device sets it while a profile is taken."""
 
 place: Callable[["ctypes.Array[ctypes.c_int64]", bytes, int], int] | None = None

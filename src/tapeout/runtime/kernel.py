@@ -10,6 +10,7 @@ import struct
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tapeout import file_cache as cache
 from tapeout.chip import Chip
@@ -19,6 +20,9 @@ from tapeout.runtime import clock, native
 from tapeout.runtime.counters import compilations
 from tapeout.sim import functional
 from tapeout.sim.functional.machine import host_fingerprint
+
+if TYPE_CHECKING:
+    from tapeout.runtime import launch_times
 
 ALIGNMENT_BYTES_OF_TYPE = {
     **dict.fromkeys(("fp64", "i64", "u64"), 8),
@@ -132,7 +136,8 @@ class Kernel(TimedKernel):
                 return LaunchError(
                     f"{program.location(index)}: {name}: {where} waits in this loop for memory that only another "
                     "program can change. Programs of a grid run in order, each to its end before a core takes the "
-                    "next, so a kernel must not need a later program, or all of them at once; split it into several launches"
+                    "next, so a kernel must not need a later program, or all of them at once; split it into several "
+                    "launches"
                 )
             case "foreign pointer":
                 return LaunchError(
