@@ -141,7 +141,7 @@ class MatrixEngine(Part):
 
     row_count: int = count("rows of the array, and of an output tile", maximum=1024)
     column_count: int = count("columns of the array, and of an output tile", maximum=1024)
-    accumulator_interleave: int = count("output tiles that take turns in the accumulators", maximum=16, default=3)
+    accumulator_interleave: int = count("output tiles that take turns in the accumulators", maximum=16, default=4)
     float32_rate: float = rate("float32 products per bfloat16 product", default=0.25)
     float16_rate: float = rate("float16 products per bfloat16 product", default=1.0)
     float8_rate: float = rate("float8 products (both formats) per bfloat16 product", default=2.0)

@@ -28,10 +28,10 @@ training = Chip(
         scratchpad=Scratchpad(size_bytes=2 * MiB, bank_count=32, port_width_bytes=128),
         vector=VectorEngine(lane_count=256, float64_rate=1 / 16, special_rate=1 / 2),
         matrix=MatrixEngine(row_count=128, column_count=64),
-        load_dma=DmaEngine(bytes_per_cycle=128, outstanding_bytes=128 * KiB, gather_addresses_per_cycle=2),
+        load_dma=DmaEngine(bytes_per_cycle=256, outstanding_bytes=128 * KiB, gather_addresses_per_cycle=2),
         store_dma=DmaEngine(bytes_per_cycle=128, outstanding_bytes=64 * KiB, gather_addresses_per_cycle=2),
     ),
-    last_level_sram=LastLevelSram(size_bytes=128 * MiB, slice_count=128),
+    last_level_sram=LastLevelSram(size_bytes=128 * MiB, slice_count=128, bytes_per_cycle_per_slice=128),
     hbm=Hbm(
         kind="HBM3e",
         stack_count=6,

@@ -71,7 +71,8 @@ class Cost:
     `first_result_cycles`: from the start to the first result written, `last_read_cycles`: to the last operand read;
     an instruction that reads, element for element, what the one before wrote may follow it that closely.
     `operations`: elements computed, or multiply-accumulates. `scratchpad_bytes`: read and written.
-    `fill_cycles`: more occupancy if sums must first be read back (matrix_multiply with accumulate).
+    `fill_cycles`: for reading sums back (matrix_multiply with accumulate), which can be done while the instruction
+    before computes.
     """
 
     occupancy_cycles: int
@@ -320,10 +321,11 @@ def matrix_product(item: Any, chip: "Chip") -> Cost:
     """Output tiles of `row_count` x `column_count` take turns in groups of `accumulator_interleave`; a group takes
     k x `accumulator_interleave` steps even if it is not full. `float8_rate` and so on are steps a cycle. f64 runs at
     the rate of the vector engine's f64 lanes. Operands are read along whichever of their dimensions is contiguous; more
-    cycles go by where that touches a bank too often. Sums are written through a quarter of the scratchpad's ports while
-    the next group computes. An accumulating instruction first reads the sums of its first group through another
-    quarter; not if it directly follows one with the same accumulator that is a single group, and nothing wrote there
-    since: then the sums are still in the array."""
+    cycles go by where that touches a bank too often. Each sum has a second register: through a quarter of the
+    scratchpad's ports the sums of the group before are written, and through another quarter those of the next group
+    read, while a group computes; an accumulating instruction's first group is read as soon as its semaphores are there.
+    Nothing is read if the instruction follows one with the same accumulator that is a single group, and nobody wrote
+    there since: then the sums are still in the array."""
     engine, pad = chip.core.matrix, chip.core.scratchpad
     batch, m, n, k = item.shape
     operations = batch * m * n * k
@@ -348,8 +350,8 @@ def matrix_product(item: Any, chip: "Chip") -> Cost:
     fetch = _operand_cycles(item.lhs, rows, 1, k, operand_size, chip)
     fetch = max(fetch, _operand_cycles(item.rhs, columns, 2, k, operand_size, chip))
     fetched = math.ceil(tiles * k * fetch)
-    drain = -(-sum_bytes // sums_per_cycle)
-    cycles = max(ideal, fetched, drain)
+    exchanges = 2 if item.accumulate and groups > 1 else 1
+    cycles = max(ideal, fetched, exchanges * -(-sum_bytes // sums_per_cycle))
     last_group = -(-rows * columns * sum_size * min(tiles, interleave) // sums_per_cycle)
     latency, group_cycles = _matrix_latency(chip, last_group), -(-cycles // groups)
     return Cost(

@@ -12,6 +12,10 @@
 #include <tuple>
 #include <vector>
 
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
 #include "abi.h"
 
 namespace {
@@ -49,10 +53,32 @@ struct Divisor {
 
 // ------------------------------------------------------------------------------------------------------- memory
 
-struct Set {
-    uint32_t epoch = 0;
-    uint32_t count = 0;
-    Unsigned used = 0, dirty = 0;
+// A set of the last-level SRAM; the lines it holds follow it, as 32-bit numbers.
+struct alignas(32) Set {
+    uint32_t epoch;
+    int32_t count;
+    Unsigned used, dirty;
+    Word latest_fill;  // no line of the set is still being fetched after this
+
+    uint32_t *lines() { return reinterpret_cast<uint32_t *>(this + 1); }
+
+    // The way that holds a line, or `count`.
+    int find(uint32_t line) {
+        const uint32_t *held = lines();
+#if defined(__AVX2__)
+        __m256i wanted = _mm256_set1_epi32(int(line));
+        for (int way = 0; way < count; way += 8) {
+            __m256i some = _mm256_load_si256(reinterpret_cast<const __m256i *>(held + way));
+            unsigned equal = unsigned(_mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpeq_epi32(some, wanted))));
+            if (equal) return std::min(way + std::countr_zero(equal), int(count));
+        }
+        return count;
+#else
+        int way = 0;
+        while (way < count && held[way] != line) ++way;
+        return way;
+#endif
+    }
 };
 
 struct Bank {
@@ -69,8 +95,9 @@ struct Memory {
     Divisor lines, slices, sets_of_slice, granules, channels, stripes, banks, bursts;
     uint32_t epoch = 0;
     std::vector<Word> slice_free;
-    std::unique_ptr<Set[]> sets;
-    std::unique_ptr<Word[], decltype(&std::free)> numbers{nullptr, &std::free}, ready{nullptr, &std::free};
+    size_t set_bytes;
+    std::unique_ptr<char, decltype(&std::free)> sets{nullptr, &std::free};
+    std::unique_ptr<Word[], decltype(&std::free)> ready{nullptr, &std::free};
     std::vector<Channel> channel;
     std::vector<Bank> bank;
     Word hbm_read = 0, hbm_written = 0, sram_read = 0, sram_written = 0;
@@ -86,14 +113,16 @@ struct Memory {
         banks.set(chip.bank_count);
         bursts.set(chip.burst_bytes);
         slice_free.resize(chip.slice_count);
-        Word set_count = chip.slice_count * chip.set_count;
-        sets = std::make_unique<Set[]>(set_count);
-        size_t bytes = size_t(set_count * chip.way_count) * sizeof(Word);
-        numbers.reset(static_cast<Word *>(std::malloc(bytes)));
-        ready.reset(static_cast<Word *>(std::malloc(bytes)));
+        size_t set_count = size_t(chip.slice_count * chip.set_count);
+        set_bytes = (sizeof(Set) + size_t(chip.way_count) * 4 + 63) / 64 * 64;
+        sets.reset(static_cast<char *>(std::aligned_alloc(64, set_count * set_bytes)));
+        for (size_t n = 0; n < set_count; ++n) new (&set_at(n)) Set{};
+        ready.reset(static_cast<Word *>(std::malloc(set_count * chip.way_count * sizeof(Word))));
         channel.resize(chip.channel_count);
         bank.resize(chip.channel_count * chip.bank_count);
     }
+
+    Set &set_at(size_t number) const { return *reinterpret_cast<Set *>(sets.get() + number * set_bytes); }
 
     void begin_launch() {
         ++epoch;
@@ -109,10 +138,9 @@ struct Memory {
     }
 
     void prefetch(Word address) const {
-        Word set = set_of(Word(lines.quotient(address)));
-        __builtin_prefetch(&sets[set]);
-        __builtin_prefetch(&numbers[set * chip.way_count]);
-        if (chip.way_count > 8) __builtin_prefetch(&numbers[set * chip.way_count + 8]);
+        const char *set = reinterpret_cast<const char *>(&set_at(set_of(Word(lines.quotient(address)))));
+        __builtin_prefetch(set);
+        if (chip.way_count > 8) __builtin_prefetch(set + 64);
     }
 
     Word access(Word time, Word address, Word size, bool reads, bool writes) {
@@ -124,18 +152,17 @@ struct Memory {
         if (writes) sram_written += size;
 
         Word at = slice * chip.set_count + Word(sets_of_slice.remainder(slices.quotient(line)));
-        Set &set = sets[at];
-        Word *number = &numbers[at * chip.way_count], *when = &ready[at * chip.way_count];
-        if (set.epoch != epoch) set = Set{epoch, 0, 0, 0};
-        int way = 0, count = int(set.count);
-        while (way < count && number[way] != line) ++way;
-        if (way < count) {
+        Set &set = set_at(at);
+        if (set.epoch != epoch) set = Set{epoch, 0, 0, 0, 0};
+        int way = set.find(uint32_t(line));
+        if (way < set.count) {
             ++hits;
         } else {
             ++misses;
-            way = allocate(set, number, line, start);
-            when[way] = start;
-            if (reads || size < chip.line_bytes) when[way] = hbm(start, line, chip.line_bytes, false);
+            way = allocate(set, line, start);
+            Word there = reads || size < chip.line_bytes ? hbm(start, line, chip.line_bytes, false) : start;
+            ready[at * chip.way_count + way] = there;
+            set.latest_fill = std::max(set.latest_fill, there);
         }
         Unsigned bit = Unsigned(1) << way;
         set.used |= bit;
@@ -146,23 +173,25 @@ struct Memory {
             set.dirty |= bit;
             ++channel_of(line).dirty_lines;
         }
-        return (reads ? std::max(start, when[way]) : start) + chip.latency_ticks;
+        if (reads && set.latest_fill > start) start = std::max(start, ready[at * chip.way_count + way]);
+        return start + chip.latency_ticks;
     }
 
-    int allocate(Set &set, Word *number, Word line, Word time) {
-        if (Word(set.count) < chip.way_count) {
-            number[set.count] = line;
-            return int(set.count++);
+    int allocate(Set &set, Word line, Word time) {
+        uint32_t *held = set.lines();
+        if (set.count < chip.way_count) {
+            held[set.count] = uint32_t(line);
+            return set.count++;
         }
         int victim = std::countr_one(set.used);
         if (victim >= int(chip.way_count)) victim = 0;
         Unsigned bit = Unsigned(1) << victim;
         if (set.dirty & bit) {
-            hbm(time, number[victim], chip.line_bytes, true);
-            --channel_of(number[victim]).dirty_lines;
+            hbm(time, held[victim], chip.line_bytes, true);
+            --channel_of(held[victim]).dirty_lines;
             set.dirty &= ~bit;
         }
-        number[victim] = line;
+        held[victim] = uint32_t(line);
         return victim;
     }
 
@@ -524,17 +553,16 @@ void Core::note(int unit, Word index, Word start, Word end, Word waited, Word wh
 Core::Start Core::start_of(int unit, const Queued &q) const {
     const Engine &e = engines[unit];
     const Op &op = *q.op;
-    Word given = std::max(std::max(e.free, q.enqueued), tokens_at(op.wait_a, op.wait_b));
-    Word start = given;
+    Word ready = std::max(q.enqueued, tokens_at(op.wait_a, op.wait_b)), given = std::max(e.free, ready), dependency = 0;
     for (const InFlight &f : e.in_flight) {
-        if (f.done <= given) continue;
         for (Word r = 0; r < op.read_count; ++r) {
-            if (r == op.sum_read && keeps_sums(q)) continue;
-            if (!q.reads[r].overlaps(f.written)) continue;
+            if (!q.reads[r].overlaps(f.written) || (r == op.sum_read && keeps_sums(q))) continue;
             bool streams = unit > STORE_ENGINE && q.reads[r].is_same_as(f.written);
-            start = std::max(start, streams ? std::max(f.first_result, f.done - op.last_read) : f.done);
+            dependency = std::max(dependency, streams ? std::max(f.first_result, f.done - op.last_read) : f.done);
         }
     }
+    Word start = std::max(given, dependency);
+    if (op.fill && !keeps_sums(q)) start = std::max(start, std::max(ready, dependency) + op.fill);
     return {given, start};
 }
 
@@ -560,7 +588,6 @@ void Core::begin(int unit, Word time, Queued &q, Word &waited, Word &why) {
 
 void Core::start_engine(int unit, Word time) {
     Engine &e = engines[unit];
-    bool keeps = keeps_sums(e.ring[e.head]);
     Word waited, why;
     begin(unit, time, e.current, waited, why);
     const Queued &q = e.current;
@@ -569,10 +596,9 @@ void Core::start_engine(int unit, Word time) {
         e.free = time + op.occupancy;
         e.done = std::max(e.done, e.free);
     } else {
-        Word fill = keeps ? 0 : op.fill;
-        e.free = time + fill + op.occupancy;
+        e.free = time + op.occupancy;
         e.done = std::max(e.done, e.free + op.latency);
-        e.in_flight.push_back({q.written, time + fill + op.first_result, e.done});
+        e.in_flight.push_back({q.written, time + op.first_result, e.done});
         if (unit == MATRIX_ENGINE) {
             has_held = op.is_single_group;
             held = q.written;

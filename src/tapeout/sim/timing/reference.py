@@ -326,13 +326,18 @@ class _Engine:
         """What holds the instruction up, as (reason, until), the last one being its start."""
         item = queued.item
         given = max(self.free, queued.enqueued, self.core.tokens_at(item.wait_a, item.wait_b))
-        start = given
+        dependency = 0
         for flight in self.in_flight:
             for region in queued.reads:
                 if region is queued.written and self._keeps_sums(queued):
                     continue
-                if flight.done > given and region.first < flight.written.end and flight.written.first < region.end:
-                    start = max(start, self._may_follow(queued, region, flight))
+                if region.first < flight.written.end and flight.written.first < region.end:
+                    dependency = max(dependency, self._may_follow(queued, region, flight))
+        start = max(given, dependency)
+        if queued.cost.fill_cycles and not self._keeps_sums(queued):
+            # Sums are read back while the instruction before computes: from when all but the engine is ready.
+            ready = max(queued.enqueued, self.core.tokens_at(item.wait_a, item.wait_b), dependency)
+            start = max(start, ready + queued.cost.fill_cycles)
         in_flight = [("memory", min(self.done, start))] if self.unit in DMA else []
         return [*in_flight, ("empty", queued.enqueued), ("semaphore", given), ("dependency", start)]
 
@@ -352,18 +357,16 @@ class _Engine:
 
     def step(self, time: int) -> None:
         core = self.core
-        keeps_sums = self._keeps_sums(self.queue[0])
         queued, waited = self._begin(time)
         item, cost, written = queued.item, queued.cost, queued.written
         if isinstance(item, tuple(isa.SYNC.values())):
             self.free = time + cost.occupancy_cycles
             self.done = max(self.done, self.free)
         else:
-            fill = 0 if keeps_sums else cost.fill_cycles
-            self.free = time + fill + cost.occupancy_cycles
+            self.free = time + cost.occupancy_cycles
             self.done = max(self.done, self.free + cost.latency_cycles)
             assert written is not None
-            self.in_flight.append(_InFlight(written, time + fill + cost.first_result_cycles, self.done))
+            self.in_flight.append(_InFlight(written, time + cost.first_result_cycles, self.done))
             if self.unit is Unit.MATRIX:
                 is_single = single_group(item, core.launch.chip)
                 core.held = _Held(written.key, written.first, written.end) if is_single else None
