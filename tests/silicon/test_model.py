@@ -1,6 +1,7 @@
 """Laws of area, power, yield and cost; the model against published chips; bad figures refused by name."""
 
 import dataclasses
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -8,9 +9,12 @@ from hypothesis import strategies as st
 
 from tapeout.chip import inference, tiny, training
 from tapeout.estimate import Provenance, number
-from tapeout.silicon import area, calibration, die, manufacturing, power, technology
-from tapeout.silicon.power import Activity
+from tapeout.isa import Parameter, Program, assemble
+from tapeout.silicon import activity, area, calibration, die, manufacturing, power, technology
+from tapeout.silicon.activity import Activity
 from tapeout.silicon.technology import SiliconError, UnknownFigure
+from tapeout.sim import timing
+from tapeout.work import Work
 
 FIGURES = technology.load()
 AREAS = st.floats(20, 858)
@@ -61,7 +65,7 @@ def test_cost_grows_with_cores_and_price_falls_with_volume(few, many):
 def test_more_of_anything_takes_more_power(field, factor):
     def watts(chip):
         contents, size = modelled(chip)
-        return power.power(power.at_tdp(contents), contents, size, FIGURES).value
+        return power.power(activity.at_tdp(contents), contents, size, FIGURES).value
 
     grown = dataclasses.replace(inference, **{field: getattr(inference, field) * factor // 4 or 1})
     if factor >= 4:
@@ -87,7 +91,7 @@ def test_reference_chips_can_be_built(chip):
     contents, size = modelled(chip)
     manufacturing.check_reticle(size, FIGURES)
     assert size.interval()[1] < 900  # the middle of the range fits; its end may not
-    watts = power.power(power.at_tdp(contents), contents, size, FIGURES).value
+    watts = power.power(activity.at_tdp(contents), contents, size, FIGURES).value
     assert watts < 1000  # what a cold plate takes from one package of Blackwell's class
     assert contents.memory_stack_count <= 8
     assert chip.hbm.bandwidth_bytes_per_s / chip.hbm.stack_count <= 1.2e12
@@ -102,7 +106,7 @@ def test_yield_of_a_known_die():
 
 def test_energy_is_power_times_time_and_adds_up():
     contents, size = modelled(inference)
-    second = power.at_tdp(contents)
+    second = activity.at_tdp(contents)
     longer = dataclasses.replace(second, duration_s=2.0)
     assert power.power(second, contents, size, FIGURES).value == pytest.approx(
         power.energy(second, contents, size, FIGURES).value
@@ -157,6 +161,45 @@ def test_published_dies_are_met_within_the_stated_tolerance():
     missed = [row.published.die.name for row in checked if row.power and not row.power.holds]
     assert missed == ["MTIA v1", "Ascend 910", "TPU v4i"]
     assert all(row.published.remark for row in checked if row.published.die.name in missed)
+
+
+def test_the_cost_of_an_h100_is_near_what_others_estimate():
+    found = calibration.cost_check()
+    assert found.holds
+    assert found.modelled.interval()[0] < found.published < found.modelled.interval()[1]
+
+
+def test_what_the_timing_simulator_counts_has_an_energy():
+    text = "map1 function=neg dtype=f32 shape=1x1x1x64 a=@0x0{0,0,0,1} result=@0x400{0,0,0,1}\nhalt\n"
+    program = Program("by_hand", tiny.name, assemble(text), (Parameter("memory", "*i8"),), 1 << 16)
+    launch = timing.simulate(program, tiny, (1, 1, 1), (0,))
+    done = activity.of_timing("negate", launch)
+    assert done.vector_operations == {"float32": 64}
+    assert done.duration_s == launch.cycles / tiny.clock_hz
+    contents, size = modelled(tiny)
+    spent = {part.name: part.value for part in power.energy(done, contents, size, FIGURES).parts}
+    lanes = FIGURES["energy.vector_lane_factor"].value * FIGURES["energy.multiply_accumulate.float32"].value
+    supply = (0.7 + 0.3 * 1.0 / 1.4) ** 2  # tiny runs at 1 GHz in N7
+    expected = 64e-12 * lanes * supply * FIGURES["power.activity_overhead"].value
+    assert spent["vector engines"] == pytest.approx(expected)
+    assert {"scratchpads", "clock and control", "leakage"} <= set(spent)
+
+
+def test_matrix_products_keep_their_dtype_from_the_simulator_on():
+    counted = replace(
+        timing.simulate(Program("h", tiny.name, assemble("halt\n"), (), 1 << 16), tiny, (1, 1, 1), ()),
+        multiply_accumulates={"bf16": 10, "f8e4m3": 3, "f8e5m2": 4},
+    )
+    assert activity.of_timing("products", counted).multiply_accumulates == {"bfloat16": 10, "float8": 7}
+
+
+def test_what_the_functional_simulator_counts_is_traffic():
+    work = Work(hbm_read_bytes=1000, hbm_written_bytes=24)
+    done = activity.of_work("traffic", work, duration_s=1e-6)
+    assert done.bytes_moved == {"memory": 1024}
+    contents, size = modelled(inference)
+    spent = {part.name: part.value for part in power.energy(done, contents, size, FIGURES).parts}
+    assert spent["memory and its interfaces"] == pytest.approx(1024 * 8 * 2.75e-12)
 
 
 def test_a_die_beyond_the_reticle_is_refused():

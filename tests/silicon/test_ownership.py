@@ -128,6 +128,13 @@ def test_the_claim_holds_where_a_chip_is_four_times_an_h100():
     assert verdicts["memory_gb"] in ("does not hold", "cannot hold")
 
 
+def test_the_claim_holds_in_some_measured_serving_and_not_in_other():
+    found = study.four_times_h100(inference, Fleet(), FIGURES, volume=100_000)
+    verdicts = {(each.chip, "100 tokens" in each.workload): each.verdict for each in found.served}
+    assert verdicts["B200-SXM", False] == verdicts["B200-SXM", True] == "holds"
+    assert verdicts["MI355X", False] == verdicts["H200-SXM-141GB", False] == "does not hold"
+
+
 def test_an_h100_is_one_h100_a_dollar():
     found = study.four_times_h100(H100, Fleet(), FIGURES, volume=1)
     for claim in found.claims:

@@ -9,14 +9,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tapeout.estimate import Estimate, number
+from tapeout.estimate import Estimate, number, total
+from tapeout.silicon.activity import at_tdp
 from tapeout.silicon.area import die_area, interfaces
 from tapeout.silicon.die import PublishedDie, published_dies
-from tapeout.silicon.power import at_tdp, power
+from tapeout.silicon.manufacturing import manufacture
+from tapeout.silicon.power import power
 from tapeout.silicon.technology import Technology, load
 
 AREA_TOLERANCE = 0.20
 POWER_TOLERANCE = 0.30
+COST_TOLERANCE = 0.30
 FITTED = ("block_area.core_control", "block_area.overhead", "power.activity_overhead", "power.clock_density")
 
 
@@ -95,12 +98,28 @@ def rows(technology: Technology | None = None) -> list[Row]:
     return found
 
 
+PUBLISHED_COST_USD = 3320.0
+"""Cost to make an H100: Raymond James, via siliconanalysts.com (2026) and Epoch, an estimate of others."""
+
+
+def cost_check() -> Comparison:
+    """The cost of an H100 by our model, on its published area, against what others estimate."""
+    technology = load()
+    h100 = next(each for each in published_dies() if each.die.name == "H100")
+    area = die_area(h100.die, technology)
+    share = number(_known(h100.area_mm2) / area.value)
+    measured = total("die area", [(part * share).called(part.name) for part in area.parts])
+    made = manufacture(h100.die, measured, technology, volume=1)
+    return Comparison(PUBLISHED_COST_USD, made.cost, COST_TOLERANCE)
+
+
 def render() -> str:
     """docs/calibration.md."""
     checked = [row for row in rows() if not row.published.calibrates]
     areas = [row.area for row in checked if row.area and not row.area.is_bound]
     powers = [row.power for row in checked if row.power]
     fitted = fit()
+    cost = cost_check()
     lines = [
         "# Calibration of area and power",
         "",
@@ -133,6 +152,15 @@ def render() -> str:
         *(_line(row, row.power, "power") for row in rows() if row.power),
         "",
         "A TDP is a limit a vendor chose, so two products with one die may differ more than their work does.",
+        "",
+        "## Cost",
+        "",
+        f"To make an H100 on its published area: modelled {cost.modelled.value:,.0f} USD "
+        f"({cost.modelled.interval()[0]:,.0f} to {cost.modelled.interval()[1]:,.0f}); estimated by others "
+        f"{cost.published:,.0f} USD (Raymond James): {cost.error:+.0%}. "
+        + ", ".join(f"{part.name} {part.value:,.0f}" for part in cost.modelled.parts)
+        + ". The package price was taken from the same chip, so only the sum is a check; theirs has 300 for the logic "
+        "die, which takes working cores for granted where ours counts every defect.",
         "",
         "## What is known of each die",
         "",

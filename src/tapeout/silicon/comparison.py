@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 from tapeout.chip.catalog import COLUMNS, CONFIDENCES, CataloguedChip, Fact
 from tapeout.chip.description import Chip
+from tapeout.silicon.activity import at_tdp
 from tapeout.silicon.area import die_area, transistor_count
 from tapeout.silicon.die import of_chip
 from tapeout.silicon.manufacturing import manufacture
-from tapeout.silicon.power import at_tdp, power
+from tapeout.silicon.power import power
 from tapeout.silicon.technology import SiliconError, Technology
 
 DEFAULT_VOLUME = 100_000

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 
 from tapeout.chip.description import Chip
 from tapeout.estimate import Estimate, Provenance, given, number
+from tapeout.silicon.activity import at_tdp, workloads
 from tapeout.silicon.area import approximated_transistor_count, die_area, transistor_count
 from tapeout.silicon.die import Die, of_chip
 from tapeout.silicon.manufacturing import Manufacturing, manufacture
-from tapeout.silicon.power import at_tdp, power, workloads
+from tapeout.silicon.power import power
 from tapeout.silicon.technology import SiliconError, Technology
 
 

@@ -17,11 +17,12 @@ import numpy as np
 from tapeout.chip.catalog import CataloguedChip
 from tapeout.chip.description import Chip
 from tapeout.estimate import Estimate, Provenance, computed, given, number, total
+from tapeout.silicon.activity import at_tdp
 from tapeout.silicon.area import die_area
 from tapeout.silicon.comparison import DEFAULT_VOLUME, catalogued
 from tapeout.silicon.die import of_chip
 from tapeout.silicon.manufacturing import manufacture
-from tapeout.silicon.power import at_tdp, power
+from tapeout.silicon.power import power
 from tapeout.silicon.technology import SiliconError, Technology
 
 SITES = ("us", "china-west", "china-coast")

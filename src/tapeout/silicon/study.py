@@ -1,11 +1,13 @@
 """The claim "four times an H100 at equal cost", put to the models and to published figures.
 
 Takes a chip; gives, for each thing one may mean by it (arithmetic, memory), how many times an H100 the chip is a
-dollar, the same if the chip itself were free, and what the export rules leave possible. Published owner's costs of
-other vendors' chips stand beside it.
+dollar, the same if the chip itself were free, and what the export rules leave possible. What others published of other
+vendors' chips stands beside it: rates an owner's dollar, and tokens an owner's dollar as measured.
 """
 
+import csv
 from dataclasses import dataclass
+from importlib import resources
 
 from tapeout.chip import catalog
 from tapeout.chip.catalog import COLUMNS, PEAK_BITS, CataloguedChip
@@ -65,6 +67,21 @@ class Study:
     claims: tuple[Claim, ...]
     capped: tuple[Capped, ...]
     published: tuple[tuple[str, str, float], ...]
+    served: tuple["Served", ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Served:
+    """Tokens a dollar of a chip over those of an H100, measured by others in serving a model."""
+
+    chip: str
+    workload: str
+    times_h100: float
+    source: str
+
+    @property
+    def verdict(self) -> str:
+        return "holds" if self.times_h100 >= CLAIM else "does not hold"
 
 
 def four_times_h100(chip: Chip | CataloguedChip, fleet: Fleet, technology: Technology, *, volume: int) -> Study:
@@ -96,6 +113,20 @@ def four_times_h100(chip: Chip | CataloguedChip, fleet: Fleet, technology: Techn
         claims=tuple(claims),
         capped=tuple(_capped(limit, reference_row, reference, free) for limit in PERFORMANCE_LIMITS),
         published=tuple(_published(reference_row)),
+        served=_served(),
+    )
+
+
+def _served() -> tuple[Served, ...]:
+    text = (resources.files("tapeout.silicon") / "data" / "measured_serving.csv").read_text("utf-8")
+    return tuple(
+        Served(
+            chip=row["chip"],
+            workload=row["workload"],
+            times_h100=float(row["times_h100_a_dollar"]),
+            source=row["source"],
+        )
+        for row in csv.DictReader(text.splitlines())
     )
 
 
