@@ -6,7 +6,20 @@ import typer
 from rich.console import Console
 from rich.markup import escape as rich_escape
 
-from tapeout.cli import annotate, calibration, chat, chips, compare, cost, datasheet, export_check, isa, profile, run, scoreboard
+from tapeout.cli import (
+    annotate,
+    calibration,
+    chat,
+    chips,
+    compare,
+    cost,
+    datasheet,
+    export_check,
+    isa,
+    profile,
+    run,
+    scoreboard,
+)
 from tapeout.errors import InternalError, TapeoutError
 
 
