@@ -3,7 +3,7 @@
 Takes the activities a recording clock kept; gives a frozen `Profile` that the terminal summary, the JSON file and the
 trace read. A kernel's limits are the times it could not have been faster than: its products at the matrix engines'
 peak rate, its elements at the vector engines', its traffic at HBM's and the last-level SRAM's peak bandwidth, and the
-time the busiest core's DMA engines and sequencer were taken.
+time the busiest core's DMA engines and sequencer were taken. The silicon model prices energy from the same counts.
 """
 
 import json
@@ -82,11 +82,26 @@ class EngineRow:
 
 
 @dataclass(frozen=True)
+class EnergyRow:
+    """What the run would have taken in joules, by block, as far as its launches were counted; modelled.
+
+    `low_j` and `high_j` are the middle 90 % of what the model's uncertain inputs allow; `provenance` is the weakest of
+    theirs. Copies between host and chip are not in it.
+    """
+
+    total_j: float
+    low_j: float
+    high_j: float
+    provenance: str
+    by_block_j: Mapping[str, float]
+
+
+@dataclass(frozen=True)
 class Profile:
     """What a script did with a chip's time, longest rows first.
 
     Shares are of `run.total_ps` for kernels and operators, of the kernels' time for engines. `cores_idle_ps`: no kernel
-    ran, mostly because the host was launching.
+    ran, mostly because the host was launching. `energy` is None for a run that took no time.
     """
 
     run: RunTime
@@ -95,6 +110,7 @@ class Profile:
     operators: tuple[OperatorRow, ...]
     engines: tuple[EngineRow, ...]
     cores_idle_ps: int
+    energy: EnergyRow | None
 
     def to_json(self) -> str:
         return json.dumps({"format": FORMAT, **asdict(self)}, indent=2)
@@ -111,6 +127,26 @@ def profile(run: RunTime, chip: Chip, activities: Sequence[Activity]) -> Profile
         operators=_by_operator(activities, run.total_ps),
         engines=_by_engine([_launch(activity) for activity in kernels]),
         cores_idle_ps=run.total_ps - busy_ps,
+        energy=_energy(run, chip, [_launch(activity).timing for activity in kernels]),
+    )
+
+
+def _energy(run: RunTime, chip: Chip, timings: Sequence[Timing]) -> EnergyRow | None:
+    from tapeout.silicon import activity, area, die, power, technology
+
+    if not run.total_ps:
+        return None
+    figures = technology.load()
+    contents = die.of_chip(chip)
+    done = activity.of_timings("run", timings, run.total_ps / 1e12)
+    spent = power.energy(done, contents, area.die_area(contents, figures), figures)
+    low, high = spent.interval()
+    return EnergyRow(
+        total_j=spent.value,
+        low_j=low,
+        high_j=high,
+        provenance=str(spent.provenance),
+        by_block_j={part.name: part.value for part in spent.parts},
     )
 
 

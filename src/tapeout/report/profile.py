@@ -7,9 +7,9 @@ from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from tapeout.profiling import KernelRow, Profile
+from tapeout.profiling import EnergyRow, KernelRow, Profile
 from tapeout.report.run_time import seconds, summary
-from tapeout.report.units import decimal
+from tapeout.report.units import decimal, significant
 
 ROWS = 15
 """How many rows of a table are shown; the JSON file has all."""
@@ -20,9 +20,22 @@ def render(profile: Profile) -> Iterator[RenderableType]:
     if profile.run.total_ps:
         idle = profile.cores_idle_ps / profile.run.total_ps
         yield f"  cores without a kernel: {seconds(profile.cores_idle_ps)} ({idle:.0%})"
+    if profile.energy:
+        yield _energy(profile.energy, profile.run.total_ps)
     yield _kernels(profile)
     yield _operators(profile)
     yield _engines(profile)
+
+
+def _energy(energy: EnergyRow, total_ps: int) -> str:
+    low, high = significant(energy.low_j * 1e3), significant(energy.high_j * 1e3)
+    watts = significant(energy.total_j / (total_ps / 1e12))
+    largest = sorted(energy.by_block_j.items(), key=lambda item: -item[1])[:3]
+    blocks = ", ".join(f"{name} {joules / energy.total_j:.0%}" for name, joules in largest)
+    return (
+        f"  energy: {significant(energy.total_j * 1e3)} mJ ({low} to {high}; {energy.provenance}), "
+        f"{watts} W on average: {blocks}"
+    )
 
 
 def _kernels(profile: Profile) -> Table:

@@ -4,7 +4,8 @@ Takes the counts of a simulator (`of_timing`, `of_work`), or derives them from p
 `Activity`s, for `tapeout.silicon.power` to price in joules.
 """
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -104,23 +105,31 @@ def workloads(chip: Chip, die: Die) -> list[Activity]:
 
 def of_timing(name: str, timing: "Timing") -> Activity:
     """A launch as the timing simulator counted it. Elementwise operations count as float32, whatever their type."""
-    from tapeout.isa.costs import MATRIX_RATE_NAME
-    from tapeout.numerics.dtypes import BY_LABEL
+    return of_timings(name, [timing], timing.seconds)
 
-    products: dict[str, float] = {}
-    for label, count in timing.multiply_accumulates.items():
-        dtype = MATRIX_RATE_NAME[BY_LABEL[label]]
-        products[dtype] = products.get(dtype, 0) + count
+
+def of_timings(name: str, timings: "Iterable[Timing]", duration_s: float) -> Activity:
+    """Several launches within `duration_s`, which may be longer than they are: then the rest of it is idle."""
+    from tapeout.isa.costs import MATRIX_RATE_NAME
+    from tapeout.numerics.dtypes import BY_LABEL, DType
+
+    name_of_dtype = {**MATRIX_RATE_NAME, DType.F64: "float64"}
+    products: Counter[str] = Counter()
+    moved: Counter[str] = Counter()
+    operations = 0
+    for timing in timings:
+        for label, count in timing.multiply_accumulates.items():
+            products[name_of_dtype[BY_LABEL[label]]] += count
+        operations += timing.vector_operations
+        moved["scratchpad"] += timing.scratchpad_bytes
+        moved["last_level"] += timing.sram_read_bytes + timing.sram_written_bytes
+        moved["memory"] += timing.hbm_read_bytes + timing.hbm_written_bytes
     return Activity(
         name=name,
-        duration_s=timing.seconds,
+        duration_s=duration_s,
         multiply_accumulates=products,
-        vector_operations={"float32": timing.vector_operations},
-        bytes_moved={
-            "scratchpad": timing.scratchpad_bytes,
-            "last_level": timing.sram_read_bytes + timing.sram_written_bytes,
-            "memory": timing.hbm_read_bytes + timing.hbm_written_bytes,
-        },
+        vector_operations={"float32": operations},
+        bytes_moved=moved,
     )
 
 
