@@ -184,11 +184,6 @@ class Estimate:
             found.update(operand.inputs)
         return found
 
-    @property
-    def weakest_inputs(self) -> list["Estimate"]:
-        """The inputs that give the figure its provenance."""
-        return [item for item in self.inputs.values() if item.provenance == self.provenance]
-
     def interval(self, *, seed: int = 0, count: int = 2000, level: float = 0.9) -> tuple[float, float]:
         """The middle `level` of `count` samples. Equal seed, equal answer, whatever else is sampled beside it."""
         samples = np.broadcast_to(self.samples(seed=seed, count=count), (count,))

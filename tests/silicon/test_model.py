@@ -77,7 +77,6 @@ def test_more_of_anything_takes_more_power(field, factor):
 def test_parts_are_the_whole_and_the_weakest_tag_shows():
     contents, size = modelled(inference)
     assert sum(part.value for part in size.parts) == pytest.approx(size.value)
-    assert sum(area.share(size).values()) == pytest.approx(1)
     assert size.provenance is Provenance.ASSUMED
     low, high = size.interval()
     assert low < size.value < high
@@ -210,6 +209,22 @@ def test_a_die_beyond_the_reticle_is_refused():
         f"a die of {size.value:.0f} mm² is larger than the reticle, 858 mm²; describe fewer cores or less memory, "
         "or a denser process node"
     )
+
+
+def test_a_node_without_prices_is_refused_by_name():
+    contents, size = modelled(dataclasses.replace(inference, process_node="N6"))
+    with pytest.raises(UnknownFigure) as caught:
+        manufacturing.manufacture(contents, size, FIGURES, volume=1000)
+    assert str(caught.value) == (
+        "defect_density.N6 is not known; add [defect_density.N6] to a technology file of your own"
+    )
+
+
+def test_a_volume_of_none_is_refused():
+    contents, size = modelled(inference)
+    with pytest.raises(SiliconError) as caught:
+        manufacturing.manufacture(contents, size, FIGURES, volume=0)
+    assert str(caught.value) == "volume=0 chips; the least is 1"
 
 
 def test_a_price_nobody_knows_is_named():

@@ -43,27 +43,36 @@ def page(costs: Ownership, work: Sequence[Estimate], against: tuple[Ownership, B
     for each in work:
         blocks.append(Paragraph(f"{each.name[0].upper()}{each.name[1:]} is bound by {each.bound}."))
     turning = work[0] if work else costs.per_useful_hour
-    blocks += [Heading(f"What the {turning.name} turns on"), _tornado(turning)]
+    blocks += [Heading(f"What the {turning.name} turns on"), *_tornado(turning)]
     if against:
         blocks += _against(*against)
     return Page(f"Cost of owning: {costs.owned.name}", blocks)
 
 
-def _tornado(figure: Estimate) -> Table:
-    rows = []
+def _tornado(figure: Estimate) -> list[Block]:
     widest = figure.sensitivities()[:10]
-    reach = max((abs(each.at_high - each.at_low) for each in widest), default=1)
-    for each in widest:
-        width = max(round(abs(each.at_high - each.at_low) / reach * 24), 1)
-        rows.append(
-            (
-                each.varied.name,
-                f"{significant(each.varied.low)} to {significant(each.varied.high)} {each.varied.unit}".strip(),
-                f"{significant(each.at_low)} to {significant(each.at_high)}",
-                "█" * width,
-            )
+    rows = [
+        (
+            each.varied.name,
+            f"{significant(each.varied.low)} to {significant(each.varied.high)} {each.varied.unit}".strip(),
+            f"{significant(each.at_low)} to {significant(each.at_high)}",
         )
-    return Table(("input", "its range", f"{figure.unit}", ""), rows, right=(1, 2))
+        for each in widest
+    ]
+    bars = [
+        Bar(
+            each.varied.name,
+            abs(each.at_high - each.at_low),
+            f"{significant(each.at_low)} to {significant(each.at_high)}",
+            min(each.at_low, each.at_high),
+        )
+        for each in widest
+    ]
+    unit = str(figure.unit)
+    return [
+        Table(("input, one at a time", "its range", unit), rows, right=(1, 2)),
+        Bars(f"{figure.name}, {unit}, with each input over its range", bars),
+    ]
 
 
 def _against(other: Ownership, result: BreakEven) -> list[Block]:

@@ -21,7 +21,7 @@ _KIND_HEADINGS = {
 def page(ruling: Ruling) -> Page:
     subject = ruling.subject
     blocks: list[Block] = [
-        Paragraph(ruling.sentence + "."),
+        Paragraph(f"{ruling.sentence}.{_nearest(ruling)}"),
         Paragraph(DISCLAIMER),
         Table(
             ("rule", "what it says of this chip"),
@@ -46,6 +46,16 @@ def page(ruling: Ruling) -> Page:
             for finding in found:
                 blocks += _finding(finding)
     return Page(f"Export check: {subject.name} under the rules of {ruling.date}", blocks)
+
+
+def _nearest(ruling: Ruling) -> str:
+    if ruling.nearest is None:
+        return ""
+    finding, check = ruling.nearest
+    return (
+        f" Nearest threshold: {check.condition} ({finding.rule.id}), at {significant(check.margin or 0)} of it; "
+        f"{check.remedy} would reach it."
+    )
 
 
 def _figure_row(name: str, value: Estimate) -> tuple[str, str, str, str]:

@@ -5,8 +5,6 @@ and memory are then multiplied by one fitted overhead. The formula is the module
 is from published dies.
 """
 
-from collections.abc import Mapping
-
 from tapeout.estimate import Estimate, Provenance, number, total
 from tapeout.silicon.die import Die
 from tapeout.silicon.technology import Technology
@@ -80,8 +78,3 @@ def approximated_transistor_count(die: Die, area: Estimate, technology: Technolo
         provenance=Provenance.ASSUMED,
         source="density of the node's cells times die area; wording of the definition in 15 CFR 772.1 not read",
     )
-
-
-def share(area: Estimate) -> Mapping[str, float]:
-    """Each block's share of the area."""
-    return {part.name: part.value / area.value for part in area.parts}

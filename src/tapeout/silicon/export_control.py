@@ -7,6 +7,7 @@ threshold and what would move it across. A figure that is not known makes a cond
 
 import datetime
 import enum
+import math
 import re
 import tomllib
 from collections.abc import Mapping
@@ -263,6 +264,18 @@ class Ruling:
     eccn: str | None
     deciding: tuple[Finding, ...]
     findings: tuple[Finding, ...]
+
+    @property
+    def nearest(self) -> tuple[Finding, Check] | None:
+        """The condition of a control clause whose threshold is nearest to the chip's figure, by ratio."""
+        measured = [
+            (finding, check)
+            for finding in self.findings
+            if finding.rule.kind == "control"
+            for check in finding.checks
+            if check.margin
+        ]
+        return min(measured, key=lambda pair: abs(math.log(pair[1].margin or 1)), default=None)
 
     @property
     def sentence(self) -> str:

@@ -70,19 +70,17 @@ def manufacture(die: Die, area: Estimate, technology: Technology, *, volume: int
         raise SiliconError(f"volume={volume} chips; the least is 1")
     check_reticle(area, technology)
     gross = dies_per_wafer(area, technology)
-    good = die_yield(area, memory_area(area), die.process_node, technology)
-    logic = technology[f"wafer_price.{die.process_node}"] / (gross * good)
     memory = number(die.memory_bytes / 1e9, "GB") * technology[f"dram_price.{die.memory_kind}"]
+    good = die_yield(area, memory_area(area), die.process_node, technology)
     if not die.has_hbm:
         raise SiliconError(f"the package of a chip with {die.memory_kind} has no cost model; only HBM on silicon has")
+    logic = technology[f"wafer_price.{die.process_node}"] / (gross * good) * number(1, "die")
     footprint = area + die.memory_stack_count * technology["hbm_footprint"]
-    package = footprint * technology["package_price"]
     made = [
-        logic.to("USD/die").called("logic die", provenance=Provenance.MODELLED),
-        memory.called(f"memory, {die.memory_kind}"),
-        package.to("USD").called("package and interposer", provenance=Provenance.MODELLED),
+        logic.to("USD").called("logic die", provenance=Provenance.MODELLED),
+        memory.to("USD").called(f"memory, {die.memory_kind}"),
+        (footprint * technology["package_price"]).to("USD").called("package and interposer"),
     ]
-    made[0] = (made[0] * number(1, "die")).to("USD").called("logic die")
     subtotal = total("before test", made)
     test = (subtotal * technology["test_and_substrate_share"]).called("test and substrate")
     cost = total("cost of a good packaged chip", [*made, test])
