@@ -194,10 +194,10 @@ def test_no_abort_when_the_interpreter_ends_after_backward():
 
 def test_random_numbers_follow_the_seed():
     torch.manual_seed(7)
-    on_host = torch.randn(5)
+    first = torch.randn(5, device="chip")
+    assert not torch.equal(torch.randn(5, device="chip"), first)
     torch.manual_seed(7)
-    on_chip = torch.randn(5, device="chip")
-    assert torch.equal(on_chip.cpu(), on_host)
+    assert torch.equal(torch.randn(5, device="chip"), first)
     state = torch.chip.get_rng_state()
     again = torch.rand(3, device="chip").tolist()
     torch.chip.set_rng_state(state)
@@ -205,7 +205,9 @@ def test_random_numbers_follow_the_seed():
     generator = torch.Generator("chip")
     assert generator.device.type == "chip"
     generator.manual_seed(7)
-    assert torch.equal(torch.randn(5, device="chip", generator=generator).cpu(), on_host)
+    assert torch.equal(torch.randn(5, device="chip", generator=generator), first)
+    with pytest.raises(RuntimeError, match=r"is a CPU tensor of 16 bytes \(seed and offset\)"):
+        generator.set_state(torch.zeros(5000, dtype=torch.uint8))
 
 
 def test_pinned_memory_is_known():

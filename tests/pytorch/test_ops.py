@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from tapeout.pytorch import ledger
 
@@ -95,6 +96,41 @@ CASES = {
     "bytes wrap": lambda d: integers(40).abs().to(torch.uint8).to(d) + 250,
     "signed bytes wrap": lambda d: integers(40).to(torch.int8).to(d) * 30,
     "repeat": lambda d: values(3, 4).to(d).repeat(2, 3),
+    "conv1d": lambda d: F.conv1d(values(2, 4, 30).to(d), values(6, 4, 5).to(d), values(6).to(d), padding=2),
+    "conv2d": lambda d: F.conv2d(values(2, 4, 9, 10).to(d), values(6, 4, 3, 2).to(d), stride=2, padding=(1, 0)),
+    "conv2d of groups": lambda d: F.conv2d(values(2, 4, 9, 10).to(d), values(6, 2, 3, 3).to(d), groups=2, dilation=2),
+    "transposed conv2d": lambda d: F.conv_transpose2d(
+        values(2, 4, 5, 6).to(d), values(4, 3, 3, 3).to(d), stride=2, padding=1, output_padding=1
+    ),
+    "sort": lambda d: integers(5, 77).to(d).sort(dim=0, descending=True, stable=True),
+    "sort long rows": lambda d: values(2, 1500).to(d).sort(),
+    "sort of doubles": lambda d: values(300).to(d, torch.float64).sort(),
+    "sort puts NaN last": lambda d: torch.tensor([1.0, NAN, -0.0, 0.0, -INF]).to(d).sort(stable=True),
+    "top k": lambda d: values(4, 100).to(d).topk(7),
+    "where not zero": lambda d: (values(7, 9).to(d) > 0).nonzero(),
+    "masked select": lambda d: values(7, 9).to(d)[integers(7, 9).to(d) > 0],
+    "index by two": lambda d: values(7, 9).to(d)[torch.tensor([1, 2]).to(d), torch.tensor([-1, 3]).to(d)],
+    "put": lambda d: (
+        torch.zeros(4, 3).to(d).index_put_((torch.tensor([1, 1, 2]).to(d),), values(3, 3).to(d), accumulate=True)
+    ),
+    "gather": lambda d: values(7, 9).to(d).gather(1, torch.tensor([[1], [8]] * 3).to(d)),
+    "scatter and add": lambda d: torch.zeros(7, 9).to(d).scatter_add(0, integers(4, 9).abs().to(d), values(4, 9).to(d)),
+    "bags": lambda d: F.embedding_bag(
+        torch.arange(12).to(d), values(33, 77).to(d), torch.tensor([0, 3, 3]).to(d), mode="mean"
+    ),
+    "group norm": lambda d: F.group_norm(values(2, 6, 5, 5).to(d), 3, values(6).to(d), values(6).to(d)),
+    "rms norm": lambda d: F.rms_norm(values(5, 64).to(d), (64,), values(64).to(d)),
+    "cross entropy": lambda d: F.cross_entropy(values(9, 20).to(d), torch.arange(9).to(d), label_smoothing=0.1),
+    "cross entropy with a logit": lambda d: F.binary_cross_entropy_with_logits(values(9).to(d), values(9).to(d)),
+    "max pool": lambda d: F.max_pool2d(values(2, 3, 8, 8).to(d), 2),
+    "average pool": lambda d: F.avg_pool2d(values(2, 3, 8, 8).to(d), 2),
+    "nearest neighbours": lambda d: F.interpolate(values(2, 3, 4, 4).to(d), scale_factor=2),
+    "remainder by a number": lambda d: integers(30).to(d) % 4,
+    "cumulative product": lambda d: values(5, 9).to(d).cumprod(0),
+    "variance": lambda d: values(5, 90).to(d).var(1),
+    "norm": lambda d: torch.linalg.vector_norm(values(50).to(d)),
+    "in place of its argument": lambda d: values(50).to(d).tan_(),
+    "into a given tensor": lambda d: torch.atan2(values(5).to(d), values(5).to(d), out=torch.empty(0, device=d)),
     "nothing": lambda d: torch.empty(0, 3).to(d) + 1,
 }
 RELATIVE = {torch.bfloat16: 1e-2, torch.float16: 2e-3}
@@ -109,7 +145,7 @@ def test_operator(name):
     torch.manual_seed(1)
     found = CASES[name]("chip")
     assert ledger.snapshot().on_host == {}
-    as_tuple = (lambda result: result) if isinstance(expected, tuple) else (lambda result: (result,))
+    as_tuple = (lambda result: tuple(result)) if isinstance(expected, tuple) else (lambda result: (result,))
     for one, other in zip(as_tuple(found), as_tuple(expected), strict=True):
         assert one.device.type == "chip" and one.stride() == other.stride()
         torch.testing.assert_close(

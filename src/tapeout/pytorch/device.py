@@ -93,7 +93,6 @@ def _declare(loaded: ctypes.CDLL) -> None:
     loaded.tapeout_block_of.argtypes = [uint64, ctypes.POINTER(uint64), ctypes.POINTER(uint64)]
     loaded.tapeout_memory_statistics.argtypes = [ctypes.POINTER(int64)]
     loaded.tapeout_count_on_chip.argtypes = [ctypes.c_char_p, int64]
-    loaded.tapeout_note_fallback.argtypes = [ctypes.c_char_p, int64]
     loaded.tapeout_ledger.argtypes = [ctypes.c_char_p, uint64]
     loaded.tapeout_ledger.restype = uint64
 
@@ -151,12 +150,13 @@ def set_fallback(policy: str) -> None:
     shim().tapeout_set_fallback_policy(FALLBACK_POLICIES[policy])
 
 
-def note_fallback(operator: str, size_bytes: int) -> None:
-    """Count an operator that is about to run on the host; raises NotImplementedError if the policy forbids it."""
-    if shim().tapeout_note_fallback(operator.encode(), size_bytes):
+def refuse_host(operator: str, reason: str) -> None:
+    """Raises NotImplementedError if the policy forbids that an operator runs on the host."""
+    if shim().tapeout_host_is_forbidden():
         raise NotImplementedError(
-            f"{operator} has no kernel for the chip for these arguments, and {FALLBACK_VARIABLE}=error forbids "
-            f"running it on the host. Use another dtype, or unset {FALLBACK_VARIABLE}."
+            f"{operator} has no kernel for the chip for these arguments ({reason}), and {FALLBACK_VARIABLE}=error "
+            f"forbids running it on the host. Write it with other operators or another dtype, or unset "
+            f"{FALLBACK_VARIABLE}"
         )
 
 
@@ -170,6 +170,12 @@ def is_available() -> bool:
 
 def is_initialized() -> bool:
     return _shim is not None
+
+
+def __getattr__(name: str) -> Any:
+    if name == "_initialized":  # what torch.utils.checkpoint looks at before it keeps the generator's state
+        return is_initialized()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def device_count() -> int:

@@ -8,6 +8,8 @@
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/EmptyTensor.h>
+#include <ATen/Operators.h>
+#include <ATen/autocast_mode.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/detail/PrivateUse1HooksInterface.h>
@@ -16,8 +18,6 @@
 #include <ATen/ops/_copy_from.h>
 #include <ATen/ops/_reshape_alias_native.h>
 #include <ATen/ops/as_strided_native.h>
-#include <ATen/ops/convolution.h>
-#include <ATen/ops/convolution_backward.h>
 #include <ATen/ops/resize_native.h>
 #include <ATen/ops/set_native.h>
 #include <ATen/ops/unfold_native.h>
@@ -516,25 +516,48 @@ struct ChipGuard final : c10::impl::DeviceGuardImplInterface {
 
 C10_REGISTER_GUARD_IMPL(PrivateUse1, ChipGuard);
 
-// A generator that says it lives on the chip and draws from a host generator: the host runs the random operators
-// until the chip has its own, and one seed gives the same numbers on both.
+// The state of the chip's random numbers: a seed and how many numbers were drawn from it. The kernels (ops/random.py)
+// compute the n-th number of a seed. An operator that runs on the host draws from a host generator seeded from both.
 struct ChipGenerator final : c10::GeneratorImpl {
-  ChipGenerator() : ChipGenerator(at::detail::createCPUGenerator()) {}
-  explicit ChipGenerator(at::Generator host)
-      : c10::GeneratorImpl(Device(kChip, 0), c10::DispatchKeySet(c10::DispatchKey::PrivateUse1)),
-        host(std::move(host)) {}
-  void set_current_seed(uint64_t seed) override { host.set_current_seed(seed); }
-  void set_offset(uint64_t offset) override { host.set_offset(offset); }
-  uint64_t get_offset() const override { return host.get_offset(); }
-  uint64_t current_seed() const override { return host.current_seed(); }
-  uint64_t seed() override { return host.seed(); }
-  void set_state(const c10::TensorImpl& state) override { host.unsafeGetGeneratorImpl()->set_state(state); }
-  c10::intrusive_ptr<c10::TensorImpl> get_state() const override {
-    return host.unsafeGetGeneratorImpl()->get_state();
+  ChipGenerator() : c10::GeneratorImpl(Device(kChip, 0), c10::DispatchKeySet(c10::DispatchKey::PrivateUse1)) {}
+  void set_current_seed(uint64_t seed) override {
+    seed_ = seed;
+    offset_ = 0;
   }
-  ChipGenerator* clone_impl() const override { return new ChipGenerator(host.clone()); }
+  void set_offset(uint64_t offset) override { offset_ = offset; }
+  uint64_t get_offset() const override { return offset_; }
+  uint64_t current_seed() const override { return seed_; }
+  uint64_t seed() override {
+    set_current_seed(c10::detail::getNonDeterministicRandom(true));
+    return seed_;
+  }
+  void set_state(const c10::TensorImpl& state) override {
+    TORCH_CHECK(state.numel() == kStateBytes && state.dtype() == at::kByte && state.device().is_cpu(),
+                "the state of the chip's random numbers is a CPU tensor of ", kStateBytes, " bytes (seed and offset), ",
+                "as get_rng_state() gives it, not ", state.numel(), " elements of ", state.dtype().name(), " on ",
+                state.device());
+    auto* words = static_cast<const uint64_t*>(state.data());
+    seed_ = words[0];
+    offset_ = words[1];
+  }
+  c10::intrusive_ptr<c10::TensorImpl> get_state() const override {
+    auto state = at::detail::empty_cpu({kStateBytes}, at::kByte, std::nullopt, std::nullopt, std::nullopt, std::nullopt);
+    auto* words = static_cast<uint64_t*>(state.data_ptr());
+    words[0] = seed_;
+    words[1] = offset_;
+    return state.getIntrusivePtr();
+  }
+  ChipGenerator* clone_impl() const override {
+    auto* copy = new ChipGenerator;
+    copy->seed_ = seed_;
+    copy->offset_ = offset_;
+    return copy;
+  }
 
-  at::Generator host;
+ private:
+  static constexpr int64_t kStateBytes = 16;
+  uint64_t seed_ = c10::default_rng_seed_val;
+  uint64_t offset_ = 0;
 };
 
 const at::Generator& default_generator() {
@@ -544,10 +567,23 @@ const at::Generator& default_generator() {
 
 at::Generator default_generator_handle() { return default_generator(); }
 
+// Takes `numbers` numbers from the generator (the default one, if none is given); returns its seed and the first's place.
+std::tuple<int64_t, int64_t> draw(std::optional<at::Generator> generator, int64_t numbers) {
+  at::Generator chosen = generator.has_value() && generator->defined() ? *generator : default_generator();
+  TORCH_CHECK(chosen.device().type() == kChip, "expected a generator on the chip, torch.Generator('chip'), but it is on ",
+              chosen.device());
+  std::lock_guard<std::mutex> lock(chosen.mutex());
+  auto first = chosen.get_offset();
+  chosen.set_offset(first + static_cast<uint64_t>(numbers));
+  return {static_cast<int64_t>(chosen.current_seed()), static_cast<int64_t>(first)};
+}
+
 at::Generator host_generator(const at::Generator& generator) {
-  return generator.device().type() == kChip
-      ? static_cast<ChipGenerator*>(generator.unsafeGetGeneratorImpl())->host
-      : generator;
+  if (generator.device().type() != kChip) {
+    return generator;
+  }
+  auto [seed, place] = draw(generator, 1);
+  return at::detail::createCPUGenerator(static_cast<uint64_t>(seed) + 0x9E3779B97F4A7C15u * static_cast<uint64_t>(place));
 }
 
 struct ChipHooks final : at::PrivateUse1HooksInterface {
@@ -970,59 +1006,6 @@ void run_on_host(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   ledger().fallback(name, bytes);
 }
 
-// Convolution has its own dispatch for out-of-tree devices; the host does it as any other fallback.
-Tensor convolution_on_host(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias,
-                           c10::SymIntArrayRef stride, c10::SymIntArrayRef padding, c10::SymIntArrayRef dilation,
-                           bool transposed, c10::SymIntArrayRef output_padding, c10::SymInt groups) {
-  ledger().refuse_if_forbidden("aten::convolution");
-  if (timing_only()) {
-    Shapes shapes;
-    auto shape = at::convolution_symint(shapes.of(input), shapes.of(weight),
-                                        bias ? std::optional<Tensor>(shapes.of(*bias)) : std::nullopt, stride, padding,
-                                        dilation, transposed, output_padding, groups);
-    ledger().fallback("aten::convolution", 0);
-    return shapes.on_chip_again(shape);
-  }
-  Tensor result;
-  {
-    AllocateHostResultsInHbm in_hbm;
-    result = at::convolution_symint(as_host(input), as_host(weight),
-                                    bias ? std::optional<Tensor>(as_host(*bias)) : std::nullopt, stride, padding,
-                                    dilation, transposed, output_padding, groups);
-  }
-  ledger().fallback("aten::convolution", static_cast<int64_t>(input.nbytes() + weight.nbytes() + result.nbytes()));
-  return as_chip(result, {input, weight});
-}
-
-std::tuple<Tensor, Tensor, Tensor> convolution_backward_on_host(
-    const Tensor& grad_output, const Tensor& input, const Tensor& weight, c10::SymIntArrayRef stride,
-    c10::SymIntArrayRef padding, c10::SymIntArrayRef dilation, bool transposed, c10::SymIntArrayRef output_padding,
-    c10::SymInt groups, std::array<bool, 3> output_mask) {
-  ledger().refuse_if_forbidden("aten::convolution_backward");
-  // The bias's size is the number of output channels, which is all that its gradient needs to know.
-  std::vector<c10::SymInt> bias_sizes{grad_output.sym_size(1)};
-  if (timing_only()) {
-    Shapes shapes;
-    auto [grad_input, grad_weight, grad_bias] = at::convolution_backward_symint(
-        shapes.of(grad_output), shapes.of(input), shapes.of(weight), c10::SymIntArrayRef(bias_sizes), stride, padding,
-        dilation, transposed, output_padding, groups, output_mask);
-    ledger().fallback("aten::convolution_backward", 0);
-    return {shapes.on_chip_again(grad_input), shapes.on_chip_again(grad_weight), shapes.on_chip_again(grad_bias)};
-  }
-  std::tuple<Tensor, Tensor, Tensor> result;
-  {
-    AllocateHostResultsInHbm in_hbm;
-    result = at::convolution_backward_symint(
-        as_host(grad_output), as_host(input), as_host(weight), c10::SymIntArrayRef(bias_sizes), stride, padding,
-        dilation, transposed, output_padding, groups, output_mask);
-  }
-  ledger().fallback("aten::convolution_backward",
-                    static_cast<int64_t>(grad_output.nbytes() + input.nbytes() + weight.nbytes()));
-  std::vector<Tensor> arguments{grad_output, input, weight};
-  return {as_chip(std::get<0>(result), arguments), as_chip(std::get<1>(result), arguments),
-          as_chip(std::get<2>(result), arguments)};
-}
-
 // ------------------------------------------------------------------------------------------------ allocation, views
 
 Tensor empty(c10::IntArrayRef sizes, std::optional<c10::ScalarType> dtype, std::optional<c10::Layout> layout,
@@ -1116,19 +1099,24 @@ at::Scalar local_scalar_dense(const Tensor& self) {
   return timing_only() ? at::zeros({}, at::device(c10::kCPU).dtype(self.scalar_type())).item() : as_host(self).item();
 }
 
-// What scaled_dot_product_attention is made of: our kernel where there is one (no dropout, nothing to differentiate),
-// else torch's own composition of matrix products and a softmax.
+// What scaled_dot_product_attention is made of: our kernels where they serve (no dropout, no gradient of the mask), else
+// torch's own composition of matrix products and a softmax.
 int64_t choose_attention(const Tensor& query, const Tensor& key, const Tensor& value, const std::optional<Tensor>& mask,
                          double dropout, bool /*causal*/, std::optional<double> /*scale*/, bool /*grouped*/) {
   const auto type = query.scalar_type();
   const bool known_type = type == at::kFloat || type == at::kHalf || type == at::kBFloat16;
   const bool one_type = key.scalar_type() == type && value.scalar_type() == type;
   const bool ranks = query.dim() == 4 && key.dim() == 4 && value.dim() == 4;
-  const bool differentiated =
-      at::GradMode::is_enabled() && (query.requires_grad() || key.requires_grad() || value.requires_grad() ||
-                                     (mask.has_value() && mask->defined() && mask->requires_grad()));
-  const bool ours = known_type && one_type && ranks && dropout == 0.0 && !differentiated;
+  const bool mask_differentiated =
+      at::GradMode::is_enabled() && mask.has_value() && mask->defined() && mask->requires_grad();
+  const bool ours = known_type && one_type && ranks && dropout == 0.0 && !mask_differentiated;
   return static_cast<int64_t>(ours ? sdp::SDPBackend::overrideable : sdp::SDPBackend::math);
+}
+
+Tensor refuse_binary_cross_entropy(const Tensor&, const Tensor&, const std::optional<Tensor>&, int64_t) {
+  TORCH_CHECK(false,
+              "binary_cross_entropy of a sigmoid in a half type is not safe under autocast: use "
+              "binary_cross_entropy_with_logits (torch.nn.BCEWithLogitsLoss) instead, or leave autocast for this call");
 }
 
 }  // namespace
@@ -1137,7 +1125,9 @@ namespace at::native {
 REGISTER_PRIVATEUSE1_DISPATCH(_fused_sdp_choice_stub, &choose_attention)
 }  // namespace at::native
 
-TORCH_LIBRARY_IMPL(_, PrivateUse1, m) { m.fallback(torch::CppFunction::makeFromBoxedFunction<&run_on_host>()); }
+// An operator without a kernel comes to ops/fallback.py, which comes here, by way of a key that no device has, when
+// the operator is the host's.
+TORCH_LIBRARY_IMPL(_, PrivateUse2, m) { m.fallback(torch::CppFunction::makeFromBoxedFunction<&run_on_host>()); }
 
 TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
   m.impl("empty.memory_format", empty);
@@ -1154,8 +1144,6 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
   m.impl("set_.source_Storage_storage_offset", set_source_storage_offset);
   m.impl("_copy_from_and_resize", copy_from_and_resize);
   m.impl("_local_scalar_dense", local_scalar_dense);
-  m.impl("convolution_overrideable", convolution_on_host);
-  m.impl("convolution_backward_overrideable", convolution_backward_on_host);
 }
 
 // The copies resolve lazy conjugation and negation themselves. torch's own way, a clone first, would copy for ever.
@@ -1164,12 +1152,30 @@ TORCH_LIBRARY_IMPL(aten, Negative, m) { m.impl("_copy_from", torch::CppFunction:
 TORCH_LIBRARY_IMPL(tapeout, Conjugate, m) { m.impl("copy_through_host", torch::CppFunction::makeFallthrough()); }
 TORCH_LIBRARY_IMPL(tapeout, Negative, m) { m.impl("copy_through_host", torch::CppFunction::makeFallthrough()); }
 
+namespace at::autocast {
+// Autocast: the lists every device shares, from torch.
+TORCH_LIBRARY_IMPL(_, AutocastPrivateUse1, m) { m.fallback(torch::CppFunction::makeFallthrough()); }
+TORCH_LIBRARY_IMPL(aten, AutocastPrivateUse1, m) {
+#define LOWER_PRECISION(...) KERNEL_PRIVATEUSEONE(__VA_ARGS__, lower_precision_fp)
+  AT_FORALL_LOWER_PRECISION_FP(LOWER_PRECISION)
+#define IN_FLOAT32(...) KERNEL_PRIVATEUSEONE(__VA_ARGS__, fp32)
+  AT_FORALL_FP32(IN_FLOAT32)
+#define FLOAT32_UNLESS_ASKED(...) KERNEL_PRIVATEUSEONE(__VA_ARGS__, fp32_set_opt_dtype)
+  AT_FORALL_FP32_SET_OPT_DTYPE(FLOAT32_UNLESS_ASKED)
+  AT_FORALL_DIFFERENT_REDISPATCH_SIGNATURE(KERNEL_DIFFERENT_REDISPATCH_SIGNATURE_PRIVATEUSEONE)
+#define WIDEST(...) KERNEL_PRIVATEUSEONE(__VA_ARGS__, promote)
+  AT_FORALL_PROMOTE(WIDEST)
+  m.impl(TORCH_SELECTIVE_NAME("aten::binary_cross_entropy"), TORCH_FN(&refuse_binary_cross_entropy));
+}
+}  // namespace at::autocast
+
 // as_host: the bytes of a chip tensor as a CPU tensor, for our own code that looks at them without a copy.
 TORCH_LIBRARY(tapeout, m) {
   m.def("as_host(Tensor(a) tensor) -> Tensor(a)", as_host);
   m.def("copy_through_host(Tensor source, Tensor(a!) destination, bool non_blocking=False) -> Tensor(a!)",
         copy_through_host);
   m.def("default_generator() -> Generator?", default_generator_handle);
+  m.def("draw(Generator? generator, int numbers) -> (int, int)", torch::CppFunction::makeFromUnboxedFunction(&draw));
 }
 
 // ------------------------------------------------------------------------------------------------ for device.py
@@ -1224,14 +1230,7 @@ void tapeout_reset_peak() { arena().reset_peak(); }
 void tapeout_return_free_pages() { arena().return_free_pages(); }
 
 void tapeout_set_fallback_policy(int policy) { ledger().policy = static_cast<FallbackPolicy>(policy); }
-// For operators that Python sends to the host. Returns 1 instead of counting when the policy forbids it.
-int tapeout_note_fallback(const char* name, int64_t bytes) {
-  if (ledger().policy == FallbackPolicy::error) {
-    return 1;
-  }
-  ledger().fallback(name, bytes);
-  return 0;
-}
+int tapeout_host_is_forbidden() { return ledger().policy == FallbackPolicy::error; }
 void tapeout_count_on_chip(const char* name, int64_t calls) { ledger().on_chip(name, calls); }
 void tapeout_reset_ledger() { ledger().reset(); }
 

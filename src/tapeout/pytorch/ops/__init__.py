@@ -1,7 +1,8 @@
 """aten operators with kernels for the chip: what torch calls one by one, eagerly or between Inductor's own kernels.
 
-Every kernel is Triton, compiled by the back end like a user's. `register` only names the operators; the modules with
-the kernels, and Triton with them, are imported when the first of them is called.
+Every kernel is Triton, compiled by the back end like a user's. The operators named here have kernels written by hand;
+every other one comes to fallback.py, which has Inductor write one. `register` only names the operators; the modules
+with the kernels, and Triton with them, are imported when the first of them is called.
 """
 
 import importlib
@@ -90,21 +91,60 @@ IMPLEMENTATIONS = {
     "index_select": "index.index_select",
     "embedding": "index.embedding",
     "index.Tensor": "index.index_tensor",
+    "index_put_": "index.index_put_",
+    "_index_put_impl_": "index.index_put_",
     "index_copy.out": "index.index_copy_out",
     "arange.start_out": "index.arange_out",
     "isin.Tensor_Tensor_out": "index.isin_out",
     "_scaled_dot_product_fused_attention_overrideable": "attention.fused_attention",
+    "_scaled_dot_product_fused_attention_overrideable_backward": "attention.fused_attention_backward",
+    "convolution_overrideable": "convolution.convolution",
+    "convolution_backward_overrideable": "convolution.convolution_backward",
+    "_embedding_bag": "bags.embedding_bag",
+    "_embedding_bag_forward_only": "bags.embedding_bag",
+    "_embedding_bag_backward": "bags.embedding_bag_backward",
+    "_embedding_bag_dense_backward": "bags.embedding_bag_dense_backward",
+    "sort.values_stable": "sort.sort_out",
+    "topk.values": "sort.topk_out",
+    "nonzero": "index.nonzero",
+    "masked_select": "index.masked_select",
+    "addcmul.out": "elementwise.addcmul_out",
+    "addcdiv.out": "elementwise.addcdiv_out",
+    "lerp.Scalar_out": "elementwise.lerp_out",
+    "_fused_adam_": "optimizers.fused_adam",
+    "_fused_adam_.tensor_lr": "optimizers.fused_adam",
+    "_fused_adamw_": "optimizers.fused_adamw",
+    "_fused_adamw_.tensor_lr": "optimizers.fused_adamw",
+    "_fused_sgd_": "optimizers.fused_sgd",
+    "_fused_sgd_.tensor_lr": "optimizers.fused_sgd",
+    "_amp_foreach_non_finite_check_and_unscale_": "optimizers.unscale",
+    "_amp_update_scale_": "optimizers.update_scale",
+    "uniform_": "random.uniform_",
+    "normal_": "random.normal_",
+    "exponential_": "random.exponential_",
+    "bernoulli_.float": "random.bernoulli_float_",
+    "bernoulli_.Tensor": "random.bernoulli_tensor_",
+    "bernoulli.out": "random.bernoulli_out",
+    "random_.from": "random.random_from_",
+    "random_.to": "random.random_to_",
+    "random_": "random.random_",
+    "randperm.out": "random.randperm_out",
+    "randperm.generator_out": "random.randperm_generator_out",
+    "multinomial": "random.multinomial",
+    "native_dropout": "random.native_dropout",
 }
 
 _libraries: list[torch.library.Library] = []
 
 
 def register() -> None:
-    """Give torch's dispatcher an implementation of each overload. Called once, when the device wakes."""
+    """Give torch's dispatcher an implementation of each overload and of all others. Called when it wakes."""
     library = torch.library.Library("aten", "IMPL")
     for overload, path in IMPLEMENTATIONS.items():
         library.impl(overload, _resolve_at_first_call(path), "PrivateUse1")
-    _libraries.append(library)
+    every_other = torch.library.Library("_", "IMPL")
+    every_other.fallback(_resolve_at_first_call("fallback.run"), "PrivateUse1")
+    _libraries.extend((library, every_other))
 
 
 def _resolve_at_first_call(path: str) -> Callable[..., Any]:

@@ -22,7 +22,7 @@ from tapeout.pytorch.ops.launch import (
     ceil_div,
     count,
     kernel,
-    on_host,
+    otherwise,
     power_of_two_at_least,
 )
 
@@ -355,7 +355,7 @@ def _unary(operator: Any, name: str, floating: bool) -> Function:
     def run(self: torch.Tensor, *, out: torch.Tensor) -> torch.Tensor:
         _fit(out, self)
         common = _floating(self.dtype) if floating else self.dtype
-        return out if _run(operator, name, out, self, common=common) else on_host(operator, self, out=out)
+        return out if _run(operator, name, out, self, common=common) else otherwise(operator, self, out=out)
 
     return run
 
@@ -365,7 +365,9 @@ def _binary(operator: Any, name: str, floating: bool = False) -> Function:
         _fit(out, self, other)
         common = torch.result_type(self, other)
         common = _floating(common) if floating else common
-        return out if _run(operator, name, out, self, other, common=common) else on_host(operator, self, other, out=out)
+        return (
+            out if _run(operator, name, out, self, other, common=common) else otherwise(operator, self, other, out=out)
+        )
 
     return run
 
@@ -378,7 +380,7 @@ def _scaled(operator: Any, name: str) -> Function:
         kind = name if alpha == 1 else f"{name}_scaled"
         if _run(operator, kind, out, *inputs, common=common):
             return out
-        return on_host(operator, self, other, alpha=alpha, out=out)
+        return otherwise(operator, self, other, alpha=alpha, out=out)
 
     return run
 
@@ -388,7 +390,7 @@ def _logical(operator: Any, name: str) -> Function:
         _fit(out, self, other)
         if _run(operator, name, out, self, other, common=torch.bool):
             return out
-        return on_host(operator, self, other, out=out)
+        return otherwise(operator, self, other, out=out)
 
     return run
 
@@ -435,14 +437,34 @@ def gelu_out(self: torch.Tensor, *, approximate: str = "none", out: torch.Tensor
     name = "gelu" if approximate == "none" else "gelu_tanh"
     if _run(aten.gelu.out, name, out, self, common=self.dtype):
         return out
-    return on_host(aten.gelu.out, self, approximate=approximate, out=out)
+    return otherwise(aten.gelu.out, self, approximate=approximate, out=out)
+
+
+def addcmul_out(
+    self: torch.Tensor, tensor1: torch.Tensor, tensor2: torch.Tensor, *, value: float = 1, out: torch.Tensor
+) -> torch.Tensor:
+    """self + value * tensor1 * tensor2. `value` changes from step to step, so it must not be a constant of a kernel."""
+    return torch.add(self, torch.mul(tensor1, tensor2), alpha=value, out=out)
+
+
+def addcdiv_out(
+    self: torch.Tensor, tensor1: torch.Tensor, tensor2: torch.Tensor, *, value: float = 1, out: torch.Tensor
+) -> torch.Tensor:
+    return torch.add(self, torch.div(tensor1, tensor2), alpha=value, out=out)
+
+
+def lerp_out(self: torch.Tensor, end: torch.Tensor, weight: float, *, out: torch.Tensor) -> torch.Tensor:
+    """From self to end, exact at both."""
+    if abs(weight) < 0.5:
+        return torch.add(self, torch.sub(end, self), alpha=weight, out=out)
+    return torch.sub(end, torch.sub(end, self), alpha=1 - weight, out=out)
 
 
 def isneginf_out(self: torch.Tensor, *, out: torch.Tensor) -> torch.Tensor:
     _fit(out, self)
     if self.is_floating_point() and _run(aten.isneginf.out, "eq", out, self, float("-inf"), common=self.dtype):
         return out
-    return on_host(aten.isneginf.out, self, out=out)
+    return otherwise(aten.isneginf.out, self, out=out)
 
 
 POWERS = {0.5: "sqrt", -0.5: "rsqrt", 1: "copy", -1: "reciprocal", 2: "square", 3: "cube"}
@@ -454,7 +476,7 @@ def pow_out(self: torch.Tensor, exponent: float, *, out: torch.Tensor) -> torch.
     name = POWERS.get(exponent)
     if name and self.is_floating_point() and _run(operator, name, out, self, common=self.dtype):
         return out
-    return on_host(operator, self, exponent, out=out)
+    return otherwise(operator, self, exponent, out=out)
 
 
 def where(condition: torch.Tensor, self: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
@@ -464,7 +486,7 @@ def where(condition: torch.Tensor, self: torch.Tensor, other: torch.Tensor) -> t
     out = torch.empty(shape, dtype=common, device="chip")
     if _run(operator, "where", out, condition, self, other, common=common, first=torch.bool):
         return out
-    return on_host(operator, condition, self, other)
+    return otherwise(operator, condition, self, other)
 
 
 def where_out(condition: torch.Tensor, self: torch.Tensor, other: torch.Tensor, *, out: torch.Tensor) -> torch.Tensor:
@@ -472,7 +494,7 @@ def where_out(condition: torch.Tensor, self: torch.Tensor, other: torch.Tensor, 
     common = torch.result_type(self, other)
     if _run(aten.where.self_out, "where", out, condition, self, other, common=common, first=torch.bool):
         return out
-    return on_host(aten.where.self_out, condition, self, other, out=out)
+    return otherwise(aten.where.self_out, condition, self, other, out=out)
 
 
 def _triangle(operator: Any, name: str) -> Function:
@@ -480,14 +502,14 @@ def _triangle(operator: Any, name: str) -> Function:
 
     def run(self: torch.Tensor, diagonal: int = 0, *, out: torch.Tensor) -> torch.Tensor:
         if self.dtype not in TRITON_DTYPES or self.numel() == 0:
-            return on_host(operator, self, diagonal, out=out)
+            return otherwise(operator, self, diagonal, out=out)
         _fit(out, self)
         rows = torch.arange(self.shape[-2], device="chip").unsqueeze(-1)
         columns = torch.arange(self.shape[-1], device="chip")
         kept = (columns - rows <= diagonal) if name == "tril" else (columns - rows >= diagonal)
         if _run(operator, "where", out, kept, self, 0, common=self.dtype, first=torch.bool):
             return out
-        return on_host(operator, self, diagonal, out=out)
+        return otherwise(operator, self, diagonal, out=out)
 
     return run
 
@@ -500,7 +522,7 @@ def masked_fill_(self: torch.Tensor, mask: torch.Tensor, value: Operand) -> torc
     operator = aten.masked_fill_.Tensor if isinstance(value, torch.Tensor) else aten.masked_fill_.Scalar
     if _run(operator, "where", self, mask, value, self, common=self.dtype, first=torch.bool):
         return self
-    return on_host(operator, self, mask, value)
+    return otherwise(operator, self, mask, value)
 
 
 def clamp_out(
@@ -516,32 +538,32 @@ def clamp_out(
         done = _run(operator, "minimum", out, self, max, common=torch.result_type(self, max))
     else:
         done = False
-    return out if done else on_host(operator, self, min, max, out=out)
+    return out if done else otherwise(operator, self, min, max, out=out)
 
 
 def relu(self: torch.Tensor) -> torch.Tensor:
     out = torch.empty_like(self)
     if _run(aten.relu.default, "maximum", out, self, 0, common=self.dtype):
         return out
-    return on_host(aten.relu.default, self)
+    return otherwise(aten.relu.default, self)
 
 
 def relu_(self: torch.Tensor) -> torch.Tensor:
     if _run(aten.relu_.default, "maximum", self, self, 0, common=self.dtype):
         return self
-    return on_host(aten.relu_.default, self)
+    return otherwise(aten.relu_.default, self)
 
 
 def fill_scalar_(self: torch.Tensor, value: float) -> torch.Tensor:
     if _run(aten.fill_.Scalar, "copy", self, value, common=self.dtype):
         return self
-    return on_host(aten.fill_.Scalar, self, value)
+    return otherwise(aten.fill_.Scalar, self, value)
 
 
 def fill_tensor_(self: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
     if _run(aten.fill_.Tensor, "copy", self, value, common=self.dtype):
         return self
-    return on_host(aten.fill_.Tensor, self, value)
+    return otherwise(aten.fill_.Tensor, self, value)
 
 
 def zero_(self: torch.Tensor) -> torch.Tensor:
@@ -560,7 +582,7 @@ def copy_from(self: torch.Tensor, dst: torch.Tensor, non_blocking: bool = False)
 
 def cat_out(tensors: list[torch.Tensor], dim: int = 0, *, out: torch.Tensor) -> torch.Tensor:
     if any(tensor.dtype not in TRITON_DTYPES for tensor in tensors) or out.dtype not in TRITON_DTYPES:
-        return on_host(aten.cat.out, tensors, dim, out=out)
+        return otherwise(aten.cat.out, tensors, dim, out=out)
     parts = [tensor for tensor in tensors if tensor.shape != (0,)]  # torch ignores empty vectors of old
     if not parts:
         return out

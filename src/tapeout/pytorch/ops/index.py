@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 
 from tapeout.pytorch.ops.elementwise import COMPUTE_DTYPES, SCALAR_TYPES, TRITON_DTYPES, scalar_word
-from tapeout.pytorch.ops.launch import INTEGERS, POINTER, ceil_div, count, kernel, on_host, power_of_two_at_least
+from tapeout.pytorch.ops.launch import INTEGERS, POINTER, ceil_div, count, kernel, otherwise, power_of_two_at_least
 
 ROW_TILE = 16
 COLUMN_TILE = 256
@@ -51,6 +51,14 @@ def _rows_into(
 
 
 @triton.jit
+def _places_of(kept, places, found, size, TILE: tl.constexpr):
+    """found[places[i] - 1] = i where kept[i]."""
+    i = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
+    chosen = tl.load(kept + i, mask=i < size, other=0) != 0
+    tl.store(found + tl.load(places + i, mask=i < size, other=1) - 1, i, mask=chosen & (i < size))
+
+
+@triton.jit
 def _arange(out, start, step, size, TYPE: tl.constexpr, TILE: tl.constexpr):
     place = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
     value = start.to(TYPE) + place.to(TYPE) * step.to(TYPE)
@@ -88,7 +96,7 @@ def index_select(self: torch.Tensor, dim: int, index: torch.Tensor) -> torch.Ten
         if out is not None:
             count("aten::index_select")
             return out
-    return on_host(aten.index_select.default, self, dim, index)
+    return otherwise(aten.index_select.default, self, dim, index)
 
 
 def embedding(
@@ -100,7 +108,7 @@ def embedding(
 ) -> torch.Tensor:
     out = gather_rows(weight, indices.reshape(-1))
     if out is None:
-        return on_host(aten.embedding.default, weight, indices, padding_idx, scale_grad_by_freq, sparse)
+        return otherwise(aten.embedding.default, weight, indices, padding_idx, scale_grad_by_freq, sparse)
     count("aten::embedding")
     return out.view(*indices.shape, *weight.shape[1:])
 
@@ -111,7 +119,7 @@ def index_copy_out(
     operator = aten.index_copy.out
     fits = self.dtype in TRITON_DTYPES and self.dim() > 0 and index.dtype in (torch.int64, torch.int32)
     if not fits or out.shape != self.shape or not out.is_contiguous() or source.dim() != self.dim():
-        return on_host(operator, self, dim, index, source, out=out)
+        return otherwise(operator, self, dim, index, source, out=out)
     if out.data_ptr() != self.data_ptr():
         out.copy_(self)
     if source.numel() == 0:
@@ -137,29 +145,76 @@ def index_copy_out(
     return out
 
 
+def _without_masks(indices: list[torch.Tensor | None]) -> list[torch.Tensor | None]:
+    """A mask is the indices of its true elements, one tensor for each of its dimensions."""
+    expanded: list[torch.Tensor | None] = []
+    for index in indices:
+        if index is not None and index.dtype in (torch.bool, torch.uint8):
+            expanded += nonzero(index).unbind(1)
+        else:
+            expanded.append(index)
+    return expanded
+
+
 def index_tensor(self: torch.Tensor, indices: list[torch.Tensor | None]) -> torch.Tensor:
-    """self[indices] where the first dimension is indexed by one tensor; everything else is the host's."""
+    """self[indices], by a kernel of our own where one tensor indexes the first dimension."""
+    indices = _without_masks(indices)
     first = indices[0] if indices else None
     if first is not None and all(other is None for other in indices[1:]) and first.device == self.device:
         out = gather_rows(self, first.reshape(-1)) if first.dtype != torch.bool else None
         if out is not None:
             count("aten::index")
             return out.view(*first.shape, *self.shape[1:])
-    return on_host(aten.index.Tensor, self, indices)
+    return otherwise(aten.index.Tensor, self, indices)
+
+
+def nonzero(self: torch.Tensor) -> torch.Tensor:
+    """(count, dimensions): where the elements are not zero. Their number comes to the host: it is a size."""
+    kept = (self != 0).reshape(-1)
+    places = kept.cumsum(0)
+    found = torch.empty(int(places[-1]) if kept.numel() else 0, dtype=torch.int64, device=self.device)
+    if found.numel():
+        tile = min(RANGE_TILE, power_of_two_at_least(kept.numel()))
+        launch = kernel(_places_of, (POINTER[torch.bool], *(POINTER[torch.int64],) * 2, "i64"), TILE=tile)
+        words = (kept.data_ptr(), places.data_ptr(), found.data_ptr(), kept.numel())
+        launch((ceil_div(kept.numel(), tile), 1, 1), words)
+    count("aten::nonzero")
+    columns = []
+    for size in reversed(self.shape):
+        columns.append(found % size)
+        found = found // size
+    if not columns:
+        return torch.empty((found.shape[0], 0), dtype=torch.int64, device=self.device)
+    return torch.stack(columns[::-1]).t()
+
+
+def masked_select(self: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    source, mask = torch.broadcast_tensors(self, mask)
+    (place,) = nonzero(mask.reshape(-1)).unbind(1)
+    return source.reshape(-1).index_select(0, place)
+
+
+def index_put_(
+    self: torch.Tensor, indices: list[torch.Tensor | None], values: torch.Tensor, accumulate: bool = False,
+    unsafe: bool = False,
+) -> torch.Tensor:  # fmt: skip
+    """What `self[indices] = values` comes down to; torch's own way there has an operator that cannot be traced."""
+    result: torch.Tensor = otherwise(aten.index_put_.default, self, indices, values, accumulate)
+    return result
 
 
 def arange_out(start: float, end: float, step: float = 1, *, out: torch.Tensor) -> torch.Tensor:
     integral = not out.dtype.is_floating_point
     length = -(-(end - start) // step)
     if step == 0 or length < 0 or out.dtype not in TRITON_DTYPES or out.dtype == torch.bool:
-        return on_host(aten.arange.start_out, start, end, step, out=out)
+        return otherwise(aten.arange.start_out, start, end, step, out=out)
     size = int(length)
     if out.numel() != size:
         out.resize_(size)
     if size == 0:
         return out
     if not out.is_contiguous():
-        return on_host(aten.arange.start_out, start, end, step, out=out)
+        return otherwise(aten.arange.start_out, start, end, step, out=out)
     compute = torch.int64 if integral else COMPUTE_DTYPES.get(out.dtype, out.dtype)
     word_type = SCALAR_TYPES[compute]
     launch = kernel(
@@ -185,7 +240,7 @@ def isin_out(
     """A comparison of all pairs: for the short lists (stop tokens, special tokens) it is called with."""
     if test_elements.numel() > 1024 or elements.device != test_elements.device:
         operator: Any = aten.isin.Tensor_Tensor_out
-        return on_host(operator, elements, test_elements, assume_unique=assume_unique, invert=invert, out=out)
+        return otherwise(operator, elements, test_elements, assume_unique=assume_unique, invert=invert, out=out)
     found = (elements.unsqueeze(-1) == test_elements.reshape(-1)).any(-1)
     out.copy_(found.logical_not() if invert else found)
     return out

@@ -13,7 +13,6 @@ from triton.compiler import ASTSource
 
 from tapeout import chip as chips
 from tapeout.pytorch import device
-from tapeout.runtime import clock
 
 TYPE_NAMES = {
     torch.float64: "fp64",
@@ -76,44 +75,8 @@ def count(name: str) -> None:
     device.shim().tapeout_count_on_chip(name.encode(), 1)
 
 
-def on_host(operator: Any, *arguments: Any, **keywords: Any) -> Any:
-    """Run an overload on the host after all, counted like any fallback: for what its kernel here is not made for.
+def otherwise(operator: Any, *arguments: Any, **keywords: Any) -> Any:
+    """Run an overload some other way, for what its kernel here is not made for: compiled, or on the host."""
+    from tapeout.pytorch.ops import fallback
 
-    Arguments the operator writes (out=, self of an in-place operator) are written where they are.
-    """
-    tensors = [value for value in (*arguments, *keywords.values()) if isinstance(value, torch.Tensor)]
-    device.note_fallback(operator._schema.name, sum(tensor.nbytes for tensor in tensors))
-    if clock.timing_only:
-        return _on_shapes(operator, *arguments, **keywords)
-    result = operator(*map(_host, arguments), **{key: _host(value) for key, value in keywords.items()})
-    if "out" in keywords:
-        return keywords["out"]
-    if operator._schema.name.endswith("_"):
-        return arguments[0]
-    return tuple(part.to("chip") for part in result) if isinstance(result, tuple) else result.to("chip")
-
-
-def _on_shapes(operator: Any, *arguments: Any, **keywords: Any) -> Any:
-    """The same where there are no values: results of the right shapes, written arguments as they were."""
-    result = operator(*map(_shape, arguments), **{key: _shape(value) for key, value in keywords.items()})
-    if "out" in keywords:
-        return keywords["out"]
-    if operator._schema.name.endswith("_"):
-        return arguments[0]
-    return tuple(map(_new, result)) if isinstance(result, tuple) else _new(result)
-
-
-def _shape(value: Any) -> Any:
-    if isinstance(value, torch.Tensor):
-        return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
-    return [_shape(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _new(shape: torch.Tensor) -> torch.Tensor:
-    return torch.empty_strided(shape.shape, shape.stride(), dtype=shape.dtype, device="chip")
-
-
-def _host(value: Any) -> Any:
-    if isinstance(value, torch.Tensor):
-        return torch.ops.tapeout.as_host(value)
-    return [_host(item) for item in value] if isinstance(value, list | tuple) else value
+    return fallback.run(operator, *arguments, **keywords)

@@ -8,7 +8,7 @@ import torch
 import triton
 import triton.language as tl
 
-from tapeout.pytorch.ops.launch import INTEGERS, POINTER, ceil_div, count, kernel, on_host, power_of_two_at_least
+from tapeout.pytorch.ops.launch import INTEGERS, POINTER, ceil_div, count, kernel, otherwise, power_of_two_at_least
 
 MATRIX_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 INNER_TILE = 64
@@ -156,7 +156,7 @@ def multiply(
 
 def mm_out(left: torch.Tensor, right: torch.Tensor, *, out: torch.Tensor) -> torch.Tensor:
     if left.dtype not in MATRIX_DTYPES:
-        return on_host(torch.ops.aten.mm.out, left, right, out=out)
+        return otherwise(torch.ops.aten.mm.out, left, right, out=out)
     shape = (left.shape[0], right.shape[1])
     if out.shape != shape:
         out.resize_(shape)
@@ -167,7 +167,7 @@ def mm_out(left: torch.Tensor, right: torch.Tensor, *, out: torch.Tensor) -> tor
 
 def bmm_out(left: torch.Tensor, right: torch.Tensor, *, out: torch.Tensor) -> torch.Tensor:
     if left.dtype not in MATRIX_DTYPES:
-        return on_host(torch.ops.aten.bmm.out, left, right, out=out)
+        return otherwise(torch.ops.aten.bmm.out, left, right, out=out)
     shape = (left.shape[0], left.shape[1], right.shape[2])
     if out.shape != shape:
         out.resize_(shape)
@@ -186,7 +186,7 @@ def addmm_out(
     out: torch.Tensor,
 ) -> torch.Tensor:
     if left.dtype not in MATRIX_DTYPES:
-        return on_host(torch.ops.aten.addmm.out, bias, left, right, beta=beta, alpha=alpha, out=out)
+        return otherwise(torch.ops.aten.addmm.out, bias, left, right, beta=beta, alpha=alpha, out=out)
     shape = (left.shape[0], right.shape[1])
     if out.shape != shape:
         out.resize_(shape)
@@ -212,7 +212,7 @@ def baddbmm_out(
     out: torch.Tensor,
 ) -> torch.Tensor:
     if left.dtype not in MATRIX_DTYPES:
-        return on_host(torch.ops.aten.baddbmm.out, bias, left, right, beta=beta, alpha=alpha, out=out)
+        return otherwise(torch.ops.aten.baddbmm.out, bias, left, right, beta=beta, alpha=alpha, out=out)
     shape = (left.shape[0], left.shape[1], right.shape[2])
     if out.shape != shape:
         out.resize_(shape)

@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 
 from tapeout.pytorch.ops.elementwise import COMPUTE_DTYPES, TRITON_DTYPES, scalar_word
-from tapeout.pytorch.ops.launch import INTEGERS, POINTER, ceil_div, count, kernel, on_host, power_of_two_at_least
+from tapeout.pytorch.ops.launch import INTEGERS, POINTER, ceil_div, count, kernel, otherwise, power_of_two_at_least
 
 TILE_ELEMENTS = 4096
 LONGEST_SCAN = 8192
@@ -293,7 +293,7 @@ def _over_dims(operator: Any, name: str) -> Function:
             count(operator._schema.name)
             return out
         options = {} if dtype is None else {"dtype": dtype}
-        return on_host(operator, self, dim, keepdim, **options, out=out)
+        return otherwise(operator, self, dim, keepdim, **options, out=out)
 
     return run
 
@@ -304,7 +304,7 @@ def _over_dim(operator: Any, name: str) -> Function:
         if reduce_into(name, self, (dim,), out):
             count(operator._schema.name)
             return out
-        return on_host(operator, self, dim, keepdim, out=out)
+        return otherwise(operator, self, dim, keepdim, out=out)
 
     return run
 
@@ -315,7 +315,7 @@ def _over_all(operator: Any, name: str) -> Function:
         if reduce_into(name, self, (), out):
             count(operator._schema.name)
             return out
-        return on_host(operator, self, out=out)
+        return otherwise(operator, self, out=out)
 
     return run
 
@@ -326,7 +326,7 @@ def _to_scalar(operator: Any, name: str) -> Function:
         if reduce_into(name, self, (), out):
             count(operator._schema.name)
             return out
-        return on_host(operator, self)
+        return otherwise(operator, self)
 
     return run
 
@@ -348,7 +348,7 @@ def argmax_out(self: torch.Tensor, dim: int | None = None, keepdim: bool = False
     if argmax_into(self, dim, None, out):
         count("aten::argmax")
         return out
-    return on_host(aten.argmax.out, self, dim, keepdim, out=out)
+    return otherwise(aten.argmax.out, self, dim, keepdim, out=out)
 
 
 def max_dim_out(
@@ -360,7 +360,7 @@ def max_dim_out(
     if argmax_into(self, dim, max, max_values):
         count("aten::max")
     else:
-        on_host(aten.max.dim_max, self, dim, keepdim, max=max, max_values=max_values)
+        otherwise(aten.max.dim_max, self, dim, keepdim, max=max, max_values=max_values)
     return max, max_values
 
 
@@ -368,7 +368,7 @@ def _softmax_out(operator: Any, log: bool) -> Function:
     def run(self: torch.Tensor, dim: int, half_to_float: bool, *, out: torch.Tensor) -> torch.Tensor:
         _fit(out, self.shape)
         if self.dtype not in SOFTMAX_DTYPES or self.dim() == 0:
-            return on_host(operator, self, dim, half_to_float, out=out)
+            return otherwise(operator, self, dim, half_to_float, out=out)
         if self.numel() == 0:
             return out
         dim = dim % self.dim()
@@ -403,9 +403,9 @@ def cumsum_out(self: torch.Tensor, dim: int, *, dtype: torch.dtype | None = None
     _fit(out, self.shape)
     fits = self.dtype in TRITON_DTYPES and out.dtype in TRITON_DTYPES and self.numel() > 0
     if not fits or self.dim() == 0 or dim % self.dim() != self.dim() - 1 or self.shape[-1] > LONGEST_SCAN:
-        return on_host(aten.cumsum.out, self, dim, dtype=dtype, out=out)
+        return otherwise(aten.cumsum.out, self, dim, dtype=dtype, out=out)
     if not out.is_contiguous():
-        return on_host(aten.cumsum.out, self, dim, dtype=dtype, out=out)
+        return otherwise(aten.cumsum.out, self, dim, dtype=dtype, out=out)
     matrix, target = as_matrix(self, (dim,)), out.view(-1, out.shape[-1])
     rows, columns = matrix.shape
     column_tile = power_of_two_at_least(columns)
@@ -432,7 +432,7 @@ def native_layer_norm(
 ) -> tuple[torch.Tensor, ...]:
     operands = [self, *(t for t in (weight, bias) if t is not None)]
     if any(t.dtype != torch.float32 for t in operands) or self.numel() == 0:
-        result: tuple[torch.Tensor, ...] = on_host(
+        result: tuple[torch.Tensor, ...] = otherwise(
             aten.native_layer_norm.default, self, normalized_shape, weight, bias, eps
         )
         return result

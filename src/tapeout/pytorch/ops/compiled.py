@@ -1,0 +1,287 @@
+"""Operators nobody wrote a kernel for, as kernels that Inductor writes: one compiled function for one operator.
+
+Takes any aten overload with its arguments and gives its result, or says why it cannot be had this way. A function is
+traced with symbolic sizes and strides, so it serves every shape its guards allow; which function serves which shapes
+is remembered, so that a call costs a look-up and the function. Numbers among the arguments are constants of a
+function. Inductor's own cache on disk keeps what it wrote for the next process.
+"""
+
+import contextlib
+import threading
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from tapeout import chip as chips
+
+Results = Sequence[torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Function:
+    """A compiled operator: `run` takes a list of its tensors. `holds` says whether it is valid for others."""
+
+    run: Callable[[list[torch.Tensor]], Results]
+    holds: Callable[[list[torch.Tensor]], bool]
+    pack: Callable[[Results, list[torch.Tensor]], Any]
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why an operator is not to be had from Inductor."""
+
+    reason: str
+
+
+# By everything that is known of a call; by everything but sizes and strides.
+_exact: dict[Hashable, Function | Refusal] = {}
+_similar: dict[Hashable, list[Function]] = {}
+_refused: dict[Any, Refusal] = {}
+_busy = threading.local()
+
+COMPILED_DTYPES = frozenset(
+    {
+        torch.float64, torch.float32, torch.float16, torch.bfloat16,
+        torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool,
+    }
+)  # fmt: skip
+
+
+def run(operator: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    """The operator's result, or a Refusal. Arguments it writes are written where they are."""
+    if operator in _refused:
+        return _refused[operator]
+    tensors: list[torch.Tensor] = []
+    key: Hashable = (
+        operator,
+        tuple([_describe(value, tensors) for value in args]),
+        tuple([(name, _describe(value, tensors)) for name, value in kwargs.items()]),
+        id(chips.active()),
+    )
+    function = _exact.get(key)
+    if function is None:
+        if _resize_outputs(operator, args, kwargs):
+            return run(operator, args, kwargs)
+        function = _exact[key] = _find(operator, args, kwargs, tensors)
+    if isinstance(function, Refusal):
+        return function
+    running = _busy.__dict__.setdefault("operators", [])
+    running.append(operator)
+    try:
+        results = function.run(list(tensors))
+    finally:
+        running.pop()
+    return function.pack(results, tensors)
+
+
+def is_running(operator: Any) -> bool:
+    """Whether this thread is inside the compiled function of that operator: then it calls what it should replace."""
+    return operator in _busy.__dict__.get("operators", ())
+
+
+def refuse(operator: Any, reason: str) -> None:
+    """Remember that an operator is the host's."""
+    _refused[operator] = Refusal(reason)
+
+
+def _describe(value: Any, tensors: list[torch.Tensor]) -> Hashable:
+    """What a compiled function depends on; a tensor's place among the different tensors of the call goes with it."""
+    if isinstance(value, torch.Tensor):
+        place = next((i for i, other in enumerate(tensors) if other is value), len(tensors))
+        if place == len(tensors):
+            tensors.append(value)
+        return (place, value.dtype, value.device.type, value.shape, value.stride())
+    if isinstance(value, list | tuple):
+        return tuple([_describe(item, tensors) for item in value])
+    return (float, value.hex()) if value.__class__ is float else (value.__class__, value)
+
+
+def _loose(value: Any, tensors: list[torch.Tensor]) -> Hashable:
+    """The same without what a function's guards decide."""
+    if isinstance(value, torch.Tensor):
+        place = next(i for i, other in enumerate(tensors) if other is value)
+        return (place, value.dtype, value.device.type, value.dim())
+    if isinstance(value, list | tuple):
+        return tuple([_loose(item, tensors) for item in value])
+    return (float, value.hex()) if value.__class__ is float else (value.__class__, value)
+
+
+def _resize_outputs(operator: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
+    """Give out= tensors of another shape the result's, as torch's own operators do. True if one had to change."""
+    names = [argument.name for argument in operator._schema.arguments if argument.is_out]
+    outs = [kwargs[name] for name in names if isinstance(kwargs.get(name), torch.Tensor)]
+    if not outs:
+        return False
+    before = [out.shape for out in outs]
+    meta = {name: _on_meta(value) for name, value in kwargs.items()}
+    try:
+        operator(*_on_meta(list(args)), **meta)
+    except NotImplementedError:  # no meta function: then it is not compiled either
+        return False
+    wanted = [meta[name].shape for name in names if isinstance(kwargs.get(name), torch.Tensor)]
+    for out, shape in zip(outs, wanted, strict=True):
+        if out.shape != shape:
+            out.resize_(shape)
+    return [out.shape for out in outs] != before
+
+
+def _on_meta(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.to("meta") if value.device.type == "chip" else value
+    return [_on_meta(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _find(
+    operator: Any, args: Sequence[Any], kwargs: dict[str, Any], tensors: list[torch.Tensor]
+) -> Function | Refusal:
+    key = (
+        operator,
+        tuple([_loose(value, tensors) for value in args]),
+        tuple([(name, _loose(value, tensors)) for name, value in kwargs.items()]),
+        id(chips.active()),
+    )
+    functions = _similar.setdefault(key, [])
+    for function in functions:
+        if function.holds(tensors):
+            return function
+    if (reason := _obstacle(operator, args, kwargs, tensors)) is not None:
+        return Refusal(reason)
+    compiled = _compile(operator, args, kwargs, tensors)
+    if isinstance(compiled, Function):
+        functions.append(compiled)
+    return compiled
+
+
+def _obstacle(operator: Any, args: Sequence[Any], kwargs: dict[str, Any], tensors: list[torch.Tensor]) -> str | None:
+    """What forbids compiling, as far as it can be told beforehand."""
+    from torch._inductor.decomposition import select_decomp_table
+    from torch._inductor.lowering import fallbacks, lowerings
+
+    for tensor in tensors:
+        if tensor.dtype not in COMPILED_DTYPES:
+            return f"{tensor.dtype} is no type of the chip"
+        if tensor.device.type != "chip" and tensor.dim():
+            return f"one of its tensors is on the {tensor.device.type}"
+        if tensor.is_conj() or tensor.is_neg() or tensor.layout != torch.strided:
+            return "one of its tensors is a lazy conjugate, a lazy negation or not strided"
+    if any(isinstance(value, torch.Generator) for value in (*args, *kwargs.values())):
+        return "it draws random numbers"
+    masks = any(tensor.dtype in (torch.bool, torch.uint8) for tensor in tensors[1:])
+    by_numbers = operator is torch.ops.aten.index.Tensor and not masks  # with a mask its shape depends on values
+    depends = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape} & set(operator.tags)
+    if depends and not by_numbers:
+        return "what it returns depends on the values in its tensors"
+    functional = _functional_overloads(operator)
+    if not any(o in lowerings and o not in fallbacks for o in functional):
+        table = select_decomp_table()
+        if not any(o in table or o.has_kernel_for_dispatch_key("CompositeImplicitAutograd") for o in functional):
+            return "Inductor has neither a lowering nor a decomposition for it"
+    return None
+
+
+def _functional_overloads(operator: Any) -> list[Any]:
+    """The operator and the ones it is the in-place or out= form of."""
+    packet = operator.overloadpacket
+    packets = [packet]
+    if (name := packet.__name__).endswith("_") and not name.endswith("__"):
+        packets += [getattr(torch.ops.aten, name[:-1], None)]
+    overloads = [getattr(p, o) for p in packets if p is not None for o in p.overloads()]
+    return [operator, *(o for o in overloads if torch._C._dispatch_has_kernel(o.name()))]
+
+
+def _compile(
+    operator: Any, args: Sequence[Any], kwargs: dict[str, Any], tensors: list[torch.Tensor]
+) -> Function | Refusal:
+    from torch._guards import TracingContext, tracing
+    from torch._inductor import compile_fx, config
+    from torch._inductor.decomposition import select_decomp_table
+    from torch._inductor.exc import InductorError
+    from torch._subclasses.fake_tensor import (
+        DataDependentOutputException,
+        DynamicOutputShapeException,
+        UnsupportedOperatorException,
+    )
+    from torch.fx.experimental.proxy_tensor import make_fx
+    from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
+
+    written = [
+        argument.name
+        for argument in operator._schema.arguments
+        if argument.alias_info is not None and argument.alias_info.is_write
+    ]
+    layout: list[int | None] = []
+    single = len(operator._schema.returns) == 1 and not str(operator._schema.returns[0].type).startswith("List")
+
+    def functional(*inputs: torch.Tensor) -> list[torch.Tensor]:
+        own = dict(zip(map(id, tensors), inputs, strict=True))
+        replaced = _replace(args, own)
+        result = operator(*replaced, **{name: _replace(value, own) for name, value in kwargs.items()})
+        if written:
+            return []
+        parts = [result] if single else list(result)
+        layout.clear()
+        kept = [part for part in parts if isinstance(part, torch.Tensor)]
+        positions = iter(range(len(kept)))
+        layout.extend(next(positions) if isinstance(part, torch.Tensor) else None for part in parts)
+        return kept
+
+    try:
+        with _undisturbed():
+            traced = make_fx(
+                torch.func.functionalize(functional, remove="mutations"),
+                decomposition_table=select_decomp_table(),
+                tracing_mode="symbolic",
+            )(*tensors)
+            fakes = [node.meta["val"] for node in traced.graph.nodes if node.op == "placeholder"]
+            mode = fakes[0].fake_mode
+            with tracing(TracingContext(mode)), config.patch(emulate_precision_casts=True):
+                run_compiled = compile_fx.compile_fx_inner(traced, fakes)
+    except (
+        InductorError,
+        NotImplementedError,
+        UnsupportedOperatorException,
+        DataDependentOutputException,
+        DynamicOutputShapeException,
+        GuardOnDataDependentSymNode,
+    ) as error:
+        return Refusal(f"Inductor refused it: {str(error).strip().splitlines()[0]}")
+    shapes = mode.shape_env
+    guards = shapes.produce_guards_expression(fakes, ignore_static=False)
+
+    def holds(others: list[torch.Tensor]) -> bool:
+        return guards is None or bool(shapes.evaluate_guards_expression(guards, others))
+
+    if written:
+        place = {argument.name: i for i, argument in enumerate(operator._schema.arguments)}
+        givens = [kwargs[name] if name in kwargs else args[place[name]] for name in written]
+        if all(isinstance(given, torch.Tensor) for given in givens):
+            indices = [next(i for i, t in enumerate(tensors) if t is given) for given in givens]
+            if single:
+                return Function(run_compiled, holds, lambda results, others: others[indices[0]])
+            return Function(run_compiled, holds, lambda results, others: tuple(others[i] for i in indices))
+        return Function(run_compiled, holds, lambda results, others: None)
+    if single:
+        return Function(run_compiled, holds, lambda results, others: results[0])
+    order = tuple(layout)
+    is_list = len(operator._schema.returns) == 1
+    kind: Callable[[Any], Any] = list if is_list else tuple
+    return Function(
+        run_compiled, holds, lambda results, others: kind([None if i is None else results[i] for i in order])
+    )
+
+
+def _replace(value: Any, own: dict[int, torch.Tensor]) -> Any:
+    if isinstance(value, torch.Tensor):
+        return own[id(value)]
+    if isinstance(value, list | tuple):
+        return type(value)([_replace(item, own) for item in value])
+    return torch.device("chip") if isinstance(value, torch.device) else value
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Tracing sees the operator as if called at the top: no modes, no autograd, no autocast around it."""
+    with torch.utils._python_dispatch._disable_current_modes(), torch._C._DisableAutocast(), torch.no_grad():
+        yield

@@ -1,0 +1,226 @@
+"""Convolutions in one and two dimensions, transposed ones, and their gradients, as matrix products.
+
+Every element that a tap of the filter meets is laid out as a column of a matrix by one kernel of block reads; what is
+left is a product with the filter. The gradient of the input is a convolution too, of the spread-out gradient with the
+filter reversed, and so is a transposed convolution.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+
+from tapeout.pytorch.ops.launch import INTEGERS, POINTER, ceil_div, count, kernel, otherwise, power_of_two_at_least
+from tapeout.pytorch.ops.matmul import MATRIX_DTYPES, multiply
+
+TILE_ELEMENTS = 4096
+
+aten = torch.ops.aten
+
+
+@triton.jit
+def _columns(
+    source, out,
+    channels, height, width, out_height, out_width, tap_columns,
+    source_batch, source_channel, source_row, source_column,
+    out_channel, out_tap, out_batch,
+    row_step, column_step, row_start, column_start, tap_row_step, tap_column_step,
+    CHANNELS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """out[c, tap, b, y, x] = source[b, c, y * step + start + tap * tap_step], zero outside. A program for a tap, a
+    batch, and some channels, rows and columns."""
+    tap = tl.program_id(1).to(tl.int64)
+    batch = tl.program_id(2).to(tl.int64)
+    row_tiles = tl.cdiv(out_height, ROWS)
+    column_tiles = tl.cdiv(out_width, COLUMNS)
+    place = tl.program_id(0).to(tl.int64)
+    column = place % column_tiles * COLUMNS + tl.arange(0, COLUMNS)
+    row = place // column_tiles % row_tiles * ROWS + tl.arange(0, ROWS)
+    channel = place // column_tiles // row_tiles * CHANNELS + tl.arange(0, CHANNELS)
+    y = row * row_step + row_start + tap // tap_columns * tap_row_step
+    x = column * column_step + column_start + tap % tap_columns * tap_column_step
+    c, y, x = channel[:, None, None], y[None, :, None], x[None, None, :]
+    inside = (c < channels) & (y >= 0) & (y < height) & (x >= 0) & (x < width)
+    value = tl.load(
+        source + batch * source_batch + c * source_channel + y * source_row + x * source_column, mask=inside, other=0.0
+    )
+    row, column = row[None, :, None], column[None, None, :]
+    target = out + c * out_channel + tap * out_tap + batch * out_batch + row * out_width + column
+    tl.store(target, value, mask=(c < channels) & (row < out_height) & (column < out_width))
+
+
+Pair = tuple[int, int]
+
+
+def _unfold(source: torch.Tensor, taps: Pair, size: Pair, step: Pair, start: Pair, tap_step: Pair) -> torch.Tensor:
+    """(channels, taps, batch, size): the elements each tap of a filter meets at each place of the result."""
+    batch, channels, height, width = source.shape
+    out = torch.empty((channels, taps[0] * taps[1], batch, size[0] * size[1]), dtype=source.dtype, device=source.device)
+    if out.numel() == 0:
+        return out
+    columns = min(power_of_two_at_least(size[1]), 256)
+    rows = min(power_of_two_at_least(size[0]), TILE_ELEMENTS // columns)
+    depth = min(power_of_two_at_least(channels), TILE_ELEMENTS // columns // rows)
+    launch = kernel(
+        _columns,
+        (POINTER[source.dtype], POINTER[out.dtype], *INTEGERS[:19]),
+        CHANNELS=depth,
+        ROWS=rows,
+        COLUMNS=columns,
+    )
+    words = (
+        source.data_ptr(), out.data_ptr(), channels, height, width, *size, taps[1], *source.stride(),
+        *out.stride()[:3], *step, *start, *tap_step,
+    )  # fmt: skip
+    tiles = ceil_div(size[1], columns) * ceil_div(size[0], rows) * ceil_div(channels, depth)
+    launch((tiles, taps[0] * taps[1], batch), words)
+    return out
+
+
+def _grouped(tensor: torch.Tensor, groups: int) -> torch.Tensor:
+    """(groups, rows, ...) of a tensor whose first dimension is made of groups."""
+    return tensor.reshape(groups, tensor.shape[0] // groups, -1)
+
+
+def _product_of_filters(
+    filters: torch.Tensor, columns: torch.Tensor, size: Pair, bias: torch.Tensor | None
+) -> torch.Tensor:
+    """(batch, outputs, size): filters (groups, outputs, channels * taps) times what _unfold gave."""
+    groups, outputs, inner = filters.shape
+    batch, places = columns.shape[2:]
+    matrix = columns.view(groups, inner, batch, places)
+    out = torch.empty((batch, groups * outputs, *size), dtype=columns.dtype, device=columns.device)
+    split = out.view(batch, groups, outputs, places)
+    for group in range(groups):
+        shift = None
+        if bias is not None:
+            shift = bias[group * outputs : (group + 1) * outputs].view(1, -1, 1).expand(batch, outputs, places)
+        multiply(
+            filters[group].expand(batch, -1, -1),
+            matrix[group].permute(1, 0, 2),
+            split[:, group],
+            shift,
+            beta=0.0 if shift is None else 1.0,
+        )
+    return out
+
+
+def _correlate(
+    source: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, step: Pair, padding: Pair, spread: Pair,
+    groups: int,
+) -> torch.Tensor:  # fmt: skip
+    size = _pair(
+        (source.shape[2 + d] + 2 * padding[d] - spread[d] * (weight.shape[2 + d] - 1) - 1) // step[d] + 1
+        for d in range(2)
+    )
+    taps = _pair(weight.shape[2:])
+    columns = _unfold(source, taps, size, step, _pair(-p for p in padding), spread)
+    return _product_of_filters(_grouped(weight, groups), columns, size, bias)
+
+
+def _spread(
+    gradient: torch.Tensor, weight: torch.Tensor, size: Pair, bias: torch.Tensor | None, step: Pair, padding: Pair,
+    spread: Pair, groups: int,
+) -> torch.Tensor:  # fmt: skip
+    """The gradient of _correlate's source, which has that size; a transposed convolution."""
+    batch, outputs = gradient.shape[:2]
+    if step != (1, 1):
+        wide = [(n - 1) * s + 1 for n, s in zip(gradient.shape[2:], step, strict=True)]
+        apart = torch.zeros((batch, outputs, *wide), dtype=gradient.dtype, device=gradient.device)
+        apart[:, :, :: step[0], :: step[1]] = gradient
+        gradient = apart
+    taps = _pair(weight.shape[2:])
+    # Result place y meets gradient place y + padding - tap * spread.
+    columns = _unfold(gradient, taps, size, (1, 1), padding, _pair(-s for s in spread))
+    channels = weight.shape[1]
+    turned = weight.reshape(groups, outputs // groups, channels, taps[0] * taps[1]).transpose(1, 2)
+    return _product_of_filters(turned.reshape(groups, channels, -1), columns, size, bias)
+
+
+def _gradient_of_filters(
+    gradient: torch.Tensor, source: torch.Tensor, weight: torch.Tensor, step: Pair, padding: Pair, spread: Pair,
+    groups: int,
+) -> torch.Tensor:  # fmt: skip
+    taps = _pair(weight.shape[2:])
+    columns = _unfold(source, taps, _pair(gradient.shape[2:]), step, _pair(-p for p in padding), spread)
+    left = _grouped(gradient.transpose(0, 1).contiguous(), groups)
+    right = columns.view(groups, left.shape[2] and columns.numel() // groups // left.shape[2], left.shape[2])
+    out = torch.empty(weight.shape, dtype=weight.dtype, device=weight.device)
+    multiply(left, right.transpose(1, 2), _grouped(out, groups))
+    return out
+
+
+def _pair(values: Any) -> Pair:
+    first, second = values
+    return first, second
+
+
+def _in_two_dimensions(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.unsqueeze(2) if tensor.dim() == 3 else tensor
+
+
+def _two(values: Sequence[int], filler: int) -> Pair:
+    return (filler, values[0]) if len(values) == 1 else _pair(values)
+
+
+def _is_ours(*tensors: torch.Tensor | None) -> bool:
+    given = [tensor for tensor in tensors if tensor is not None]
+    first = given[0]
+    return first.dtype in MATRIX_DTYPES and first.dim() in (3, 4) and all(other.dtype == first.dtype for other in given)
+
+
+def convolution(
+    input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, stride: Sequence[int],
+    padding: Sequence[int], dilation: Sequence[int], transposed: bool, output_padding: Sequence[int], groups: int,
+) -> torch.Tensor:  # fmt: skip
+    operator = aten.convolution_overrideable.default
+    if not _is_ours(input, weight, bias):
+        result: torch.Tensor = otherwise(
+            operator, input, weight, bias, stride, padding, dilation, transposed, output_padding, groups
+        )
+        return result
+    source, filters = _in_two_dimensions(input), _in_two_dimensions(weight)
+    step, before, spread = _two(stride, 1), _two(padding, 0), _two(dilation, 1)
+    if transposed:
+        after = _two(output_padding, 0)
+        size = _pair(
+            (source.shape[2 + d] - 1) * step[d] - 2 * before[d] + spread[d] * (filters.shape[2 + d] - 1) + after[d] + 1
+            for d in range(2)
+        )
+        out = _spread(source, filters, size, bias, step, before, spread, groups)
+    else:
+        out = _correlate(source, filters, bias, step, before, spread, groups)
+    count("aten::convolution")
+    return out.squeeze(2) if input.dim() == 3 else out
+
+
+def convolution_backward(
+    grad_output: torch.Tensor, input: torch.Tensor, weight: torch.Tensor, stride: Sequence[int],
+    padding: Sequence[int], dilation: Sequence[int], transposed: bool, output_padding: Sequence[int], groups: int,
+    output_mask: Sequence[bool],
+) -> tuple[torch.Tensor | None, ...]:  # fmt: skip
+    operator = aten.convolution_backward_overrideable.default
+    if not _is_ours(grad_output, input, weight):
+        result: tuple[torch.Tensor | None, ...] = otherwise(
+            operator, grad_output, input, weight, stride, padding, dilation, transposed, output_padding, groups,
+            output_mask,
+        )  # fmt: skip
+        return result
+    gradient, source, filters = (_in_two_dimensions(t) for t in (grad_output, input, weight))
+    step, before, spread = _two(stride, 1), _two(padding, 0), _two(dilation, 1)
+    of_input = of_weight = of_bias = None
+    if output_mask[0]:
+        if transposed:
+            of_input = _correlate(gradient, filters, None, step, before, spread, groups)
+        else:
+            of_input = _spread(gradient, filters, _pair(source.shape[2:]), None, step, before, spread, groups)
+        of_input = of_input.view(input.shape)
+    if output_mask[1]:
+        small, large = (source, gradient) if transposed else (gradient, source)
+        of_weight = _gradient_of_filters(small, large, filters, step, before, spread, groups).view(weight.shape)
+    if output_mask[2]:
+        of_bias = gradient.sum((0, 2, 3))
+    count("aten::convolution_backward")
+    return of_input, of_weight, of_bias

@@ -1,0 +1,43 @@
+"""What happens to an operator without a kernel of its own: Inductor writes one (compiled.py), else it runs on the host.
+
+torch calls `run` for every overload nobody registered. The host's part is C++ (shim.cpp), reached by a dispatch key
+that belongs to no device.
+"""
+
+from typing import Any
+
+import torch
+
+from tapeout.pytorch import device
+from tapeout.pytorch.ops import compiled
+from tapeout.pytorch.ops.launch import count
+
+
+def run(operator: Any, *args: Any, **kwargs: Any) -> Any:
+    """The operator's result, counted as the chip's or the host's. Raises NotImplementedError if the host may not."""
+    args = _with_tensors_for_numbers(operator, args)
+    if compiled.is_running(operator):
+        compiled.refuse(operator, "what Inductor wrote for it calls it again")
+    result = compiled.run(operator, args, kwargs)
+    if not isinstance(result, compiled.Refusal):
+        count(operator._schema.name)
+        return result
+    device.refuse_host(operator.name(), result.reason)
+    return operator._op_dk(torch._C.DispatchKey.PrivateUse2, *args, **kwargs)
+
+
+def _with_tensors_for_numbers(operator: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """torch hands over `2` where an operator that takes a tensor was given one; its own overloads refuse that."""
+    numbers = [
+        place
+        for place, (value, argument) in enumerate(zip(args, operator._schema.arguments, strict=False))
+        if isinstance(value, bool | int | float) and isinstance(argument.type, torch.TensorType)
+    ]
+    if not numbers:
+        return args
+    wide = any(isinstance(value, torch.Tensor) and value.dtype == torch.float64 for value in args)
+    real = torch.float64 if wide else torch.get_default_dtype()
+    return tuple(
+        torch.tensor(value, dtype=real if isinstance(value, float) else None) if place in numbers else value
+        for place, value in enumerate(args)
+    )

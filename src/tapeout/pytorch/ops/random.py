@@ -1,0 +1,239 @@
+"""Random numbers: the n-th number of a seed is Philox's n-th, so equal seeds give equal numbers on any chip.
+
+The generator (shim.cpp) keeps seed and place. Every element takes one place, whatever its type.
+"""
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+
+from tapeout.pytorch.ops.elementwise import TRITON_DTYPES, scalar_word
+from tapeout.pytorch.ops.launch import INTEGERS, POINTER, ceil_div, count, kernel, otherwise, power_of_two_at_least
+
+TILE = 1024
+# Bits of a uniform number, so that it is exact in its type and below one.
+UNIFORM_BITS = {torch.float64: 53, torch.float32: 24, torch.float16: 11, torch.bfloat16: 8}
+
+aten = torch.ops.aten
+
+
+@triton.jit
+def _words(seed, first, element):
+    """Two independent 32-bit words for each element."""
+    place = first + element
+    low = (place & 0xFFFFFFFF).to(tl.uint32)
+    high = (place >> 32).to(tl.uint32)
+    zero = low * 0
+    a, b, _, _ = tl.philox(seed, low, high, zero, zero)
+    return a, b
+
+
+@triton.jit
+def _unit(a, b, BITS: tl.constexpr):
+    """A number in [0, 1) with that many bits."""
+    if BITS == 53:
+        return ((a >> 5).to(tl.float64) * 67108864.0 + (b >> 6).to(tl.float64)) * (1.0 / 9007199254740992.0)
+    else:
+        return (a >> (32 - BITS)).to(tl.float32) * (1.0 / (1 << BITS))
+
+
+@triton.jit
+def _draw(
+    out, seed, first, size, low, high,
+    KIND: tl.constexpr, BITS: tl.constexpr, TILE: tl.constexpr,
+):  # fmt: skip
+    """`low` and `high`: bounds, mean and deviation, or the one parameter, of the distribution `KIND`."""
+    element = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
+    a, b = _words(seed, first, element)
+    if KIND == "uniform":
+        value = low + _unit(a, b, BITS) * (high - low)
+        value = tl.where(value < high, value, low)
+    elif KIND == "normal":
+        radius = tl.sqrt(-2.0 * tl.log(1.0 - _unit(a, b, 24)))
+        value = low + high * radius * tl.cos(6.283185307179586 * _unit(b, a, 24))
+    elif KIND == "exponential":
+        value = -tl.log(1.0 - _unit(a, b, 24)) / low
+    elif KIND == "bernoulli":
+        value = _unit(a, b, 24) < low
+    elif KIND == "integer":  # of fewer than 2**32
+        value = low + ((a.to(tl.uint64) * high.to(tl.uint64)) >> 32).to(tl.int64)
+    else:  # the bits themselves, as many as `high` keeps
+        value = low + ((a.to(tl.int64) << 32 | b.to(tl.int64)) & high)
+    tl.store(out + element, value.to(out.dtype.element_ty), mask=element < size)
+
+
+@triton.jit
+def _dropout(source, out, mask, seed, first, size, kept, scale, TILE: tl.constexpr):
+    element = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
+    inside = element < size
+    a, b = _words(seed, first, element)
+    keep = _unit(a, b, 24) < kept
+    value = tl.load(source + element, mask=inside, other=0.0).to(tl.float32)
+    tl.store(out + element, tl.where(keep, value * scale, 0.0).to(out.dtype.element_ty), mask=inside)
+    tl.store(mask + element, keep, mask=inside)
+
+
+def _fill(
+    out: torch.Tensor, kind: str, low: float, high: float, generator: torch.Generator | None, bits: int = 24
+) -> None:
+    """Fill with numbers of one distribution, in the order of the elements."""
+    if out.numel() == 0:
+        return
+    target = out if out.is_contiguous() else torch.empty(out.shape, dtype=out.dtype, device=out.device)
+    seed, first = torch.ops.tapeout.draw(generator, out.numel())
+    integral = kind in ("integer", "bits")
+    tile = min(TILE, power_of_two_at_least(out.numel()))
+    launch = kernel(
+        _draw,
+        (POINTER[out.dtype], *INTEGERS[:3], *(("i64",) * 2 if integral else ("fp32",) * 2)),
+        KIND=kind,
+        BITS=bits,
+        TILE=tile,
+    )
+    numbers = (int(low), int(high)) if integral else (scalar_word(low, torch.float32), scalar_word(high, torch.float32))
+    launch((ceil_div(out.numel(), tile), 1, 1), (target.data_ptr(), seed, first, out.numel(), *numbers))
+    if target is not out:
+        out.copy_(target)
+
+
+def uniform_(
+    self: torch.Tensor, low: float = 0.0, high: float = 1.0, *, generator: torch.Generator | None = None
+) -> torch.Tensor:
+    if self.dtype not in UNIFORM_BITS:
+        return otherwise(aten.uniform_.default, self, low, high, generator=generator)
+    _fill(self, "uniform", low, high, generator, UNIFORM_BITS[self.dtype])
+    count("aten::uniform_")
+    return self
+
+
+def normal_(
+    self: torch.Tensor, mean: float = 0.0, std: float = 1.0, *, generator: torch.Generator | None = None
+) -> torch.Tensor:
+    if self.dtype not in UNIFORM_BITS or std < 0:
+        return otherwise(aten.normal_.default, self, mean, std, generator=generator)
+    _fill(self, "normal", mean, std, generator)
+    count("aten::normal_")
+    return self
+
+
+def exponential_(self: torch.Tensor, lambd: float = 1.0, *, generator: torch.Generator | None = None) -> torch.Tensor:
+    if self.dtype not in UNIFORM_BITS or lambd <= 0:
+        return otherwise(aten.exponential_.default, self, lambd, generator=generator)
+    _fill(self, "exponential", lambd, 0.0, generator)
+    count("aten::exponential_")
+    return self
+
+
+def bernoulli_float_(self: torch.Tensor, p: float = 0.5, *, generator: torch.Generator | None = None) -> torch.Tensor:
+    if self.dtype not in TRITON_DTYPES or not 0 <= p <= 1:
+        return otherwise(aten.bernoulli_.float, self, p, generator=generator)
+    _fill(self, "bernoulli", p, 0.0, generator)
+    count("aten::bernoulli_")
+    return self
+
+
+def bernoulli_tensor_(self: torch.Tensor, p: torch.Tensor, *, generator: torch.Generator | None = None) -> torch.Tensor:
+    drawn = torch.empty(self.shape, dtype=torch.float32, device=self.device)
+    return self.copy_(uniform_(drawn, generator=generator) < p)
+
+
+def bernoulli_out(self: torch.Tensor, *, generator: torch.Generator | None = None, out: torch.Tensor) -> torch.Tensor:
+    if out.shape != self.shape:
+        out.resize_(self.shape)
+    return bernoulli_tensor_(out, self, generator=generator)
+
+
+def random_from_(
+    self: torch.Tensor, low: int, high: int | None, *, generator: torch.Generator | None = None
+) -> torch.Tensor:
+    """Integers from low (included) to high (excluded; None: the type's largest included)."""
+    if self.dtype not in TRITON_DTYPES:
+        return otherwise(aten.random_.__getattr__("from"), self, low, high, generator=generator)
+    top = _largest(self.dtype) + 1 if high is None else high
+    if top <= low:
+        raise RuntimeError(f"random_ expects 'from' to be less than 'to', but got from={low} >= to={top}")
+    span = top - low
+    if span & (span - 1) == 0 and span <= 1 << 63:
+        _fill(self, "bits", low, span - 1, generator)
+    elif span < 1 << 32:
+        _fill(self, "integer", low, span, generator)
+    else:
+        return otherwise(aten.random_.__getattr__("from"), self, low, high, generator=generator)
+    count("aten::random_")
+    return self
+
+
+def random_to_(self: torch.Tensor, high: int, *, generator: torch.Generator | None = None) -> torch.Tensor:
+    return random_from_(self, 0, high, generator=generator)
+
+
+def random_(self: torch.Tensor, *, generator: torch.Generator | None = None) -> torch.Tensor:
+    return random_from_(self, 0, None, generator=generator)
+
+
+def _largest(dtype: torch.dtype) -> int:
+    """The largest integer up to which all are exact in the type."""
+    if dtype.is_floating_point:
+        return 1 << UNIFORM_BITS[dtype]
+    return 1 if dtype == torch.bool else torch.iinfo(dtype).max
+
+
+def native_dropout(self: torch.Tensor, p: float, train: bool | None) -> tuple[torch.Tensor, torch.Tensor]:
+    if train is False or p == 0:
+        return self.clone(), torch.ones_like(self, dtype=torch.bool)
+    if self.dtype not in (torch.float32, torch.float16, torch.bfloat16) or p == 1:
+        result: tuple[torch.Tensor, torch.Tensor] = otherwise(aten.native_dropout.default, self, p, train)
+        return result
+    source = self.contiguous()
+    out, mask = torch.empty_like(source), torch.empty_like(source, dtype=torch.bool)
+    if source.numel():
+        seed, first = torch.ops.tapeout.draw(None, source.numel())
+        tile = min(TILE, power_of_two_at_least(source.numel()))
+        launch = kernel(
+            _dropout,
+            (POINTER[source.dtype], POINTER[source.dtype], POINTER[torch.bool], *INTEGERS[:3], "fp32", "fp32"),
+            TILE=tile,
+        )
+        addresses = (source.data_ptr(), out.data_ptr(), mask.data_ptr())
+        numbers = (
+            seed,
+            first,
+            source.numel(),
+            scalar_word(1 - p, torch.float32),
+            scalar_word(1 / (1 - p), torch.float32),
+        )
+        launch((ceil_div(source.numel(), tile), 1, 1), (*addresses, *numbers))
+    count("aten::native_dropout")
+    return out, mask
+
+
+def randperm_generator_out(n: int, *, generator: torch.Generator | None = None, out: torch.Tensor) -> torch.Tensor:
+    """The order of n random keys."""
+    keys = random_from_(torch.empty(n, dtype=torch.int64, device="chip"), 0, 1 << 63, generator=generator)
+    order: Any = keys.argsort(stable=True)
+    if out.shape != (n,):
+        out.resize_(n)
+    return out.copy_(order)
+
+
+def randperm_out(n: int, *, out: torch.Tensor) -> torch.Tensor:
+    return randperm_generator_out(n, out=out)
+
+
+def multinomial(
+    self: torch.Tensor, num_samples: int, replacement: bool = False, *, generator: torch.Generator | None = None
+) -> torch.Tensor:
+    """Indices drawn with these weights: the first to arrive, if index i arrives at the rate weights[i]."""
+    weights = self if self.dtype in (torch.float32, torch.float64) else self.float()
+    if replacement and num_samples > 1:
+        cumulative = weights.cumsum(-1)
+        drawn = torch.empty((*self.shape[:-1], num_samples), dtype=weights.dtype, device=self.device)
+        uniform_(drawn, generator=generator)
+        found: torch.Tensor = torch.searchsorted(cumulative, drawn * cumulative[..., -1:], right=True)
+        return found.clamp(max=self.shape[-1] - 1)
+    arrival = exponential_(torch.empty_like(weights), generator=generator)
+    if num_samples == 1:
+        return (weights / arrival).argmax(-1, keepdim=True)
+    return (weights / arrival).topk(num_samples, dim=-1).indices
