@@ -77,10 +77,12 @@ def test_the_h20_needs_a_licence_by_a_letter_whose_text_is_not_public():
 
 
 def test_h200_class_chips_are_reviewed_case_by_case_from_the_united_states_only():
-    assert finding(ruling("H200", LATE_2026, us_export=True), "case-by-case").applies is Answer.YES
-    assert finding(ruling("H200", LATE_2026, us_export=False), "case-by-case").applies is Answer.NO
+    sold = {"sold_in_us": True}
+    assert finding(ruling("H200", LATE_2026, us_export=True, **sold), "case-by-case").applies is Answer.YES
+    assert finding(ruling("H200", LATE_2026, us_export=False, **sold), "case-by-case").applies is Answer.NO
+    assert finding(ruling("H200", LATE_2026, us_export=True), "case-by-case").applies is Answer.UNKNOWN
     assert finding(ruling("H200", LATE_2026), "case-by-case").applies is Answer.UNKNOWN
-    assert finding(ruling("B200-SXM", LATE_2026, us_export=True), "case-by-case").applies is Answer.NO
+    assert finding(ruling("B200-SXM", LATE_2026, us_export=True, **sold), "case-by-case").applies is Answer.NO
 
 
 def test_a_die_area_nobody_published_leaves_the_chip_undecided():
@@ -180,8 +182,8 @@ def test_every_rule_has_a_citation_and_dates_in_order():
         (
             SUBMISSION,
             {"lucky": True},
-            "unknown circumstance 'lucky'; known: data_center, hbm, approved_designer, packaged_outside, us_export, "
-            "outside_3A090_a",
+            "unknown circumstance 'lucky'; known: data_center, hbm, approved_designer, packaged_outside, sold_in_us, "
+            "us_export, outside_3A090_a",
         ),
     ],
 )

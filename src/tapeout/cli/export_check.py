@@ -26,6 +26,10 @@ def export_check(
             help="Packaged outside Macau and D:5 by the foundry, or by an approved packager.",
         ),
     ] = None,
+    sold_in_us: Annotated[
+        bool | None,
+        typer.Option("--sold-in-us/--not-sold-in-us", help="Commercially available in the United States."),
+    ] = None,
     from_us: Annotated[
         bool | None, typer.Option("--from-us/--not-from-us", help="Exported from the United States.")
     ] = None,
@@ -44,6 +48,7 @@ def export_check(
     stated = {
         "approved_designer": approved_designer,
         "packaged_outside": packaged_outside,
+        "sold_in_us": sold_in_us,
         "us_export": from_us,
     }
     ruling = export_control.check(

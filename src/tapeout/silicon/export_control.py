@@ -41,10 +41,19 @@ QUANTITIES = {
     "hbm": ("has high-bandwidth memory", ""),
     "approved_designer": ("approved or authorized designer", ""),
     "packaged_outside": ("packaged outside Macau and D:5 by the foundry or an approved packager", ""),
+    "sold_in_us": ("commercially available in the United States", ""),
     "us_export": ("exported from the United States", ""),
     "outside_3A090_a": ("outside 3A090.a by its own figures", ""),
 }
-YES_OR_NO = ("data_center", "hbm", "approved_designer", "packaged_outside", "us_export", "outside_3A090_a")
+YES_OR_NO = (
+    "data_center",
+    "hbm",
+    "approved_designer",
+    "packaged_outside",
+    "sold_in_us",
+    "us_export",
+    "outside_3A090_a",
+)
 
 
 class Answer(enum.Enum):
@@ -303,8 +312,8 @@ class Ruling:
 def check(subject: Subject, date: datetime.date, circumstances: Mapping[str, bool] | None = None) -> Ruling:
     """Apply the rules in force on a date.
 
-    `circumstances` may state what no figure of the chip says: approved_designer, packaged_outside, us_export,
-    data_center. What it leaves out is unknown.
+    `circumstances` may state what no figure of the chip says: approved_designer, packaged_outside, sold_in_us,
+    us_export, data_center. What it leaves out is unknown.
     """
     oldest = min(rule.effective for rule in rules())
     if date < oldest:
