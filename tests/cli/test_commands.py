@@ -1,5 +1,6 @@
 """The command line: what it prints, and how it refuses."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -181,3 +182,12 @@ def test_a_page_that_cannot_be_made_is_one_sentence_and_a_failure(run, arguments
     assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
     if message:
         assert result.stderr == f"error: {message}\n"
+
+
+def test_cost_takes_the_throughput_of_a_simulated_run(run, tmp_path):
+    empty = {name: {} for name in ("busy_ps", "counts", "host_operators", "untimed_kernels", "assumptions")}
+    times = {"chip": "inference", "total_ps": 2_000_000_000, "timing_only": True, "status": 0} | empty
+    (tmp_path / "times.json").write_text(json.dumps(times))
+    result = run("cost", "inference", "--run", str(tmp_path / "times.json"), "--items", "5")
+    assert result.exit_code == 0, result.stderr
+    assert "Cost of a million tokens is bound by 2500 tokens/s a chip while it works." in result.stdout

@@ -35,6 +35,10 @@ def cost(
     throughput: Annotated[
         float | None, typer.Option(help="Of one chip while it works, a second: measured or simulated.")
     ] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="Instead: the times that `tapeout run --result` wrote; with --items.")
+    ] = None,
+    items: Annotated[float, typer.Option(help="What the simulated run made: tokens, recommendations, samples.")] = 0,
     work: Annotated[Work, typer.Option(help="What the throughput counts.")] = Work.token,
     training_flop: Annotated[float | None, typer.Option(help="Operations of a training run, to price it.")] = None,
     training_share: Annotated[float, typer.Option(help="Share of bfloat16 peak the training run reaches.")] = 0.4,
@@ -67,6 +71,10 @@ def cost(
         return
     costs = ownership.ownership(ownership.owned(found, known, volume=volume), fleet, known)
     priced = []
+    if run is not None:
+        from tapeout.script import RunTime
+
+        throughput = ownership.throughput_of_run(RunTime.from_json(run.read_text("utf-8")), items, found.name)
     if throughput is not None:
         priced.append(ownership.cost_of_work(costs, throughput, work.value))
     if training_flop is not None:
