@@ -5,7 +5,7 @@ published dies marks; every other chip is a check. `fit` computes them again, `r
 docs/calibration.md. A test keeps file, fit and page together.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -193,8 +193,6 @@ def _line(row: Row, comparison: Comparison, what: str) -> str:
 
 
 def _with(technology: Technology, values: dict[str, float]) -> Technology:
-    from dataclasses import replace
-
     return technology.replacing(
         {name: replace(technology[name], nominal=value, low=value, high=value) for name, value in values.items()}
     )
