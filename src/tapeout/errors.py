@@ -45,6 +45,10 @@ class LaunchError(TapeoutError):
     """A kernel was launched with arguments it cannot run on: a host tensor, a foreign pointer, ..."""
 
 
+class SanitizerError(LaunchError):
+    """The sanitizer found a mistake in a kernel while it ran: what, at which line, program and address."""
+
+
 class InternalError(TapeoutError):
     """Tapeout broke one of its own rules. Never the user's fault."""
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from tapeout import file_cache
@@ -26,8 +27,9 @@ FLAGS = (
 )
 
 
-def host_library(name: str, source: Path, header: str) -> ctypes.CDLL:
-    """The shared library of one C++ file, which includes `header` as "abi.h". `name` is its folder in the cache."""
+def host_library(name: str, source: Path, header: str, included: Sequence[Path] = ()) -> ctypes.CDLL:
+    """The shared library of one C++ file, which includes `header` as "abi.h" and maybe files beside it. `name` is its
+    folder in the cache."""
 
     def compile_to(target: Path) -> None:
         compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
@@ -44,6 +46,7 @@ def host_library(name: str, source: Path, header: str) -> ctypes.CDLL:
             raise TapeoutError(f"building Tapeout's {name} failed: {' '.join(command)}\n{done.stderr.strip()}")
 
     key = hashlib.sha256()
-    for part in (source.read_bytes(), header.encode(), repr(FLAGS).encode(), host_fingerprint().encode()):
+    texts = [path.read_bytes() for path in (source, *included)]
+    for part in (*texts, header.encode(), repr(FLAGS).encode(), host_fingerprint().encode()):
         key.update(hashlib.sha256(part).digest())
     return ctypes.CDLL(str(file_cache.file(name, key.hexdigest()[:32], ".so", compile_to)))

@@ -63,6 +63,7 @@ def shim() -> ctypes.CDLL:
                 "chip with a smaller hbm.size_bytes"
             )
         _shim = loaded
+        _watch_allocations(loaded)
         if _seed_before_first_use is not None:
             manual_seed(_seed_before_first_use)
         set_fallback(os.environ.get(FALLBACK_VARIABLE) or "count")
@@ -91,6 +92,7 @@ def _declare(loaded: ctypes.CDLL) -> None:
     loaded.tapeout_arena_base.restype = uint64
     loaded.tapeout_arena_size_bytes.restype = uint64
     loaded.tapeout_block_of.argtypes = [uint64, ctypes.POINTER(uint64), ctypes.POINTER(uint64)]
+    loaded.tapeout_watch_allocations.argtypes = [ctypes.c_void_p, uint64]
     loaded.tapeout_memory_statistics.argtypes = [ctypes.POINTER(int64)]
     loaded.tapeout_count_on_chip.argtypes = [ctypes.c_char_p, int64]
     loaded.tapeout_ledger.argtypes = [ctypes.c_char_p, uint64]
@@ -121,6 +123,16 @@ def _clock_calls() -> ctypes.Structure:
     types = {name: ctypes.CFUNCTYPE(*signature) for name, signature in calls.items()}
     table = type("ClockCalls", (ctypes.Structure,), {"_fields_": list(types.items())})
     return table(*(function_type(getattr(device_clock, name)) for name, function_type in types.items()))
+
+
+def _watch_allocations(loaded: ctypes.CDLL) -> None:
+    """Lets the sanitizer, if it is wanted, see every block of HBM before it is used."""
+    from tapeout.runtime import sanitizer
+
+    if sanitizer.checks() is not None and not clock.timing_only:
+        base, size_bytes = loaded.tapeout_arena_base(), loaded.tapeout_arena_size_bytes()
+        announce = sanitizer.watch(loaded.tapeout_block_of, base, size_bytes)
+        loaded.tapeout_watch_allocations(ctypes.cast(announce, ctypes.c_void_p), sanitizer.RED_ZONE_BYTES)
 
 
 def _memory_in_use() -> str | None:

@@ -106,7 +106,7 @@ class Arena {
     if (requested_bytes == 0) {
       return nullptr;
     }
-    size_t bytes = (requested_bytes + kAlignmentBytes - 1) / kAlignmentBytes * kAlignmentBytes;
+    size_t bytes = (requested_bytes + red_zone_bytes_ + kAlignmentBytes - 1) / kAlignmentBytes * kAlignmentBytes;
     std::lock_guard<std::mutex> lock(mutex_);
     auto best = free_by_size_.lower_bound({bytes, 0});
     if (bytes < requested_bytes || best == free_by_size_.end()) {
@@ -129,7 +129,17 @@ class Arena {
     peak_bytes_ = std::max(peak_bytes_, allocated_bytes_);
     touched_end_ = std::max(touched_end_, address + bytes);
     ++allocation_count_;
+    if (on_allocation_ != nullptr) {
+      on_allocation_(address, bytes);
+    }
     return reinterpret_cast<void*>(address);
+  }
+
+  // From now on every new block is followed by so many bytes that belong to none, and announced before it is used.
+  void watch(void (*on_allocation)(uint64_t address, uint64_t bytes), size_t red_zone_bytes) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    on_allocation_ = on_allocation;
+    red_zone_bytes_ = red_zone_bytes;
   }
 
   void release(void* pointer) {
@@ -253,6 +263,8 @@ class Arena {
   FreeBlocks free_;
   std::set<std::pair<size_t, uintptr_t>> free_by_size_;
   std::map<uintptr_t, Block> live_;
+  void (*on_allocation_)(uint64_t, uint64_t) = nullptr;
+  size_t red_zone_bytes_ = 0;
   size_t allocated_bytes_ = 0;
   size_t peak_bytes_ = 0;
   uintptr_t touched_end_ = 0;
@@ -1223,6 +1235,10 @@ const char* tapeout_current_operator() {
 int64_t tapeout_current_stream() { return current_stream_id; }
 int64_t tapeout_make_canonical(int64_t* words, const char* is_address, int64_t count) {
   return arena().make_canonical(words, is_address, count);
+}
+
+void tapeout_watch_allocations(void (*on_allocation)(uint64_t, uint64_t), uint64_t red_zone_bytes) {
+  arena().watch(on_allocation, red_zone_bytes);
 }
 
 void tapeout_memory_statistics(int64_t* six) { arena().statistics(six); }

@@ -16,7 +16,7 @@ from tapeout import file_cache as cache
 from tapeout.chip import Chip
 from tapeout.errors import InternalError, LaunchError
 from tapeout.isa import Program
-from tapeout.runtime import clock, native
+from tapeout.runtime import clock, native, sanitizer
 from tapeout.runtime.counters import compilations
 from tapeout.sim import functional
 from tapeout.sim.functional.machine import host_fingerprint
@@ -79,7 +79,7 @@ class TimedKernel:
 class Kernel(TimedKernel):
     """Machine code of a Program for one chip. Launches of all kernels of a process run one after the other."""
 
-    def __init__(self, program: Program, chip: Chip, code: bytes):
+    def __init__(self, program: Program, chip: Chip, code: bytes, checked: bool = False):
         super().__init__(program, chip)
         self._keep, entry = functional.load_object(code)
         library = native.library()
@@ -87,7 +87,13 @@ class Kernel(TimedKernel):
         types = [parameter.type for parameter in program.parameters]
         alignment = (ctypes.c_int64 * len(types))(*map(_alignment, types))
         handle = library.tapeout_kernel(
-            entry, len(types), ctypes.addressof(alignment), program.workspace_bytes, int(program.order_free)
+            entry,
+            len(types),
+            ctypes.addressof(alignment),
+            program.scratchpad_bytes,
+            program.workspace_bytes,
+            int(program.order_free),
+            int(checked),
         )
         weakref.finalize(self, library.tapeout_free_kernel, handle)
         self._handle = handle
@@ -108,7 +114,7 @@ class Kernel(TimedKernel):
         if clock.active is not None:  # before it runs: what a time depends on may be overwritten
             self._keep_time(grid, arguments)
         if self._launch(self._handle, words):
-            raise self._failure()
+            raise self._failure(arguments)
 
     def _bad_arguments(self, grid: tuple[int, int, int], arguments: Sequence[int], error: Exception) -> LaunchError:
         if len(arguments) != len(self.program.parameters):
@@ -116,10 +122,12 @@ class Kernel(TimedKernel):
         words = f"grid {grid} and arguments {tuple(arguments)}"
         return LaunchError(f"{self.program.name}: {words} are not 64-bit words: {error}")
 
-    def _failure(self) -> Exception:
-        words = (ctypes.c_int64 * 6)()
+    def _failure(self, arguments: Sequence[int]) -> Exception:
+        words = (ctypes.c_int64 * 10)()
         native.library().tapeout_failure(ctypes.addressof(words))
-        kind, detail, index, *place = words
+        kind, detail, index, *place = words[:6]
+        if kind >= len(_FAILURES):
+            return sanitizer.describe(self.program, arguments, [kind - len(_FAILURES), *words[1:]])
         program, name = self.program, self.program.name
         where = f"program ({', '.join(map(str, place))})"
         match _FAILURES[kind]:
@@ -169,17 +177,17 @@ def load(program: Program, chip: Chip) -> TimedKernel:
     """The kernel of a program, its object code compiled now or taken from the cache; no code in timing alone."""
     if clock.timing_only:
         return TimedKernel(program, chip)
-    key = hashlib.sha256(
-        b"\0".join((program.encode(), chip.fingerprint().encode(), _simulator_fingerprint().encode()))
-    ).hexdigest()
+    checks = sanitizer.checks_of_a_kernel()
+    facts = (program.encode(), chip.fingerprint().encode(), _simulator_fingerprint().encode(), repr(checks).encode())
+    key = hashlib.sha256(b"\0".join(facts)).hexdigest()
     code = cache.entry("objects", key)
     if code is None:
-        code = functional.compile_object(functional.translate(program))
+        code = functional.compile_object(functional.translate(program, checks))
         cache.store("objects", key, code)
         compilations.compiled += 1
     else:
         compilations.loaded += 1
-    return Kernel(program, chip, code)
+    return Kernel(program, chip, code, checks is not None)
 
 
 def set_arena(base: int, size_bytes: int) -> None:

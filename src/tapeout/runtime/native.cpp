@@ -17,6 +17,7 @@
 #include <cstring>
 #include <mutex>
 #include <thread>
+#include <unordered_map>
 #include <vector>
 
 #if defined(__x86_64__)
@@ -32,17 +33,22 @@ enum DType { F32, BF16, F16, F8E4M3, F8E5M2, F64, I1, I8, I16, I32, I64 };
 // ------------------------------------------------------------------------------------------- launches
 
 struct Failure {
-    int64_t kind;  // 0 none, 1 trap, 2 address outside HBM, 3 foreign pointer, 4 misaligned pointer, 5 endless wait
+    int64_t kind;  // 0 none, 1 trap, 2 address outside HBM, 3 foreign pointer, 4 misaligned pointer, 5 endless wait;
+                   // from 6 on what the sanitizer found
     int64_t detail;       // trap code, address, or argument
-    int64_t instruction;  // of kinds 2 and 5; parameter of kinds 3 and 4
+    int64_t instruction;  // parameter of kinds 3 and 4
     int64_t program[3];
+    int64_t how;  // Finding::how
+    int64_t other[3];  // the other program of a race
 };
 
 struct Kernel {
     void (*entry)(Context*);
     int64_t parameter_count;
+    int64_t scratchpad_bytes;
     int64_t workspace_bytes;
     bool order_free;
+    bool checked;  // its code calls the sanitizer
     std::vector<int64_t> alignment;  // bytes for pointer parameters, 0 for the others
 };
 
@@ -87,7 +93,12 @@ struct Worker {
     std::thread thread;
 };
 
+class Sanitizer;
+void begin_sanitized_launch(Context* context);
+void begin_sanitized_program(Context* context);
+
 struct Pool {
+    Sanitizer* sanitizer = nullptr;
     std::mutex launch_mutex;
     int64_t scratchpad_bytes = 0;
     int64_t arena_base = 0, arena_bytes = 0;
@@ -117,7 +128,8 @@ inline void relax() {
     {
         std::lock_guard<std::mutex> lock(pool->failure_mutex);
         if (!pool->failure.kind) {
-            pool->failure = {kind, detail, instruction, {context->program[0], context->program[1], context->program[2]}};
+            pool->failure = {
+                kind, detail, instruction, {context->program[0], context->program[1], context->program[2]}, 0, {}};
         }
     }
     pool->launch.failed.store(true, std::memory_order_relaxed);
@@ -143,8 +155,7 @@ void turn(Context* context, int64_t place, int64_t state, int64_t state_is_whole
     context->turn_changes = context->changes;
 }
 
-int64_t next_program(Context* context) {
-    context->turn_place = 0;
+int64_t deal_program(Context* context) {
     if (++context->linear < context->linear_end) {
         if (++context->program[0] == context->grid[0]) {
             context->program[0] = 0;
@@ -167,6 +178,13 @@ int64_t next_program(Context* context) {
     return 1;
 }
 
+int64_t next_program(Context* context) {
+    context->turn_place = 0;
+    int64_t dealt = deal_program(context);
+    if (dealt) begin_sanitized_program(context);
+    return dealt;
+}
+
 void run(Worker* worker) {
     Launch* launch = &pool->launch;
     const Kernel* kernel = launch->kernel;
@@ -182,6 +200,7 @@ void run(Worker* worker) {
     context->workspace = reinterpret_cast<int64_t>(worker->workspace.start);
     context->linear = context->linear_end = 0;
     context->changes = context->turn_place = context->turn_count = 0;
+    begin_sanitized_launch(context);
     context->launch = reinterpret_cast<int64_t>(launch);
     context->thread = reinterpret_cast<int64_t>(worker);
 #if defined(__x86_64__)
@@ -717,6 +736,42 @@ int64_t load_indexed(Context* context, const IndexedFacts* facts, const BlockVal
 int64_t store_indexed(Context* context, const IndexedFacts* facts, const BlockValues* values, char* tile,
                       const char* index, const char* mask) {
     return indexed<false>(context, facts, values, tile, index, mask);
+}
+
+// ----------------------------------------------------------------------------------------- sanitizer
+
+#include "sanitizer.h"
+
+void begin_sanitized_launch(Context* context) {
+    const Kernel* kernel = pool->launch.kernel;
+    if (!kernel->checked || !pool->sanitizer) return;
+    pool->sanitizer->begin_launch(kernel->scratchpad_bytes, context->workspace, kernel->workspace_bytes, context->grid);
+}
+
+void begin_sanitized_program(Context* context) {
+    if (pool->launch.kernel->checked && pool->sanitizer) pool->sanitizer->begin_program(context->linear);
+}
+
+[[noreturn]] void report(Context* context, const CheckFacts* facts, const Finding& finding) {
+    pool->failure.kind = 0;
+    Failure found = {finding.kind, finding.address, facts->instruction,
+                     {context->program[0], context->program[1], context->program[2]}, finding.how, {}};
+    if (finding.other) pool->sanitizer->place_of(finding.other - 1, found.other);
+    pool->failure = found;
+    pool->launch.failed.store(true, std::memory_order_relaxed);
+    longjmp(reinterpret_cast<Worker*>(context->thread)->escape, 1);
+}
+
+void examine(Context* context, const CheckFacts* facts, const CheckValues* values) {
+    Finding finding;
+    if (pool->sanitizer && !pool->sanitizer->examine(context, facts, values, &finding)) report(context, facts, finding);
+}
+
+void inspect(Context* context, const CheckFacts* facts, const CheckValues* values) {
+    Finding finding;
+    if (pool->sanitizer && facts->watch_values && !pool->sanitizer->inspect(context, facts, values, &finding)) {
+        report(context, facts, finding);
+    }
 }
 
 // ----------------------------------------------------------------------------------------- conversions
@@ -1263,6 +1318,7 @@ void tapeout_start(int64_t thread_count, int64_t scratchpad_bytes) {
         pool->arena_bytes = old->arena_bytes;
         std::copy(old->totals, old->totals + 7, pool->totals);
         pool->launches = old->launches;
+        pool->sanitizer = old->sanitizer;
     }
     pool->scratchpad_bytes = scratchpad_bytes;
     for (int64_t i = 0; i < thread_count; i++) pool->workers.push_back(make_worker());
@@ -1282,10 +1338,18 @@ void tapeout_set_arena(int64_t base, int64_t bytes) {
     pool->arena_bytes = bytes;
 }
 
-void* tapeout_kernel(int64_t entry, int64_t parameter_count, const int64_t* alignment, int64_t workspace_bytes,
-                     int64_t order_free) {
-    return new Kernel{reinterpret_cast<void (*)(Context*)>(entry), parameter_count, workspace_bytes, order_free != 0,
-                      std::vector<int64_t>(alignment, alignment + parameter_count)};
+// From now on kernels translated with checks are checked, against the blocks that `find_block` knows.
+void tapeout_sanitize(int (*find_block)(uint64_t, uint64_t*, uint64_t*)) {
+    pool->sanitizer = new Sanitizer(find_block, pool->arena_base, pool->arena_bytes);
+}
+
+// To be told of every new block.
+void tapeout_mark_unwritten(uint64_t start, uint64_t bytes) { Sanitizer::mark_unwritten(start, bytes); }
+
+void* tapeout_kernel(int64_t entry, int64_t parameter_count, const int64_t* alignment, int64_t scratchpad_bytes,
+                     int64_t workspace_bytes, int64_t order_free, int64_t checked) {
+    return new Kernel{reinterpret_cast<void (*)(Context*)>(entry), parameter_count, scratchpad_bytes, workspace_bytes,
+                      order_free != 0, checked != 0, std::vector<int64_t>(alignment, alignment + parameter_count)};
 }
 
 void tapeout_free_kernel(void* kernel) { delete static_cast<Kernel*>(kernel); }
@@ -1299,11 +1363,11 @@ int64_t tapeout_launch(const void* handle, const int64_t* words) {
             int64_t alignment = kernel->alignment[i], value = words[3 + i];
             if (!alignment || !value) continue;  // an empty tensor has no address
             if (!inside(value, value, pool->arena_base, pool->arena_bytes)) {
-                pool->failure = {3, value, i, {}};
+                pool->failure = {3, value, i, {}, 0, {}};
                 return 3;
             }
             if (value & (alignment - 1)) {
-                pool->failure = {4, value, i, {}};
+                pool->failure = {4, value, i, {}, 0, {}};
                 return 4;
             }
         }
@@ -1316,7 +1380,7 @@ int64_t tapeout_launch(const void* handle, const int64_t* words) {
     launch->failed.store(false, std::memory_order_relaxed);
     launch->next.store(0, std::memory_order_relaxed);
     int64_t threads = int64_t(pool->workers.size());
-    bool alone = !kernel->order_free || launch->total <= 1 || threads == 1;
+    bool alone = !kernel->order_free || kernel->checked || launch->total <= 1 || threads == 1;
     launch->alone = alone;
     launch->chunk = alone ? launch->total : std::max<int64_t>(1, launch->total / (threads * 8));
     pool->launches++;
@@ -1341,7 +1405,7 @@ int64_t tapeout_launch(const void* handle, const int64_t* words) {
     return pool->failure.kind;
 }
 
-// kind, detail, instruction, program x, y, z
+// kind, detail, instruction, program x, y, z, how, other program x, y, z
 void tapeout_failure(int64_t* words) { memcpy(words, &pool->failure, sizeof(Failure)); }
 
 // the counters in the order of the ABI, then launches

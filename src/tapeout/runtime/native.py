@@ -10,6 +10,7 @@ from tapeout.host_library import host_library
 from tapeout.sim.functional import abi
 
 SOURCE = Path(__file__).with_name("native.cpp")
+HEADERS = (Path(__file__).with_name("sanitizer.h"),)
 
 
 def thread_count() -> int:
@@ -25,13 +26,15 @@ def thread_count() -> int:
 @functools.cache
 def library() -> ctypes.CDLL:
     """The runtime, its workers started."""
-    loaded = host_library("runtime", SOURCE, abi.header())
+    loaded = host_library("runtime", SOURCE, abi.header(), HEADERS)
     word, pointer = ctypes.c_int64, ctypes.c_void_p
     for name, result, arguments in (
         ("tapeout_start", None, (word, word)),
         ("tapeout_need_scratchpad", None, (word,)),
         ("tapeout_set_arena", None, (word, word)),
-        ("tapeout_kernel", pointer, (word, word, pointer, word, word)),
+        ("tapeout_sanitize", None, (pointer,)),
+        ("tapeout_mark_unwritten", None, (ctypes.c_uint64, ctypes.c_uint64)),
+        ("tapeout_kernel", pointer, (word, word, pointer, word, word, word, word)),
         ("tapeout_free_kernel", None, (pointer,)),
         ("tapeout_launch", word, (pointer, ctypes.c_char_p)),
         ("tapeout_failure", None, (pointer,)),

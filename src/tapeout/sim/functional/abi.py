@@ -4,6 +4,9 @@ Every member is one 64-bit word, or an array of them, so an offset is a word num
 here (`header`), the generated side asks for offsets (`offset_of`). Nothing else knows the layout.
 """
 
+CHECKED_OPERANDS = 5
+"""Operands of an instruction, at most."""
+
 COUNTERS = ("sequencer", "load", "store", "matrix", "vector", "hbm_read_bytes", "hbm_written_bytes")
 
 FUNCTIONS = (
@@ -21,6 +24,8 @@ FUNCTIONS = (
     "matrix_multiply",
     "pick",
     "turn",
+    "examine",
+    "inspect",
 )
 """Functions of the native runtime that generated code calls, through addresses in the context."""
 
@@ -77,6 +82,23 @@ STRUCTURES: dict[str, tuple[tuple[str, int], ...]] = {
         ("tile", 1),
         ("previous", 1),
     ),
+    # What the sanitizer knows of an instruction (`checks`). memory: 0 not touched, 1 read, 2 written, 3 updated.
+    # Operands: bytes of an element, its type, written, in a register, start, extents, strides in bytes.
+    "CheckFacts": (
+        ("instruction", 1),
+        ("memory", 1),
+        ("element_bytes", 1),
+        ("extent", 4),
+        ("index_operand", 1),
+        ("mask_operand", 1),
+        ("scale", 1),
+        ("gather_operand", 1),
+        ("watch_values", 1),
+        ("operand_count", 1),
+        ("operands", 13 * CHECKED_OPERANDS),
+    ),
+    # offset: what a register adds to each operand's address, or the operand itself.
+    "CheckValues": (("base", 1), ("stride", 4), ("low", 4), ("high", 4), ("offset", CHECKED_OPERANDS)),
     # extent is (batch, m, n, k); strides in bytes along the same. Those of the operands are passed apart.
     "MatrixFacts": (
         ("lhs_dtype", 1),

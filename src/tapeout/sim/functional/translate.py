@@ -26,6 +26,7 @@ from tapeout.sim.functional.analysis import (
     written_register,
 )
 from tapeout.sim.functional.builder import LlvmBuilder, Text, Value
+from tapeout.sim.functional.checks import Checks, check_facts, check_values
 from tapeout.sim.functional.liveness import Liveness
 from tapeout.sim.functional.machine import ENTRY
 from tapeout.sim.functional.nest import emit_group, emit_reduction
@@ -53,14 +54,16 @@ VECTORS = (isa.Map1, isa.Map2, isa.Map3, isa.Convert, isa.Iota, isa.Reduce)
 UNITS = (Unit.SEQUENCER, Unit.LOAD, Unit.STORE, Unit.MATRIX, Unit.VECTOR)
 
 
-def translate(program: Program) -> str:
-    """LLVM IR of a program."""
-    return _Translator(program).module()
+def translate(program: Program, checks: Checks | None = None) -> str:
+    """LLVM IR of a program. With checks, every instruction that touches a tile is written by itself, and the sanitizer
+    sees it first."""
+    return _Translator(program, checks).module()
 
 
 class _Translator:
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, checks: Checks | None) -> None:
         self.program = program
+        self.checks = checks
         self.text = Text()
         self.written_registers = {written_register(item) for item in program.instructions} - {0}
         self.ranges = register_ranges(program)
@@ -70,6 +73,8 @@ class _Translator:
         self.scheduler = Scheduler(self.liveness)
         self.constants: list[str] = []
         self.allocations: list[str] = []
+        if checks:
+            self._allocate("%checked", "CheckValues")
         self.known: dict[int, str] = {}
         self.version = 0
         self.versions: dict[int, int] = {}
@@ -208,6 +213,21 @@ class _Translator:
         facts = f"i64 {loop.start}, i64 {state}, i64 {int(whole)}, i64 {int(loop.has_atomics)}"
         text.add(f"call void %call_turn(ptr %context, {facts})")
 
+    def _examine(self, index: int, item: Instruction) -> str:
+        """Show the sanitizer an instruction that is about to run. Gives the arguments it was called with."""
+        if not self.checks:
+            return ""
+        facts = self._constant(index, "CheckFacts", check_facts(index, item, self.checks), "check")
+        values = "%checked"
+        for position, (register, constant) in enumerate(check_values(item)):
+            address = self.text.let(f"getelementptr i64, ptr {values}, i64 {position}")
+            word = self._get(register) if register else constant
+            # Volatile so that the code generator does not look for stores to merge.
+            self.text.add(f"store volatile i64 {word}, ptr {address}")
+        arguments = f"ptr %context, ptr {facts}, ptr {values}"
+        self.text.add(f"call void %call_examine({arguments})")
+        return arguments
+
     def _count(self, name: str, amount: str) -> None:
         old = self.text.let(f"load i64, ptr %count.{name}")
         self.text.add(f"store i64 {self.text.let(f'add i64 {old}, {amount}')}, ptr %count.{name}")
@@ -260,8 +280,10 @@ class _Translator:
                 beyond = text.let(f"icmp sge i64 {total}, {item.limit}")
                 self._set(item.register, text.let(f"select i1 {beyond}, i64 0, i64 {total}"))
             case isa.ScalarLoad():
+                self._examine(index, item)
                 self._scalar_load(item)
             case isa.ScalarStore():
+                self._examine(index, item)
                 address = self._address(item.address, self._get(item.offset))
                 self._store_low_bits(self._get(item.a), item.dtype, address)
             case isa.Wait() | isa.Drain():
@@ -269,7 +291,12 @@ class _Translator:
             case _ if type(item) in SYNCS:
                 pass
             case _ if item.unit is not Unit.SEQUENCER:
+                arguments = self._examine(index, item)
                 self.run.append(self._node(index, item))
+                if self.checks:
+                    self._flush(index + 1)
+                    if self.checks.values:
+                        text.add(f"call void %call_inspect({arguments})")
             case _:
                 raise InternalError(f"the functional simulator does not know {item.mnemonic}")
         return False
@@ -424,9 +451,9 @@ class _Translator:
         self.allocations.append(f"{name} = alloca [{abi.size_of(structure) // 8} x i64], align 64")
         return name
 
-    def _constant(self, index: int, structure: str, words: list[int]) -> str:
+    def _constant(self, index: int, structure: str, words: list[int], prefix: str = "facts") -> str:
         assert 8 * len(words) == abi.size_of(structure), structure
-        name = f"@facts{index}"
+        name = f"@{prefix}{index}"
         values = ", ".join(f"i64 {word}" for word in words)
         self.constants.append(f"{name} = private unnamed_addr constant [{len(words)} x i64] [{values}], align 64")
         return name
