@@ -3,9 +3,9 @@ another.
 
 `random_case(seed, chip)` gives a whole program: a loop over the grid's programs whose body has loops,
 branches, every kind of queued instruction on every element type, access patterns with broadcast, gaps and
-negative strides, rotating buffers, and the semaphores that make it free of races. It leaves everything it
-computed in memory: each program of the grid ends by copying its scratchpad and its scalars to an area of
-its own.
+negative strides, rotating buffers, chains of instructions that reuse a few whole tiles as compiled code does,
+and the semaphores that make it free of races. It leaves everything it computed in memory: each program of the
+grid ends by copying its scratchpad and its scalars to an area of its own.
 
 Semaphores: each ordered pair of units has one. A dependence of C on an earlier P of another unit becomes a
 signal of P and a wait of C, unless C knows already that P is done; what is known grows along each queue, so
@@ -391,6 +391,8 @@ class _Generator:
             elif kind < 0.14:
                 self._pipelined_loop()
                 budget -= 5
+            elif kind < 0.2 and budget > 6:
+                budget -= self._chain()
             else:
                 self.source.choices(*zip(*self._steps().items(), strict=True))[0]()
                 budget -= 1
@@ -511,6 +513,106 @@ class _Generator:
         for _ in range(buffers):
             self.emit(isa.Wait(semaphore=free))
             self.emit(isa.Wait(semaphore=written))
+
+    # ------------------------------------------------------------------------------------------------- chains
+
+    def _chain(self) -> int:
+        """Instructions that pass whole tiles of one shape through a few buffers, as compiled code does: results and
+        accumulators are overwritten, updated in place or in part, and read again. Gives how many there are."""
+        buffers = self._other_slots(self.source.randint(2, 4))
+        batch, columns = self.source.choice((1, 2)), self.source.choice((8, 16))
+        shape = (batch, self.slot_bytes // 4 // batch // columns // self.source.choice((1, 2)), columns, 1)
+        count = self.source.randint(4, 12)
+        kinds = (self._whole, self._part, self._product, self._update, self._copy_out)
+        for _ in range(count):
+            self.source.choices(kinds, (6, 2, 4, 1, 1))[0](buffers, shape)
+        return count
+
+    def _tile(self, buffer: _Resource, shape: Shape) -> AccessPattern:
+        """All of a buffer, row-major."""
+        return AccessPattern(buffer.start, (shape[1] * shape[2], shape[2], 1, 0))
+
+    def _whole(self, buffers: list[_Resource], shape: Shape) -> None:
+        result, a, b = self.source.choices(buffers, k=3)
+        function = self.source.choice((Function.ADD, Function.MUL, Function.MAXIMUM, Function.NEG, Function.COPY))
+        operands = {"a": self._tile(a, shape)}
+        if function.arity == 2:
+            operands["b"] = self._tile(b, shape)
+        kind = isa.Map2 if function.arity == 2 else isa.Map1
+        made = kind(function=function, dtype=DType.F32, shape=shape, result=self._tile(result, shape), **operands)
+        self.queue(made, [a, b][: function.arity], [result])
+
+    def _part(self, buffers: list[_Resource], shape: Shape) -> None:
+        """Half the rows, or every other column, of a buffer."""
+        result, a = self.source.sample(buffers, 2)
+        target, source = self._tile(result, shape), self._tile(a, shape)
+        if self._chance(0.5):
+            part = (shape[0], (shape[1] + 1) // 2, shape[2], 1)
+        else:
+            part = (shape[0], shape[1], shape[2] // 2, 1)
+            target = replace(target, strides=(*target.strides[:2], 2, 0))
+        function = self.source.choice((Function.NEG, Function.COPY))
+        self.queue(isa.Map1(function=function, dtype=DType.F32, shape=part, result=target, a=source), [a], [result])
+
+    def _product(self, buffers: list[_Resource], shape: Shape) -> None:
+        """Mostly added to what a buffer holds."""
+        accumulator, source = self.source.sample(buffers, 2)
+        batch, rows, columns, _ = shape
+        depth = self.source.choice((2, 4))
+        steps = rows * columns
+        self.queue(
+            isa.MatrixMultiply(
+                lhs_dtype=DType.F32,
+                rhs_dtype=DType.F32,
+                accumulate=self._chance(0.8),
+                shape=(batch, rows, columns, depth),
+                accumulator=self._tile(accumulator, shape),
+                lhs=AccessPattern(source.start, (steps, columns, 0, 1)),
+                rhs=AccessPattern(source.start, (steps, 0, 1, columns if rows >= depth else 0)),
+            ),
+            [accumulator, source],
+            [accumulator],
+        )
+
+    def _update(self, buffers: list[_Resource], shape: Shape) -> None:
+        """An atomic that leaves some elements of what a buffer held."""
+        previous, operand = self.source.sample(buffers, 2)
+        few = (1, 1, shape[2], 1)
+        index, index_slot = self._indices(few, DType.I32, 8, *buffers)
+        (mask,) = self._other_slots(1, *buffers)
+        self.queue(
+            isa.Atomic(
+                dtype=DType.F32,
+                index_dtype=DType.I32,
+                function=AtomicFunction.ADD,
+                scale=4,
+                base=TABLE,
+                shape=few,
+                tile=self._tile(operand, shape),
+                other=RegisterValue(0),
+                index=index,
+                mask=self._pattern(mask, few, 1),
+                previous=self._tile(previous, shape),
+            ),
+            [index_slot, mask, previous, operand],
+            [previous, self.table],
+        )
+
+    def _copy_out(self, buffers: list[_Resource], shape: Shape) -> None:
+        source = self.source.choice(buffers)
+        size = self.slot_bytes // 4
+        offset = 4 * self.source.randrange(self.output.size // 4 - size + 1)
+        self.queue(
+            isa.Store(
+                dtype=DType.F32,
+                base=self._address(OUTPUT, offset),
+                strides=self._stride_registers((0, 0, 0, 4)),
+                shape=(1, 1, 1, size),
+                tile=AccessPattern(source.start, (0, 0, 0, 1)),
+            ),
+            [source],
+            [self.output],
+        )
 
     # ------------------------------------------------------------------------------------------------- vector
 
