@@ -94,8 +94,9 @@ def record(script: Script, chip: chips.Chip | str) -> Recording:
 
 def _prepare(script: Script, chip: chips.Chip | str) -> clock.VirtualClock:
     """Make this process, and those it starts, run on the chip in virtual time."""
-    from tapeout.pytorch import device
+    from tapeout.pytorch import cuda_names, device
 
+    cuda_names.install()
     active = chips.activate(chip)
     os.environ[chips.CHIP_VARIABLE] = chip if isinstance(chip, str) else active.name
     os.environ[device.TIMING_VARIABLE] = "only" if script.timing_only else "on"

@@ -418,6 +418,11 @@ def memory_reserved(device: DeviceLike = None) -> int:
     return memory_stats()["reserved_bytes.all.current"]
 
 
+def max_memory_reserved(device: DeviceLike = None) -> int:
+    """HBM that was ever taken from the host; free pages are given back by empty_cache() only."""
+    return memory_reserved()
+
+
 def reset_peak_memory_stats(device: DeviceLike = None) -> None:
     if _shim is not None:
         _shim.tapeout_reset_peak()

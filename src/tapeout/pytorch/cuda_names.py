@@ -1,0 +1,328 @@
+"""Scripts written for CUDA run on the chip as they are: `install()` gives CUDA's names the chip's meaning.
+
+It changes torch in this process, for good. Where a script names the device ("cuda", `torch.device("cuda")`,
+`.cuda()`), the chip is taken; `torch.cuda.X` is `torch.chip.X`; files saved on a GPU load onto the chip. What has no
+meaning on the chip is ignored and says so once, by name; what cannot be ignored without changing results is refused.
+A tensor's `device` stays the chip's, `is_cuda` is true.
+"""
+
+import functools
+import inspect
+import sys
+import types
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from tapeout.errors import TapeoutError
+from tapeout.pytorch import device as chip_device
+
+# What scripts conclude from it (bfloat16 and TF32 are there) holds of the chip.
+COMPUTE_CAPABILITY = (8, 0)
+
+# Calls of torch.cuda that change nothing on the chip, with what they return.
+IGNORED: dict[str, Any] = {
+    "ipc_collect": None,
+    "set_per_process_memory_fraction": None,
+    "set_sync_debug_mode": None,
+    "change_current_allocator": None,
+    "caching_allocator_enable": None,
+    "reset_accumulated_memory_stats": None,
+    "reset_peak_host_memory_stats": None,
+    "reset_accumulated_host_memory_stats": None,
+    "utilization": 0,
+    "memory_usage": 0,
+    "temperature": 0,
+    "power_draw": 0,
+    "clock_rate": 0,
+    "list_gpu_processes": "",
+    "current_blas_handle": 0,
+    "nvtx.mark": None,
+    "nvtx.range_push": 0,
+    "nvtx.range_pop": 0,
+    "nvtx.range_start": 0,
+    "nvtx.range_end": None,
+    "profiler.start": None,
+    "profiler.stop": None,
+    "memory._record_memory_history": None,
+    "memory._dump_snapshot": None,
+}
+
+# What a script would get wrong results from if it were ignored.
+REFUSED = {
+    "CUDAGraph": "call the function instead of replaying its launches",
+    "graph": "call the function instead of capturing its launches",
+    "graph_pool_handle": "call the function instead of capturing its launches",
+    "cudart": "use torch.cuda's own functions",
+    "ExternalStream": "use torch.cuda.Stream()",
+    "get_stream_from_external": "use torch.cuda.Stream()",
+    "CUDAPluggableAllocator": "the chip's memory has its own allocator",
+    "MemPool": "the chip's memory has its own allocator",
+    "use_mem_pool": "the chip's memory has its own allocator",
+    "jiterator": "write the function with torch.compile or Triton",
+    "caching_allocator_alloc": "use torch.empty",
+    "caching_allocator_delete": "delete the tensor",
+}
+
+DEVICE_LIKE = (str, torch.device)  # a tuple: Dynamo does not know unions
+
+_installed = False
+_said: set[str] = set()
+
+
+def install() -> None:
+    """Give CUDA's names the chip's meaning in this process. Idempotent."""
+    global _installed
+    if _installed:
+        return
+    _installed = True
+    _map_module()
+    _map_devices_of_functions()
+    _map_tensors_and_modules()
+    _map_autocast()
+    torch.serialization.register_package(5, lambda storage: None, _load_onto_chip)
+    torch.backends.cuda.is_built = lambda: True
+
+
+def on_chip(device: Any) -> Any:
+    """The chip where CUDA is named; everything else as it is. Raises ValueError for a GPU there is no chip for."""
+    if isinstance(device, torch.device):
+        named = device.type == "cuda"
+    else:
+        named = isinstance(device, str) and (device == "cuda" or device.startswith("cuda:"))
+    if not named:
+        return device
+    index = torch.device(device).index
+    if index:
+        raise ValueError(f"there is no cuda:{index}: this process simulates one chip, 'cuda' or 'cuda:0'")
+    return torch.device("chip", 0) if index == 0 else torch.device("chip")
+
+
+def _say_once(name: str, what: str) -> None:
+    if name not in _said:
+        _said.add(name)
+        warnings.warn(f"{name} has no meaning on the chip {what}", stacklevel=3)
+
+
+# ---------------------------------------------------------------------------------------------- torch.cuda
+
+
+def _map_module() -> None:
+    cuda = torch.cuda
+    answers: dict[str, Any] = {
+        name: value
+        for name, value in vars(chip_device).items()
+        if not name.startswith("_") and hasattr(cuda, name) and callable(value)
+    }
+    answers |= {
+        "init": chip_device._lazy_init,
+        "get_device_capability": lambda device=None: COMPUTE_CAPABILITY,
+        "get_arch_list": lambda: [],
+        "get_gencode_flags": lambda: "",
+        "is_tf32_supported": lambda: True,
+        "is_current_stream_capturing": lambda: False,
+        "can_device_access_peer": lambda device, peer_device: False,
+        "seed_all": chip_device.seed,
+        "get_rng_state_all": lambda: [chip_device.get_rng_state()],
+        "set_rng_state_all": lambda states: chip_device.set_rng_state(states[0]),
+        "max_memory_reserved": chip_device.max_memory_reserved,
+        "max_memory_cached": chip_device.max_memory_reserved,
+        "memory_cached": chip_device.memory_reserved,
+        "reset_max_memory_allocated": chip_device.reset_peak_memory_stats,
+        "reset_max_memory_cached": chip_device.reset_peak_memory_stats,
+        "memory_summary": _memory_summary,
+        "memory_snapshot": lambda: [],
+        "get_allocator_backend": lambda: "native",
+        "make_graphed_callables": _ungraphed,
+        "device_of": lambda tensor: chip_device.device(0),
+    }
+    for name, value in answers.items():
+        if not inspect.isclass(value):
+            value = _for_scripts(name, value)
+        setattr(cuda, name, value)
+        if hasattr(cuda.memory, name):
+            setattr(cuda.memory, name, value)
+        if hasattr(cuda.random, name):
+            setattr(cuda.random, name, value)
+    for name, result in IGNORED.items():
+        *inside, last = name.split(".")
+        setattr(getattr(cuda, inside[0]) if inside else cuda, last, _ignored(f"torch.cuda.{name}", result))
+    for name, remedy in REFUSED.items():
+        setattr(cuda, name, _refused(f"torch.cuda.{name}", remedy))
+
+
+def _for_scripts(name: str, answer: Callable[..., Any]) -> Callable[..., Any]:
+    """The chip's answer for the script and its libraries. torch's and Triton's own code, which would go on with
+    NVIDIA's driver, is answered as before: by a torch without CUDA."""
+    before = getattr(torch.cuda, name)
+
+    @functools.wraps(before)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        asking = str(sys._getframe(1).f_globals.get("__name__"))
+        return (before if asking.partition(".")[0] in ("torch", "triton") else answer)(*args, **kwargs)
+
+    return call
+
+
+def _ignored(name: str, result: Any) -> Callable[..., Any]:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        _say_once(name, "and is ignored")
+        return result
+
+    return call
+
+
+def _refused(name: str, remedy: str) -> type:
+    """A class, for the sake of isinstance(), of which there are no instances."""
+
+    def refuse(cls: type, *args: Any, **kwargs: Any) -> Any:
+        raise TapeoutError(f"{name} has no meaning on the chip: {remedy}")
+
+    return type(name.rpartition(".")[2], (), {"__new__": refuse})
+
+
+def _ungraphed(callables: Any, *args: Any, **kwargs: Any) -> Any:
+    """A graph replays launches to save the host's time; calling the function has the same results."""
+    _say_once("torch.cuda.make_graphed_callables", "and returns its callables as they are")
+    return callables
+
+
+def _memory_summary(device: Any = None, abbreviated: bool = False) -> str:
+    stats = chip_device.memory_stats()
+    return "\n".join(f"{name:36} {value:>20,}" for name, value in stats.items())
+
+
+# ---------------------------------------------------------------------------------------------- devices in arguments
+
+
+def _taking_devices(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, with the chip for CUDA in any of its arguments."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if "device" in kwargs:
+            kwargs["device"] = on_chip(kwargs["device"])
+        return function(*[on_chip(arg) if isinstance(arg, DEVICE_LIKE) else arg for arg in args], **kwargs)
+
+    return call
+
+
+def _map_devices_of_functions() -> None:
+    from torch.utils._device import _device_constructors
+
+    constructors = _device_constructors()
+    for owner in (torch, torch.fft):
+        for name, function in list(vars(owner).items()):
+            if isinstance(function, types.BuiltinFunctionType | types.FunctionType) and function in constructors:
+                setattr(owner, name, _taking_devices(function))
+    for name in ("empty_like", "zeros_like", "ones_like", "full_like", "rand_like", "randn_like", "randint_like"):
+        setattr(torch, name, _taking_devices(getattr(torch, name)))
+    for name in ("set_default_device", "get_device_module", "is_autocast_enabled", "set_autocast_enabled",
+                 "get_autocast_dtype", "set_autocast_dtype"):  # fmt: skip
+        setattr(torch, name, _naming_device(getattr(torch, name)))
+    torch.utils._device.DeviceContext.__init__ = _taking_devices(  # type: ignore[method-assign]
+        torch.utils._device.DeviceContext.__init__
+    )
+    torch.Generator = Generator  # type: ignore[assignment,misc]
+
+
+def _naming_device(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function whose first argument, if it is a string, is a type of device."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        args = tuple(_type_on_chip(arg) if isinstance(arg, str) else on_chip(arg) for arg in args)
+        return function(*args, **kwargs)
+
+    return call
+
+
+def _type_on_chip(device_type: Any) -> Any:
+    return "chip" if device_type == "cuda" else device_type
+
+
+_Generator = torch.Generator
+
+
+class _AnyGenerator(type):
+    def __call__(cls, device: Any = "cpu") -> torch.Generator:
+        return _Generator(on_chip(device))
+
+    def __instancecheck__(cls, instance: Any) -> bool:
+        return isinstance(instance, _Generator)
+
+
+class Generator(metaclass=_AnyGenerator):
+    """Stands for torch.Generator, whose place in annotations and isinstance() only a class can take."""
+
+
+# ---------------------------------------------------------------------------------------------- tensors and modules
+
+
+def _map_tensors_and_modules() -> None:
+    new = ("new_tensor", "new_empty", "new_zeros", "new_ones", "new_full", "new_empty_strided")
+    for name in (*new, "to", "pin_memory"):
+        setattr(torch.Tensor, name, _taking_devices(getattr(torch.Tensor, name)))
+    for name in ("to", "to_empty"):
+        setattr(torch.nn.Module, name, _taking_devices(getattr(torch.nn.Module, name)))
+    torch.Tensor.cuda = _tensor_on_chip  # type: ignore[method-assign,assignment]
+    torch.nn.Module.cuda = _module_on_chip  # type: ignore[method-assign,assignment]
+    torch.Tensor.is_cuda = property(lambda tensor: tensor.device.type == "chip")  # type: ignore[assignment]
+    torch.Tensor.record_stream = lambda tensor, stream: None  # type: ignore[method-assign,assignment]
+
+
+def _index_on_chip(device: Any) -> Any:
+    return on_chip("cuda" if device is None else f"cuda:{device}" if isinstance(device, int) else device)
+
+
+def _tensor_on_chip(
+    tensor: torch.Tensor, device: Any = None, non_blocking: bool = False, memory_format: Any = torch.preserve_format
+) -> torch.Tensor:
+    return tensor.to(_index_on_chip(device), non_blocking=non_blocking, memory_format=memory_format)
+
+
+def _module_on_chip(module: torch.nn.Module, device: Any = None) -> torch.nn.Module:
+    return module.to(_index_on_chip(device))
+
+
+def _load_onto_chip(storage: Any, location: str) -> Any:
+    """What torch.load does with a storage saved on a GPU, or asked for there."""
+    if not location.startswith("cuda"):
+        return None
+    return torch.UntypedStorage(storage.nbytes(), device=on_chip(location)).copy_(storage, False)
+
+
+# ---------------------------------------------------------------------------------------------- autocast
+
+
+def _map_autocast() -> None:
+    for owner in (torch.amp.autocast_mode.autocast, torch.amp.GradScaler):
+        owner.__init__ = _first_names_device(owner.__init__)  # type: ignore[method-assign]
+    for name in ("custom_fwd", "custom_bwd", "is_autocast_available"):
+        mapped = _first_names_device(getattr(torch.amp.autocast_mode, name))
+        setattr(torch.amp.autocast_mode, name, mapped)
+        setattr(torch.amp, name, mapped)
+    torch.get_autocast_gpu_dtype = lambda: torch.get_autocast_dtype("chip")
+    torch.cuda.amp.common.amp_definitely_not_available = lambda: False
+
+
+def _first_names_device(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function one of whose parameters, `device` or `device_type`, is a type of device."""
+    parameter = next(name for name in inspect.signature(function).parameters if name in ("device", "device_type"))
+    default = inspect.signature(function).parameters[parameter].default
+    place = list(inspect.signature(function).parameters).index(parameter)
+    positional = inspect.signature(function).parameters[parameter].kind is not inspect.Parameter.KEYWORD_ONLY
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if parameter in kwargs:
+            kwargs[parameter] = _type_on_chip(kwargs[parameter])
+        elif positional and place < len(args):
+            args = (*args[:place], _type_on_chip(args[place]), *args[place + 1 :])
+        elif default == "cuda":
+            kwargs[parameter] = "chip"
+        return function(*args, **kwargs)
+
+    return call
