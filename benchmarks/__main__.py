@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-BENCHMARKS = ("functional_simulator", "language", "compile_time", "first_token", "language_model_rate")
+BENCHMARKS = ("functional_simulator", "language", "compile_time", "first_token", "language_model_rate", "code_quality")
 
 
 def main(names: list[str]) -> None:
