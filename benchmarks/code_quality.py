@@ -40,7 +40,8 @@ def matmul(a, b, c, k, sa, sb, sc, BM: tl.constexpr, BN: tl.constexpr, BK: tl.co
 
 @triton.jit
 def attention(q, k, v, out, length, scale, D: tl.constexpr, BQ: tl.constexpr, BK: tl.constexpr):
-    """Flash attention, not causal; one tile of queries of one head. `scale` has log2(e) in it."""
+    """Flash attention, not causal; one tile of queries of one head. The scores of the next keys are computed before the
+    softmax of these, so that matrix and vector engine work at the same time. `scale` has log2(e) in it."""
     head = tl.program_id(1).to(tl.int64) * length * D
     row = tl.program_id(0) * BQ + tl.arange(0, BQ)
     d = tl.arange(0, D)
@@ -48,17 +49,19 @@ def attention(q, k, v, out, length, scale, D: tl.constexpr, BQ: tl.constexpr, BK
     largest = tl.full((BQ,), -float("inf"), tl.float32)
     total = tl.zeros((BQ,), tl.float32)
     result = tl.zeros((BQ, D), tl.float32)
+    column = tl.arange(0, BK)
+    scores = tl.dot(queries, tl.trans(tl.load(k + head + column[:, None] * D + d[None, :])))
     for start in range(0, length, BK):
-        column = start + tl.arange(0, BK)
-        keys = tl.load(k + head + column[:, None] * D + d[None, :])
-        scores = tl.dot(queries, tl.trans(keys))
+        ahead = tl.minimum(start + BK, length - BK) + column
+        next_scores = tl.dot(queries, tl.trans(tl.load(k + head + ahead[:, None] * D + d[None, :])))
         new_largest = tl.maximum(largest, tl.max(scores, 1) * scale)
         weights = tl.exp2(tl.fma(scores, scale, -new_largest[:, None]))
         shrink = tl.exp2(largest - new_largest)
         total = total * shrink + tl.sum(weights, 1)
-        values = tl.load(v + head + column[:, None] * D + d[None, :])
+        values = tl.load(v + head + (start + column)[:, None] * D + d[None, :])
         result = tl.dot(weights.to(tl.bfloat16), values, result * shrink[:, None])
         largest = new_largest
+        scores = next_scores
     result = result / total[:, None]
     tl.store(out + head + row[:, None] * D + d[None, :], result.to(tl.bfloat16))
 
@@ -99,15 +102,34 @@ def matrix_vector(weights, x, y, k, BN: tl.constexpr, BK: tl.constexpr):
 
 
 @triton.jit
+def matrix_vector_by_lanes(weights, x, y, k, BN: tl.constexpr, BK: tl.constexpr):
+    """The same on the vector engine."""
+    rn = tl.program_id(0) * BN + tl.arange(0, BN)
+    rk = tl.arange(0, BK)
+    total = tl.zeros((BN,), tl.float32)
+    for start in range(0, k, BK):
+        vector = tl.load(x + start + rk).to(tl.float32)
+        tile = tl.load(weights + rn[:, None] * k + (start + rk)[None, :]).to(tl.float32)
+        total += tl.sum(tile * vector[None, :], 1)
+    tl.store(y + rn, total.to(tl.bfloat16))
+
+
+@triton.jit
 def embedding_bag(table, index, out, D: tl.constexpr, BAGS: tl.constexpr, LENGTH: tl.constexpr):
     """Sums of LENGTH rows of a table. `index` is (LENGTH, bags)."""
     bag = tl.program_id(0) * BAGS + tl.arange(0, BAGS)
     bags = tl.num_programs(0) * BAGS
     d = tl.arange(0, D)
     total = tl.zeros((BAGS, D), tl.float32)
-    for n in range(LENGTH):
-        rows = tl.load(index + n * bags + bag)
-        total += tl.load(table + rows[:, None] * D + d[None, :])
+    for n in range(0, LENGTH, 4):  # four rows at once: their places are known before the first has come
+        first = tl.load(index + n * bags + bag) * D
+        second = tl.load(index + (n + 1) * bags + bag) * D
+        third = tl.load(index + (n + 2) * bags + bag) * D
+        fourth = tl.load(index + (n + 3) * bags + bag) * D
+        total += tl.load(table + first[:, None] + d[None, :])
+        total += tl.load(table + second[:, None] + d[None, :])
+        total += tl.load(table + third[:, None] + d[None, :])
+        total += tl.load(table + fourth[:, None] + d[None, :])
     tl.store(out + bag[:, None] * D + d[None, :], total)
 
 
@@ -149,7 +171,7 @@ def _float_bits(value: float) -> int:
 SEQUENCE, HEAD_SIZE, HEADS = 4096, 128, 32
 ROWS, COLUMNS = 16384, 4096
 WEIGHTS = 8192
-TABLE_ROWS, ROW_ELEMENTS, BAG_LENGTH, BAG_COUNT = 1 << 26, 32, 32, 1 << 15
+TABLE_ROWS, ROW_ELEMENTS, BAG_LENGTH, BAG_COUNT = 1 << 26, 32, 32, 1 << 16
 
 
 def _random_rows(case: "Case") -> timing.DataTrace:
@@ -169,8 +191,8 @@ def cases(chip: Chip) -> list[Case]:
     n = 4096
     bm, bn, bk = (256, 256, 128) if large else (128, 128, 64)
     bq, bkeys = (256, 128) if large else (128, 128)
-    rows = 8 if large else 4
-    bags = 64
+    rows = 8 if large else 16
+    bags = 512 if large else 1024
     return [
         Case(
             "GEMM 4096³ bf16",
@@ -214,10 +236,10 @@ def cases(chip: Chip) -> list[Case]:
         ),
         Case(
             "decode GEMV 8192 x 8192 bf16",
-            matrix_vector,
+            matrix_vector_by_lanes if large else matrix_vector,
             "*bf16 *bf16 *bf16 i32",
-            {"BN": 64 if large else 128, "BK": 512},
-            (WEIGHTS // (64 if large else 128), 1, 1),
+            {"BN": 64, "BK": 1024} if large else {"BN": 256, "BK": 512},
+            (WEIGHTS // (64 if large else 256), 1, 1),
             (0, 1 << 33, (1 << 33) + 2 * WEIGHTS, WEIGHTS),
             0.85,
             bytes_moved=2 * WEIGHTS**2,
@@ -228,7 +250,7 @@ def cases(chip: Chip) -> list[Case]:
             "*fp32 *i32 *fp32",
             {"D": ROW_ELEMENTS, "BAGS": bags, "LENGTH": BAG_LENGTH},
             (BAG_COUNT // bags, 1, 1),
-            (0, 1 << 34, (1 << 34) + 4 * BAG_COUNT * BAG_LENGTH),
+            (0, 1 << 33, (1 << 33) + 4 * BAG_COUNT * BAG_LENGTH),
             0.60,
             bytes_moved=BAG_COUNT * BAG_LENGTH * (4 * ROW_ELEMENTS + 4) + BAG_COUNT * 4 * ROW_ELEMENTS,
             data=_random_rows,

@@ -51,7 +51,7 @@ inference = Chip(
     core=Core(
         scratchpad=Scratchpad(size_bytes=2 * MiB, bank_count=32, port_width_bytes=64),
         vector=VectorEngine(lane_count=64, float64_rate=1 / 8, special_rate=1),
-        matrix=MatrixEngine(row_count=32, column_count=32),
+        matrix=MatrixEngine(row_count=16, column_count=64),
         load_dma=DmaEngine(bytes_per_cycle=128, outstanding_bytes=128 * KiB, gather_addresses_per_cycle=4),
         store_dma=DmaEngine(bytes_per_cycle=128, outstanding_bytes=64 * KiB, gather_addresses_per_cycle=4),
     ),

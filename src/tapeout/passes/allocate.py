@@ -72,7 +72,7 @@ class _Lifetimes:
 def allocate(code: list[Node], capacity_bytes: int) -> int:
     """Sets the address of every buffer; returns how many bytes of scratchpad are used. Raises ScratchpadOverflow."""
     lifetimes = _Lifetimes(code)
-    for copies in (2, 1):
+    for copies in (3, 2, 1):
         used = _place(lifetimes, copies)
         if used <= capacity_bytes:
             _add_rotation(lifetimes, copies)
