@@ -3,7 +3,15 @@
 import importlib
 import sys
 
-BENCHMARKS = ("functional_simulator", "language", "compile_time", "first_token", "language_model_rate", "code_quality")
+BENCHMARKS = (
+    "functional_simulator",
+    "language",
+    "compile_time",
+    "first_token",
+    "language_model_rate",
+    "code_quality",
+    "timing_speed",
+)
 
 
 def main(names: list[str]) -> None:
