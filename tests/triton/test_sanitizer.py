@@ -111,6 +111,19 @@ def test_silent_on_kernels_that_are_right(mode):
     assert findings(mode, *cases) == dict.fromkeys(cases, "")
 
 
+def test_flag_of_the_command(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"import sys\nsys.path.insert(0, {str(KERNELS.parent)!r})\nimport torch, tapeout\n"
+        "from sanitized_kernels import store_outside\nstore_outside[(1,)](torch.ones(100, device='chip'), N=128)\n"
+    )
+    command = [sys.executable, "-c", "from tapeout.cli import app; app()", "run", "--sanitize", str(script)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=KERNELS.parents[2])
+    assert done.returncode == 1
+    assert "store_outside: program (0, 0, 0): store at " in done.stderr
+    assert done.stderr.endswith(" is outside every tensor: 0 bytes after the end of 'out' (400 bytes)\n")
+
+
 def test_a_choice_that_is_none_is_refused():
     command = [sys.executable, str(KERNELS), "always", "vector_add"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=KERNELS.parents[2])

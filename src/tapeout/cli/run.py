@@ -6,6 +6,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from tapeout.errors import TapeoutError
+
 SCRIPT_OPTIONS = {"ignore_unknown_options": True}
 """Options that are not tapeout's are the script's; after `--` all are."""
 
@@ -25,6 +27,9 @@ def run(
     ] = None,
     timing_only: TimingOnlyOption = False,
     read_zeros: ReadZerosOption = False,
+    sanitize: Annotated[
+        bool, typer.Option("--sanitize", help="Check every access of every kernel; stop at the first mistake.")
+    ] = False,
     result: Annotated[Path | None, typer.Option(help="Write the times to this file too, as JSON.")] = None,
 ) -> None:
     """Run a script on a chip and print the time the chip would have taken."""
@@ -32,6 +37,12 @@ def run(
     from tapeout import script as scripts
     from tapeout.report import run_time as report
 
+    if sanitize:
+        from tapeout.runtime import sanitizer
+
+        if timing_only:
+            raise TapeoutError("--sanitize checks what kernels do; with --timing-only they do nothing: choose one")
+        sanitizer.enable()
     names = chip.split(",") if chip else [chips.named()]
     asked = scripts.Script(script, tuple(arguments or ()), timing_only, read_zeros)
     console = Console(stderr=True)
