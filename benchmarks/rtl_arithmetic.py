@@ -5,7 +5,6 @@ import sys
 
 import numpy as np
 
-from tapeout.rtl.microcode import Operation
 from tests.rtl import test_arithmetic as tests
 
 BATCH = 1_000_000

@@ -405,21 +405,22 @@ class Lane(Component):
     written to `write_address` if `write`.
     """
 
-    def __init__(self, *, group_count: int, temporary_count: int, number_bits: int) -> None:
+    module_name = "lane"
+
+    def __init__(self, *, group_count: int, temporary_count: int) -> None:
         self.group_bits = (group_count - 1).bit_length()
         self.temporary_bits = (temporary_count - 1).bit_length()
         address = self.group_bits + self.temporary_bits
-        ports = {"operation": In(OPERATION_BITS), "width": In(WIDTH_BITS), "number": In(number_bits)}
+        ports = {"operation": In(OPERATION_BITS), "width": In(WIDTH_BITS)}
         for name in "abc":
             ports |= {
                 f"read_{name}": In(address),
                 f"place_{name}": In(2),
                 f"operand_{name}": In(64),
                 f"constant_{name}": In(64),
+                f"special_{name}": In(64),
             }
         ports |= {
-            "special": In(64),
-            "special_is_lane": In(1),
             "write": In(1),
             "write_address": In(address),
             "divider_start": In(1),
@@ -435,7 +436,6 @@ class Lane(Component):
         m.submodules.temporaries = memory = Memory(shape=unsigned(64), depth=depth, init=[])
         m.submodules.arithmetic = unit = ArithmeticUnit(floats=True)
         m.submodules.divider = divider = Divider(floats=True)
-        special = wire(m, Mux(self.special_is_lane, self.number, self.special), "special_value")
         for name in "abc":
             port = memory.read_port()
             m.d.comb += [port.addr.eq(getattr(self, f"read_{name}")), port.en.eq(1)]
@@ -445,7 +445,7 @@ class Lane(Component):
                     (Place.TEMPORARY, port.data),
                     (Place.OPERAND, getattr(self, f"operand_{name}")),
                     (Place.CONSTANT, getattr(self, f"constant_{name}")),
-                    (Place.SPECIAL, special),
+                    (Place.SPECIAL, getattr(self, f"special_{name}")),
                 ):
                     with m.Case(place.value):
                         m.d.comb += value.eq(source)

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from importlib import metadata, util
 from pathlib import Path
 
+from tapeout import file_cache
 from tapeout.errors import TapeoutError
-from tapeout.runtime import cache
 from tapeout.sim.functional.machine import host_fingerprint
 
 TRANSLATE = (
@@ -81,7 +81,9 @@ def library(verilog: str, top: str, testbench: str, *, trace: bool = False) -> c
         host_fingerprint(),
     ):
         key.update(hashlib.sha256(part.encode()).digest())
-    path = cache.file("rtl", key.hexdigest()[:32], ".so", lambda target: _build(verilog, top, testbench, trace, target))
+    path = file_cache.file(
+        "rtl", key.hexdigest()[:32], ".so", lambda target: _build(verilog, top, testbench, trace, target)
+    )
     return ctypes.CDLL(str(path))
 
 
