@@ -11,6 +11,7 @@ BENCHMARKS = (
     "language_model_rate",
     "code_quality",
     "timing_speed",
+    "tpuv3",
 )
 
 

@@ -35,7 +35,7 @@ def matmul(a, b, c, k, sa, sb, sc, BM: tl.constexpr, BN: tl.constexpr, BK: tl.co
         left = tl.load(a + rm[:, None] * sa + (start + rk)[None, :])
         right = tl.load(b + (start + rk)[:, None] * sb + rn[None, :])
         accumulator = tl.dot(left, right, accumulator)
-    tl.store(c + rm[:, None] * sc + rn[None, :], accumulator.to(tl.bfloat16))
+    tl.store(c + rm[:, None] * sc + rn[None, :], accumulator.to(c.dtype.element_ty))
 
 
 @triton.jit
@@ -59,11 +59,11 @@ def attention(q, k, v, out, length, scale, D: tl.constexpr, BQ: tl.constexpr, BK
         shrink = tl.exp2(largest - new_largest)
         total = total * shrink + tl.sum(weights, 1)
         values = tl.load(v + head + (start + column)[:, None] * D + d[None, :])
-        result = tl.dot(weights.to(tl.bfloat16), values, result * shrink[:, None])
+        result = tl.dot(weights.to(values.dtype), values, result * shrink[:, None])
         largest = new_largest
         scores = next_scores
     result = result / total[:, None]
-    tl.store(out + head + row[:, None] * D + d[None, :], result.to(tl.bfloat16))
+    tl.store(out + head + row[:, None] * D + d[None, :], result.to(out.dtype.element_ty))
 
 
 @triton.jit
