@@ -16,157 +16,27 @@ from tapeout.errors import InternalError, UnsupportedError
 from tapeout.isa import definitions as isa
 from tapeout.isa.fields import DIMENSIONS, MAX_EXTENT
 from tapeout.isa.functions import REDUCTIONS, AtomicFunction, Function, Rounding
-from tapeout.numerics.dtypes import DType, exact_bits
+from tapeout.numerics.dtypes import DType
+from tapeout.passes.access_patterns import aligned, aligned_to, pieces, reshaped_strides, slice_of
+from tapeout.passes.engine_functions import (
+    ATOMICS,
+    BINARY,
+    CASTS,
+    COMPARE_FLOAT,
+    COMPARE_INTEGER,
+    INTEGER_BINARY,
+    MATRIX_OPERANDS,
+    REARRANGING,
+    RENAMES,
+    UNARY,
+    binary_function,
+)
 from tapeout.passes.machine import Branch, Buffer, Instr, Loop, Node, Place, Register, View, contiguous
 from tapeout.passes.raise_accesses import Access
 from tapeout.tile.ir import Kernel, Operation, Region, Type, Value
 
 Tile = View | Register
 """A tile (or scalar) as an operand: in the scratchpad, or one register value everywhere."""
-
-FLOAT_BINARY = {
-    "arith.addf": Function.ADD,
-    "arith.subf": Function.SUB,
-    "arith.mulf": Function.MUL,
-    "arith.divf": Function.DIV,
-    "tt.precise_divf": Function.DIV,
-    "arith.maximumf": Function.MAXIMUM,
-    "arith.minimumf": Function.MINIMUM,
-    "arith.maxnumf": Function.MAX_NUMBER,
-    "arith.minnumf": Function.MIN_NUMBER,
-}
-INTEGER_BINARY = {
-    "arith.addi": Function.ADD,
-    "arith.subi": Function.SUB,
-    "arith.muli": Function.MUL,
-    "arith.divsi": Function.DIV_SIGNED,
-    "arith.divui": Function.DIV_UNSIGNED,
-    "arith.remsi": Function.REM_SIGNED,
-    "arith.remui": Function.REM_UNSIGNED,
-    "arith.andi": Function.AND,
-    "arith.ori": Function.OR,
-    "arith.xori": Function.XOR,
-    "arith.shli": Function.SHIFT_LEFT,
-    "arith.shrsi": Function.SHIFT_RIGHT_SIGNED,
-    "arith.shrui": Function.SHIFT_RIGHT_UNSIGNED,
-    "arith.minsi": Function.MIN_SIGNED,
-    "arith.maxsi": Function.MAX_SIGNED,
-    "arith.minui": Function.MIN_UNSIGNED,
-    "arith.maxui": Function.MAX_UNSIGNED,
-    "tt.mulhiui": Function.MUL_HIGH_UNSIGNED,
-}
-BINARY = FLOAT_BINARY | INTEGER_BINARY
-LOGICAL = {Function.ADD: Function.XOR, Function.SUB: Function.XOR, Function.MUL: Function.AND}
-"""What arithmetic modulo 2 is on i1."""
-UNARY = {
-    "arith.negf": Function.NEG,
-    "math.absf": Function.ABS,
-    "math.sqrt": Function.SQRT,
-    "tt.precise_sqrt": Function.SQRT,
-    "math.rsqrt": Function.RSQRT,
-    "math.exp": Function.EXP,
-    "math.exp2": Function.EXP2,
-    "math.log": Function.LOG,
-    "math.log2": Function.LOG2,
-    "math.sin": Function.SIN,
-    "math.cos": Function.COS,
-    "math.floor": Function.FLOOR,
-    "math.ceil": Function.CEIL,
-    "math.trunc": Function.TRUNC,
-    "math.roundeven": Function.ROUND_EVEN,
-    "math.ctlz": Function.COUNT_LEADING_ZEROS,
-    "math.ctpop": Function.POPULATION_COUNT,
-}
-COMPARE_INTEGER = {
-    "eq": (Function.EQUAL, False),
-    "ne": (Function.NOT_EQUAL, False),
-    "slt": (Function.LESS, False),
-    "sle": (Function.LESS_EQUAL, False),
-    "sgt": (Function.LESS, True),
-    "sge": (Function.LESS_EQUAL, True),
-    "ult": (Function.LESS_UNSIGNED, False),
-    "ule": (Function.LESS_EQUAL_UNSIGNED, False),
-    "ugt": (Function.LESS_UNSIGNED, True),
-    "uge": (Function.LESS_EQUAL_UNSIGNED, True),
-}
-# predicate: (function, operands swapped, result inverted)
-COMPARE_FLOAT = {
-    "oeq": (Function.EQUAL, False, False),
-    "une": (Function.NOT_EQUAL, False, False),
-    "olt": (Function.LESS, False, False),
-    "ole": (Function.LESS_EQUAL, False, False),
-    "ogt": (Function.LESS, True, False),
-    "oge": (Function.LESS_EQUAL, True, False),
-    "uge": (Function.LESS, False, True),
-    "ugt": (Function.LESS_EQUAL, False, True),
-    "ule": (Function.LESS, True, True),
-    "ult": (Function.LESS_EQUAL, True, True),
-}
-CASTS = {
-    "arith.extsi", "arith.extui", "arith.trunci", "arith.extf", "arith.truncf", "arith.sitofp", "arith.uitofp",
-    "arith.fptosi", "arith.fptoui", "tt.fp_to_fp",
-}  # fmt: skip
-RENAMES = {
-    "tt.bitcast",
-    "arith.bitcast",
-    "tt.int_to_ptr",
-    "tt.ptr_to_int",
-    "arith.index_cast",
-    "tile.alias",
-    "tile.extend",
-}
-REARRANGING = {"tt.splat", "tt.broadcast", "tt.expand_dims", "tt.trans", "tt.reshape", "tt.unsplat", *RENAMES}
-MATRIX_OPERANDS = (DType.F32, DType.BF16, DType.F16, DType.F8E4M3, DType.F8E5M2, DType.I8)
-ATOMICS = {
-    "fadd": AtomicFunction.ADD,
-    "add": AtomicFunction.ADD,
-    "max": AtomicFunction.MAX_SIGNED,
-    "min": AtomicFunction.MIN_SIGNED,
-    "umax": AtomicFunction.MAX_UNSIGNED,
-    "umin": AtomicFunction.MIN_UNSIGNED,
-    "and": AtomicFunction.AND,
-    "or": AtomicFunction.OR,
-    "xor": AtomicFunction.XOR,
-    "exch": AtomicFunction.EXCHANGE,
-}
-
-
-def pieces(
-    shape: tuple[int, ...], strides: list[tuple[int, ...]], dimensions: int = DIMENSIONS
-) -> Iterator[tuple[tuple[int, ...], list[int], list[tuple[int, ...]]]]:
-    """Cuts an iteration space into ones an instruction can run: extents of `dimensions` loops within limits, and for
-    each operand an offset and strides. Neighbouring dimensions are merged where every operand allows it."""
-    dims: list[tuple[int, list[int]]] = []
-    for d, extent in enumerate(shape):
-        if extent == 1:
-            continue
-        own = [s[d] for s in strides]
-        if dims:
-            last_extent, last = dims[-1]
-            if last_extent * extent <= MAX_EXTENT and all(x == y * extent for x, y in zip(last, own, strict=True)):
-                dims[-1] = (last_extent * extent, own)
-                continue
-        while extent > MAX_EXTENT:
-            half = MAX_EXTENT // 2 + 1
-            dims.append((extent // half, [s * half for s in own]))
-            extent = half
-        dims.append((extent, own))
-    outer, inner = dims[: max(0, len(dims) - dimensions)], dims[max(0, len(dims) - dimensions) :]
-    padding = dimensions - len(inner)
-    extents = (1,) * padding + tuple(extent for extent, _ in inner)
-    inner_strides = [(0,) * padding + tuple(own[k] for _, own in inner) for k in range(len(strides))]
-
-    def offsets(level: int) -> Iterator[list[int]]:
-        if level == len(outer):
-            yield [0] * len(strides)
-            return
-        extent, own = outer[level]
-        for i in range(extent):
-            for rest in offsets(level + 1):
-                yield [i * o + r for o, r in zip(own, rest, strict=True)]
-
-    for offset in offsets(0):
-        yield extents, offset, inner_strides
 
 
 class Selector:
@@ -224,7 +94,7 @@ class Selector:
         """Emits a vector instruction over `shape`, cut into as many as its limits ask for."""
         zero = (0,) * len(shape)
         strides = [
-            zero if isinstance(tile, Register) else _aligned(tile.strides, shape) for tile, _ in operands.values()
+            zero if isinstance(tile, Register) else aligned(tile.strides, shape) for tile, _ in operands.values()
         ]
         for extents, offsets, piece_strides in pieces(shape, strides):
             places = {
@@ -376,7 +246,7 @@ class Selector:
         if name == "tt.unsplat":
             return replace(binding, strides=(), shape=())
         if name == "tt.broadcast":
-            return replace(binding, strides=_aligned(binding.strides, binding.shape), shape=shape)
+            return replace(binding, strides=aligned(binding.strides, binding.shape), shape=shape)
         if name == "tt.expand_dims":
             axis = operation.attributes["axis"]
             return replace(binding, strides=(*binding.strides[:axis], 0, *binding.strides[axis:]), shape=shape)
@@ -384,7 +254,7 @@ class Selector:
             return replace(
                 binding, strides=tuple(binding.strides[d] for d in operation.attributes["order"]), shape=shape
             )
-        strides = _reshaped_strides(binding, shape)
+        strides = reshaped_strides(binding, shape)
         if strides is None:
             dense = self.copy(binding, self.new_view(binding.dtype, binding.shape))
             return replace(dense, strides=contiguous(shape), shape=shape)
@@ -407,7 +277,7 @@ class Selector:
         shape = self.shape_of(result_type)
         out = self.result_view(operation.result)
         if name in BINARY:
-            return self.map(_binary_function(name, dtype), dtype, sources, out)
+            return self.map(binary_function(name, dtype), dtype, sources, out)
         if name in UNARY:
             if dtype in UNARY[name].dtypes:
                 return self.map(UNARY[name], dtype, sources, out)
@@ -495,7 +365,7 @@ class Selector:
                 folded = {Function.ADD: int.__add__, Function.SUB: int.__sub__, Function.MUL: int.__mul__}
                 if INTEGER_BINARY[name] in folded:
                     return self.constant(folded[INTEGER_BINARY[name]](a.constant, b.constant))
-            return self.scalar_op(_binary_function(name, dtype), dtype, a, b)
+            return self.scalar_op(binary_function(name, dtype), dtype, a, b)
         if name == "arith.cmpi":
             function, swapped = COMPARE_INTEGER[operation.attributes["words"][0]]
             a, b = (self.register(o) for o in (operands[::-1] if swapped else operands))
@@ -584,9 +454,9 @@ class Selector:
             shape, strides, low, high = (1,), [self.constant(0)], [None], [*high, None][:1]
             tile = tile if isinstance(tile, Register) else replace(tile, strides=(0,), shape=(1,))
             index = None if index is None else replace(index, strides=(0,), shape=(1,))
-        tile_strides = (0,) * len(shape) if isinstance(tile, Register) else _aligned(tile.strides, shape)
-        index_strides = (0,) * len(shape) if index is None else _aligned_broadcast(index, shape)
-        mask_strides = (0,) * len(shape) if mask is None else _aligned_broadcast(mask, shape)
+        tile_strides = (0,) * len(shape) if isinstance(tile, Register) else aligned(tile.strides, shape)
+        index_strides = (0,) * len(shape) if index is None else aligned_to(index, shape)
+        mask_strides = (0,) * len(shape) if mask is None else aligned_to(mask, shape)
 
         def descend(
             dims: list[int], base: Register, offsets: tuple[int, int, int], low: list[Any], high: list[Any]
@@ -720,7 +590,7 @@ class Selector:
         )
         if access.index is not None:
             residual = self.view(access.index)
-            residual = replace(residual, strides=_aligned_broadcast(residual, shape), shape=shape)
+            residual = replace(residual, strides=aligned_to(residual, shape), shape=shape)
             wide = self.convert(residual, residual.dtype, self.new_view(DType.I64, shape))
             scaled = self.compute(Function.MUL, DType.I64, wide, self.constant(access.scale_bytes), shape=shape)
             index = self.compute(Function.ADD, DType.I64, index, scaled, shape=shape)
@@ -732,7 +602,7 @@ class Selector:
             mask = self.copy(self.register(access.high[0]), self.new_view(DType.I1, ()))
         if access.mask is not None:
             tile = self.view(access.mask)
-            tile = replace(tile, strides=_aligned_broadcast(tile, shape), shape=shape)
+            tile = replace(tile, strides=aligned_to(tile, shape), shape=shape)
             mask = tile if mask is zero else self.compute(Function.AND, DType.I1, mask, tile, shape=shape)
         out = self.result_view(result)
         operands: dict[str, tuple[Tile, DType]] = {
@@ -744,7 +614,7 @@ class Selector:
         }
         base = self.register(access.base)
         zeros = (0,) * len(shape)
-        all_strides = [zeros if isinstance(t, Register) else _aligned(t.strides, shape) for t, _ in operands.values()]
+        all_strides = [zeros if isinstance(t, Register) else aligned(t.strides, shape) for t, _ in operands.values()]
         for extents, offsets, piece_strides in pieces(shape, all_strides):
             places = {
                 name: self.place(tile, own_dtype, offset, own)
@@ -824,7 +694,7 @@ class Selector:
             own = [0] * DIMENSIONS
             if batch:
                 own[0] = view.strides[0] if view.shape[0] > 1 else 0
-            own[row], own[column] = _aligned(view.strides[-2:], view.shape[-2:])
+            own[row], own[column] = aligned(view.strides[-2:], view.shape[-2:])
             return tuple(own)
 
         self.emit(
@@ -857,7 +727,7 @@ class Selector:
         current = sources
         while extent > 1:
             half = extent // 2
-            parts = [[_slice(view, axis, start, half) for view in current] for start in (0, half)]
+            parts = [[slice_of(view, axis, start, half) for view in current] for start in (0, half)]
             current = [self.dense(t) for t in self.combine(region, parts[0], parts[1], parts[0][0].shape)]
             extent = half
         for view, result in zip(current, operation.results, strict=True):
@@ -874,13 +744,13 @@ class Selector:
         extent = source.shape[axis]
         while extent > MAX_EXTENT:  # halve until an instruction can take it
             half = extent // 2
-            parts = [_slice(source, axis, start, half) for start in (0, half)]
+            parts = [slice_of(source, axis, start, half) for start in (0, half)]
             source = self.compute(function, source.dtype, *parts, shape=parts[0].shape)
             extent = half
-        source_strides = _aligned(source.strides, source.shape)
+        source_strides = aligned(source.strides, source.shape)
         kept_strides = tuple(s for d, s in enumerate(source_strides) if d != axis)
         for extents, offsets, (out_strides, in_strides) in pieces(
-            kept, [_aligned(out.strides, kept), kept_strides], DIMENSIONS - 1
+            kept, [aligned(out.strides, kept), kept_strides], DIMENSIONS - 1
         ):
             self.emit(
                 isa.Reduce,
@@ -918,14 +788,14 @@ class Selector:
         while step < extent:
             rest = extent - step
             early, late = (step, 0) if reverse else (0, step)
-            before = [_slice(v, axis, early, rest) for v in current]
-            after = [_slice(v, axis, late, rest) for v in current]
+            before = [slice_of(v, axis, early, rest) for v in current]
+            after = [slice_of(v, axis, late, rest) for v in current]
             combined = self.combine(region, before, after, before[0].shape)
             following = [self.new_view(v.dtype, v.shape) for v in current]
             for old, new, tile in zip(current, following, combined, strict=True):
-                self.copy(tile, _slice(new, axis, late, rest))
+                self.copy(tile, slice_of(new, axis, late, rest))
                 unchanged = rest if reverse else 0
-                self.copy(_slice(old, axis, unchanged, step), _slice(new, axis, unchanged, step))
+                self.copy(slice_of(old, axis, unchanged, step), slice_of(new, axis, unchanged, step))
             current = following
             step *= 2
         for view, result in zip(current, operation.results, strict=True):
@@ -960,7 +830,7 @@ class Selector:
         start = 0
         for operand in operation.operands:
             length = operand.type.shape[0]
-            self.copy(self.tile(operand), _slice(out, 0, start, length))
+            self.copy(self.tile(operand), slice_of(out, 0, start, length))
             start += length
         self.bindings[operation.result] = out
 
@@ -968,13 +838,13 @@ class Selector:
         source, index = self.view(operation.operands[0]), self.view(operation.operands[1])
         axis = operation.attributes["axis"]
         out = self.result_view(operation.result)
-        stride = _aligned(source.strides, source.shape)[axis]
+        stride = aligned(source.strides, source.shape)[axis]
         if stride < 0 or stride == 0:
             source = self.copy(source, self.new_view(source.dtype, source.shape))
             stride = source.strides[axis]
-        along = tuple(0 if d == axis else s for d, s in enumerate(_aligned(source.strides, source.shape)))
+        along = tuple(0 if d == axis else s for d, s in enumerate(aligned(source.strides, source.shape)))
         for extents, offsets, (out_strides, in_strides, index_strides) in pieces(
-            out.shape, [out.strides, along, _aligned(index.strides, index.shape)]
+            out.shape, [out.strides, along, aligned(index.strides, index.shape)]
         ):
             self.emit(
                 isa.Gather,
@@ -1075,7 +945,7 @@ class Selector:
                 if operation.name in REARRANGING and reads:
                     views.add(operation.result)
                 elif operation is owner:
-                    aligned = owner.name not in (
+                    elementwise = owner.name not in (
                         "tt.reduce",
                         "tt.scan",
                         "tt.gather",
@@ -1084,7 +954,7 @@ class Selector:
                         "tile.load",
                         "tile.atomic",
                     )
-                    if reads and (not aligned or any(o is not argument for o in reads)):
+                    if reads and (not elementwise or any(o is not argument for o in reads)):
                         safe = False
                     if owner.name == "tt.dot" and argument in owner.operands[:2]:
                         safe = False
@@ -1173,11 +1043,6 @@ class Selector:
         self.code.append(Branch(holds, [], [trap]))
 
 
-def _binary_function(name: str, dtype: DType) -> Function:
-    function = BINARY[name]
-    return LOGICAL.get(function, function) if dtype is DType.I1 else function
-
-
 def _combine_function(region: Region) -> Function | None:
     """The vector function a combine region is, if it is just one that reductions know."""
     block = region.block
@@ -1186,7 +1051,7 @@ def _combine_function(region: Region) -> Function | None:
     operation, last = block.operations
     if operation.name not in BINARY:
         return None
-    function = _binary_function(operation.name, operation.result.type.dtype)
+    function = binary_function(operation.name, operation.result.type.dtype)
     if function not in REDUCTIONS or last.operands != operation.results:
         return None
     return function if set(operation.operands) == set(block.arguments) else None
@@ -1199,46 +1064,6 @@ def _reads(operation: Operation) -> list[Value]:
             for inner in block.operations:
                 values += _reads(inner)
     return values
-
-
-def _aligned(strides: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Strides with 0 along dimensions of one element."""
-    return tuple(0 if extent == 1 else stride for stride, extent in zip(strides, shape, strict=True))
-
-
-def _aligned_broadcast(view: View, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Strides of a tile that may have extents of 1 where `shape` has more."""
-    if not view.shape:
-        return (0,) * len(shape)
-    return tuple(0 if extent == 1 else stride for stride, extent in zip(view.strides, view.shape, strict=True))
-
-
-def _slice(view: View, axis: int, start: int, length: int) -> View:
-    shape = (*view.shape[:axis], length, *view.shape[axis + 1 :])
-    return replace(view, offset=view.offset + start * view.strides[axis], shape=shape)
-
-
-def _reshaped_strides(view: View, shape: tuple[int, ...]) -> tuple[int, ...] | None:
-    """Strides of the same elements in another shape, or None if they have to be moved."""
-    old = [(e, s) for e, s in zip(view.shape, view.strides, strict=True) if e > 1]
-    merged: list[tuple[int, int]] = []
-    for extent, stride in old:
-        if merged and merged[-1][1] == stride * extent:
-            merged[-1] = (merged[-1][0] * extent, stride)
-        else:
-            merged.append((extent, stride))
-    strides: list[int] = []
-    for extent in reversed(shape):
-        if extent == 1:
-            strides.append(0)
-            continue
-        if not merged or merged[-1][0] % extent:
-            return None
-        size, stride = merged.pop()
-        strides.append(stride)
-        if size > extent:
-            merged.append((size // extent, stride * extent))
-    return tuple(reversed(strides))
 
 
 def _shown_bounds(high: list[Any], dims: list[int], constant: Callable[[int], Register]) -> list[Any]:
@@ -1273,7 +1098,3 @@ def select_instructions(kernel: Kernel, chip: Chip) -> Selector:
     selector = Selector(kernel, chip)
     selector.run()
     return selector
-
-
-def float_constant(selector: Selector, value: float, dtype: DType) -> Register:
-    return selector.constant(exact_bits(value, dtype))
