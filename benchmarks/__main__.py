@@ -12,6 +12,7 @@ BENCHMARKS = (
     "code_quality",
     "timing_speed",
     "tpuv3",
+    "virtual_time",
 )
 
 

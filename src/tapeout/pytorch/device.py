@@ -68,8 +68,11 @@ def shim() -> ctypes.CDLL:
             manual_seed(_seed_before_first_use)
         set_fallback(os.environ.get(FALLBACK_VARIABLE) or "count")
         loaded.tapeout_let_reads_be_zeros(int(_choice(READ_VARIABLE, READS) == "zeros"))
-        clock.current_stream = loaded.tapeout_current_stream
-        clock.place = loaded.tapeout_make_canonical
+        at_once = ctypes.PyDLL(loaded._name)  # short calls at every launch, not worth letting go of the GIL
+        at_once.tapeout_current_stream.restype = at_once.tapeout_make_canonical.restype = ctypes.c_int64
+        at_once.tapeout_make_canonical.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int64]
+        clock.current_stream = at_once.tapeout_current_stream
+        clock.place = at_once.tapeout_make_canonical
         clock.when_turned(lambda on, only: loaded.tapeout_set_timing(2 if only else int(on)))
         chips.refuse_activation_while(_memory_in_use)
         # The engine's thread for the device would take the GIL while the interpreter finalises, and abort.
@@ -85,10 +88,7 @@ def shim() -> ctypes.CDLL:
 def _declare(loaded: ctypes.CDLL) -> None:
     uint64, int64 = ctypes.c_uint64, ctypes.c_int64
     loaded.tapeout_initialize.argtypes = [uint64, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_int]
-    loaded.tapeout_current_stream.restype = int64
     loaded.tapeout_current_operator.restype = ctypes.c_char_p
-    loaded.tapeout_make_canonical.restype = int64
-    loaded.tapeout_make_canonical.argtypes = [ctypes.c_void_p, ctypes.c_char_p, int64]
     loaded.tapeout_arena_base.restype = uint64
     loaded.tapeout_arena_size_bytes.restype = uint64
     loaded.tapeout_block_of.argtypes = [uint64, ctypes.POINTER(uint64), ctypes.POINTER(uint64)]

@@ -32,6 +32,7 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstring>
 #include <map>
@@ -191,7 +192,7 @@ class Arena {
   // made one after another in the order of the words. Other addresses stay. Returns the first free address.
   int64_t make_canonical(int64_t* words, const char* is_address, int64_t count) {
     std::lock_guard<std::mutex> lock(mutex_);
-    std::map<uintptr_t, uintptr_t> placed;
+    std::vector<std::pair<uintptr_t, uintptr_t>> placed;  // where a block is, and where it would be
     uintptr_t next = kFirstCanonicalAddress;
     for (int64_t i = 0; i < count; ++i) {
       auto address = static_cast<uintptr_t>(words[i]);
@@ -203,8 +204,9 @@ class Arena {
       if (address >= block->first + block->second.bytes) {
         continue;
       }
-      auto [place, is_new] = placed.emplace(block->first, next);
-      if (is_new) {
+      auto place = std::find_if(placed.begin(), placed.end(), [&](auto& known) { return known.first == block->first; });
+      if (place == placed.end()) {
+        place = placed.insert(placed.end(), {block->first, next});
         next += block->second.bytes;
       }
       words[i] = static_cast<int64_t>(place->second + (address - block->first));

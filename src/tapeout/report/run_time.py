@@ -43,7 +43,8 @@ def summary(time: RunTime) -> str:
     if not time.is_whole:
         lines.append("  of unknown time: " + _counted({**time.host_operators, **time.untimed_kernels}))
     if time.assumptions:
-        lines.append("  launches timed on an assumption: " + _counted(time.assumptions))
+        lines.append("  launches timed on an assumption:")
+        lines += [f"    {count:,} x {escape(assumption)}" for assumption, count in time.assumptions.items()]
     return "\n".join(lines)
 
 

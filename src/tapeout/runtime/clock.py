@@ -13,7 +13,7 @@ knows: the streams wait for it, and it is counted by name, never as zero.
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
@@ -40,6 +40,8 @@ class Kind(Enum):
     COPY_TO_HOST = "copy to host"
     COPY_ON_CHIP = "copy on chip"
     HOST_OPERATOR = "operator on the host"
+
+    __hash__ = object.__hash__  # each launch looks its kind up; Enum's own hash is a Python function
 
 
 RESOURCES = {
@@ -141,6 +143,7 @@ class VirtualClock:
         operator: str = "",
         size_bytes: int = 0,
         launch: Launch | None = None,
+        assumed: Sequence[str] = (),
     ) -> int:
         """Add work to a stream and return when it ends. `submission_ps`: how long asking for it keeps the host busy."""
         with self._lock:
@@ -154,8 +157,8 @@ class VirtualClock:
                 self._host_ps = end_ps
             self._busy_ps[kind] += duration_ps
             self._counts[kind] += 1
-            if launch is not None and launch.timing.assumed:
-                self._assumptions.update(launch.timing.assumed)
+            if assumed:
+                self._assumptions.update(assumed)
             if self.record:
                 self.activities.append(
                     Activity(kind, name, operator, stream, submitted_ps, start_ps, end_ps, size_bytes, launch)
@@ -257,7 +260,7 @@ current_stream: Callable[[], int] = _no_stream
 current_operator: Callable[[], str] = _no_operator
 """The aten operator that is running in this thread, or "". The device sets it while a profile is taken."""
 
-place: Callable[["ctypes.Array[ctypes.c_int64]", bytes, int], int] | None = None
+place: Callable[["ctypes.Array[ctypes.c_char]", bytes, int], int] | None = None
 """`place(words, address_flags, count)` makes the addresses among a launch's words canonical, and returns the first
 address that is free after their allocations. The owner of HBM sets it."""
 

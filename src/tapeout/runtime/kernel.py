@@ -8,9 +8,8 @@ import functools
 import hashlib
 import struct
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tapeout import file_cache as cache
 from tapeout.chip import Chip
@@ -20,9 +19,6 @@ from tapeout.runtime import clock, native, sanitizer
 from tapeout.runtime.counters import compilations
 from tapeout.sim import functional
 from tapeout.sim.functional.machine import host_fingerprint
-
-if TYPE_CHECKING:
-    from tapeout.runtime import launch_times
 
 ALIGNMENT_BYTES_OF_TYPE = {
     **dict.fromkeys(("fp64", "i64", "u64"), 8),
@@ -45,35 +41,44 @@ def _word_format(parameter_type: str) -> str:
     return "q" if parameter_type[:1] == "i" else "Q"
 
 
-def _wrong_count(program: Program, arguments: Sequence[int]) -> LaunchError:
-    names = ", ".join(parameter.name for parameter in program.parameters)
-    wanted = len(program.parameters)
-    return LaunchError(f"{program.name}: {len(arguments)} arguments given, {wanted} needed: {names}")
-
-
 class TimedKernel:
     """A Program for one chip of which launches are timed, not executed."""
 
     def __init__(self, program: Program, chip: Chip):
         self.program = program
         self.chip = chip
-
-    @functools.cached_property
-    def _timed(self) -> "launch_times.TimedProgram":
-        from tapeout.runtime import launch_times
-
-        return launch_times.timed(self.program, self.chip)
+        types = [parameter.type for parameter in program.parameters]
+        self._pack = struct.Struct("<3q" + "".join(map(_word_format, types))).pack
 
     def launch(self, grid: tuple[int, int, int], arguments: Sequence[int]) -> None:
-        """Let the chip's time pass that this launch takes. Raises LaunchError for the wrong number of arguments."""
-        if len(arguments) != len(self.program.parameters):
-            raise _wrong_count(self.program, arguments)
-        self._keep_time(grid, arguments)
+        """Let the chip's time pass that this launch takes.
 
-    def _keep_time(self, grid: tuple[int, int, int], arguments: Sequence[int]) -> None:
-        from tapeout.runtime import launch_times
+        `arguments` are raw 64-bit words in the order of the program's parameters: pointers as addresses, integers as
+        their value, floats as their bits. Raises LaunchError for words that are none.
+        """
+        words = self._words(grid, arguments)
+        if min(grid) > 0:
+            self._keep_time(words)
 
-        launch_times.launch(self._timed, grid, arguments)
+    def _words(self, grid: tuple[int, int, int], arguments: Sequence[int]) -> bytes:
+        try:
+            return self._pack(*grid, *arguments)
+        except struct.error as error:
+            raise self._bad_arguments(grid, arguments, error) from None
+
+    @functools.cached_property
+    def _keep_time(self) -> Callable[[bytes], None]:
+        from tapeout.runtime import launch_times  # brings the timing simulator, which most processes never need
+
+        return functools.partial(launch_times.launch, launch_times.timed(self.program, self.chip))
+
+    def _bad_arguments(self, grid: tuple[int, int, int], arguments: Sequence[int], error: Exception) -> LaunchError:
+        wanted = len(self.program.parameters)
+        if len(arguments) != wanted:
+            names = ", ".join(p.name for p in self.program.parameters)
+            return LaunchError(f"{self.program.name}: {len(arguments)} arguments given, {wanted} needed: {names}")
+        words = f"grid {grid} and arguments {tuple(arguments)}"
+        return LaunchError(f"{self.program.name}: {words} are not 64-bit words: {error}")
 
 
 class Kernel(TimedKernel):
@@ -97,30 +102,21 @@ class Kernel(TimedKernel):
         )
         weakref.finalize(self, library.tapeout_free_kernel, handle)
         self._handle = handle
-        self._pack = struct.Struct("<3q" + "".join(map(_word_format, types))).pack
         self._launch = library.tapeout_launch
 
     def launch(self, grid: tuple[int, int, int], arguments: Sequence[int]) -> None:
-        """Run all programs of the grid and return when the last is done.
+        """Run all programs of the grid and return when the last is done; arguments as for `TimedKernel`.
 
-        `arguments` are raw 64-bit words in the order of the program's parameters: pointers as addresses, integers as
-        their value, floats as their bits. Raises LaunchError for an argument the kernel cannot run on, an access
-        outside HBM, or a failed device assertion.
+        Raises LaunchError for an argument the kernel cannot run on, an access outside HBM, or a failed assertion.
         """
         try:
             words = self._pack(*grid, *arguments)
         except struct.error as error:
             raise self._bad_arguments(grid, arguments, error) from None
-        if clock.active is not None:  # before it runs: what a time depends on may be overwritten
-            self._keep_time(grid, arguments)
+        if clock.active is not None and min(grid) > 0:
+            self._keep_time(words)
         if self._launch(self._handle, words):
             raise self._failure(arguments)
-
-    def _bad_arguments(self, grid: tuple[int, int, int], arguments: Sequence[int], error: Exception) -> LaunchError:
-        if len(arguments) != len(self.program.parameters):
-            return _wrong_count(self.program, arguments)
-        words = f"grid {grid} and arguments {tuple(arguments)}"
-        return LaunchError(f"{self.program.name}: {words} are not 64-bit words: {error}")
 
     def _failure(self, arguments: Sequence[int]) -> Exception:
         words = (ctypes.c_int64 * 10)()

@@ -8,8 +8,10 @@ happened to put a tensor, and the layers of a model, which differ in nothing els
 import ctypes
 import functools
 import hashlib
-from collections.abc import Sequence
+import struct
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from tapeout.chip import Chip
 from tapeout.isa import Program
@@ -18,16 +20,19 @@ from tapeout.sim import timing
 
 REMEMBERED_LAUNCHES = 16_384
 
-Grid = tuple[int, int, int]
-
 
 @dataclass(frozen=True, eq=False)
 class TimedProgram:
-    """A program on a chip, compared by identity so that looking up its launches costs little."""
+    """A program on a chip, compared by identity so that looking up its launches costs little.
+
+    Its launches come as packed words: the grid, then the arguments. `address_flags` says which are addresses.
+    """
 
     program: Program
     chip: Chip
-    pointer_flags: bytes
+    address_flags: bytes
+    buffer_type: Any
+    unpack: Callable[[bytes], tuple[int, ...]]
 
 
 _timed_programs: dict[str, TimedProgram] = {}
@@ -38,46 +43,51 @@ def timed(program: Program, chip: Chip) -> TimedProgram:
     digest = hashlib.sha256(program.encode() + chip.fingerprint().encode()).hexdigest()
     known = _timed_programs.get(digest)
     if known is None:
-        flags = bytes(parameter.type.startswith("*") for parameter in program.parameters)
-        known = _timed_programs[digest] = TimedProgram(program, chip, flags)
+        flags = bytes(3) + bytes(parameter.type.startswith("*") for parameter in program.parameters)
+        buffer_type, unpack = ctypes.c_char * (8 * len(flags)), struct.Struct(f"<{len(flags)}q").unpack
+        known = _timed_programs[digest] = TimedProgram(program, chip, flags, buffer_type, unpack)
     return known
 
 
-def canonical(program: TimedProgram, arguments: Sequence[int]) -> tuple[tuple[int, ...], int]:
-    """The arguments with addresses replaced by canonical ones, and the first canonical address that is free."""
-    count = len(arguments)
+def canonical(program: TimedProgram, words: bytes) -> tuple[bytes, int]:
+    """The words with addresses replaced by canonical ones, and the first canonical address that is free."""
     if clock.place is None:
-        return tuple(arguments), 0
-    words = (ctypes.c_int64 * count)(*arguments)
-    free_address = clock.place(words, program.pointer_flags, count)
-    return tuple(words), free_address
+        return words, 0
+    buffer = program.buffer_type.from_buffer_copy(words)
+    free_address = clock.place(buffer, program.address_flags, len(program.address_flags))
+    return buffer.raw, free_address
 
 
 @functools.lru_cache(maxsize=REMEMBERED_LAUNCHES)
-def time_of(program: TimedProgram, grid: Grid, words: tuple[int, ...], workspace: int) -> timing.Timing | None:
+def time_of(program: TimedProgram, words: bytes, workspace: int) -> timing.Timing | None:
     """None: the time depends on data. `workspace`: where the cores' private memory is."""
+    x, y, z, *arguments = program.unpack(words)
     try:
-        return timing.simulate(program.program, program.chip, grid, words, workspace=workspace)
+        return timing.simulate(program.program, program.chip, (x, y, z), arguments, workspace=workspace)
     except timing.DataMissing:
         return None
 
 
-def launch(program: TimedProgram, grid: Grid, arguments: Sequence[int]) -> None:
+def launch(program: TimedProgram, words: bytes) -> None:
     """Add a launch to the stream that is current on this process's clock."""
-    if min(grid) <= 0:
-        return
-    words, workspace = canonical(program, arguments)
-    chip, launched = program.chip, time_of(program, grid, words, workspace)
-    assert clock.active is not None
+    words, workspace = canonical(program, words)
+    launched = time_of(program, words, workspace)
+    now = clock.active
+    assert now is not None
     if launched is None:
-        clock.active.untimed_kernel(program.program.name)
+        now.untimed_kernel(program.program.name)
         return
-    clock.active.work(
+    details = None
+    if now.record:
+        x, y, z, *arguments = program.unpack(words)
+        details = clock.Launch(program.program, program.chip, (x, y, z), tuple(arguments), workspace, launched)
+    now.work(
         clock.Kind.KERNEL,
         program.program.name,
-        clock.kernel_ps(launched.cycles, chip),
+        clock.kernel_ps(launched.cycles, program.chip),
         stream=clock.current_stream(),
         submission_ps=launched.launch_ns * clock.PICOSECONDS_PER_NANOSECOND,
-        operator=clock.current_operator(),
-        launch=clock.Launch(program.program, chip, grid, words, workspace, launched),
+        operator=clock.current_operator() if now.record else "",
+        launch=details,
+        assumed=launched.assumed,
     )
