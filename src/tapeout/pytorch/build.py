@@ -20,7 +20,7 @@ from tapeout import disk_cache
 from tapeout.errors import TapeoutError
 
 SOURCE = Path(__file__).with_name("shim.cpp")
-FLAGS = ("-O2", "-shared", "-fPIC", "-std=c++20", "-fvisibility=hidden")
+FLAGS = ("-O2", "-shared", "-fPIC", "-std=c++20", "-fvisibility=hidden", "-DUSE_KINETO", "-DFMT_HEADER_ONLY")
 
 
 class BuildError(TapeoutError):
@@ -87,7 +87,7 @@ def _compile(compiler: str, target: Path) -> None:
     root = Path(torch.__file__).parent
     handle, unfinished = tempfile.mkstemp(dir=target.parent, suffix=".unfinished")
     os.close(handle)
-    command = [compiler, *FLAGS, *_abi_flags(), f"-I{root / 'include'}", str(SOURCE), "-o", unfinished]
+    command = [compiler, *FLAGS, *_abi_flags(), f"-I{root / 'include'}", f"-I{root / 'include' / 'kineto'}", str(SOURCE), "-o", unfinished]
     command += [f"-L{root / 'lib'}", "-ltorch_cpu", "-lc10"]
     try:
         result = subprocess.run(command, capture_output=True, text=True)

@@ -71,6 +71,7 @@ def shim() -> ctypes.CDLL:
         at_once = ctypes.PyDLL(loaded._name)  # short calls at every launch, not worth letting go of the GIL
         at_once.tapeout_current_stream.restype = at_once.tapeout_make_canonical.restype = ctypes.c_int64
         at_once.tapeout_make_canonical.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int64]
+        device_clock.trace_with(loaded.tapeout_trace)
         clock.current_stream = at_once.tapeout_current_stream
         clock.place = at_once.tapeout_make_canonical
         clock.when_turned(lambda on, only: loaded.tapeout_set_timing(2 if only else int(on)))
@@ -88,6 +89,7 @@ def shim() -> ctypes.CDLL:
 def _declare(loaded: ctypes.CDLL) -> None:
     uint64, int64 = ctypes.c_uint64, ctypes.c_int64
     loaded.tapeout_initialize.argtypes = [uint64, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_int]
+    loaded.tapeout_trace.argtypes = [ctypes.c_char_p, ctypes.c_int, int64, int64, int64]
     loaded.tapeout_current_operator.restype = ctypes.c_char_p
     loaded.tapeout_arena_base.restype = uint64
     loaded.tapeout_arena_size_bytes.restype = uint64
@@ -119,6 +121,7 @@ def _clock_calls() -> ctypes.Structure:
         "synchronize": (none,),
         "copy": (none, int64, int64, int64, int64),
         "host_operator": (none, ctypes.c_char_p),
+        "watch": (none, int64),
     }
     types = {name: ctypes.CFUNCTYPE(*signature) for name, signature in calls.items()}
     table = type("ClockCalls", (ctypes.Structure,), {"_fields_": list(types.items())})

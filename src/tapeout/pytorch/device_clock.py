@@ -3,6 +3,7 @@
 They are called from any thread, with or without a profile, but (except `turn_on`) only while time is kept.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from tapeout import chip as chips
@@ -55,6 +56,25 @@ def copy(kind: int, size_bytes: int, stream: int, host_waits: int) -> None:
         operator=clock.current_operator(),
         size_bytes=size_bytes,
     )
+
+
+_trace: Callable[[bytes, int, int, int, int], None]
+
+
+def trace_with(trace: Callable[[bytes, int, int, int, int], None]) -> None:
+    """Where activities go while torch.profiler takes a trace: name, whether it is a copy, stream, start and end."""
+    global _trace
+    _trace = trace
+
+
+def watch(on: int) -> None:
+    _clock().listener = _pass_on if on else None
+
+
+def _pass_on(activity: clock.Activity) -> None:
+    if activity.kind is not Kind.HOST_OPERATOR:
+        is_copy = activity.kind is not Kind.KERNEL
+        _trace(activity.name.encode(), is_copy, activity.stream, activity.start_ps, activity.end_ps)
 
 
 def host_operator(name: bytes) -> None:

@@ -116,9 +116,10 @@ class Elapsed:
 
 @dataclass
 class VirtualClock:
-    """Moments of one process on one chip. `record`: keep every activity, for profiles."""
+    """Moments of one process on one chip. `record`: keep every activity, for profiles. `listener` is told of each."""
 
     record: bool = False
+    listener: Callable[[Activity], None] | None = None
     activities: list[Activity] = field(default_factory=list)
     _host_ps: int = 0
     _stream_ready_ps: dict[int, int] = field(default_factory=dict)
@@ -159,11 +160,15 @@ class VirtualClock:
             self._counts[kind] += 1
             if assumed:
                 self._assumptions.update(assumed)
-            if self.record:
-                self.activities.append(
-                    Activity(kind, name, operator, stream, submitted_ps, start_ps, end_ps, size_bytes, launch)
-                )
+            if self.record or self.listener:
+                self._tell(Activity(kind, name, operator, stream, submitted_ps, start_ps, end_ps, size_bytes, launch))
             return end_ps
+
+    def _tell(self, activity: Activity) -> None:
+        if self.record:
+            self.activities.append(activity)
+        if self.listener:
+            self.listener(activity)
 
     def host_operator(self, name: str) -> None:
         """An operator ran on the host: it waited for all work, and took a time nobody knows."""
@@ -172,9 +177,9 @@ class VirtualClock:
             self._unknown_count += 1
             self._host_operators[name] += 1
             self._counts[Kind.HOST_OPERATOR] += 1
-            if self.record:
+            if self.record or self.listener:
                 now_ps = self._host_ps
-                self.activities.append(Activity(Kind.HOST_OPERATOR, name, name, 0, now_ps, now_ps, now_ps))
+                self._tell(Activity(Kind.HOST_OPERATOR, name, name, 0, now_ps, now_ps, now_ps))
 
     def untimed_kernel(self, name: str) -> None:
         """A kernel was launched whose time is not known."""
