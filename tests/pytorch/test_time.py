@@ -221,3 +221,54 @@ assert a.cpu().dtype == torch.float32
         TAPEOUT_TIMING="only",
         TAPEOUT_READ="zeros",
     )
+
+
+def test_inductor_takes_the_configuration_that_is_fastest_on_the_chip(run):
+    run(
+        """
+from torch._inductor.runtime.triton_heuristics import CachingAutotuner
+
+measured = []
+benchmark_all = CachingAutotuner.benchmark_all_configs
+def watched(self, *args, **kwargs):
+    times = benchmark_all(self, *args, **kwargs)
+    measured.append((self, {launcher.config: time for launcher, time in times.items()}))
+    return times
+CachingAutotuner.benchmark_all_configs = watched
+
+x = torch.randn(256, 256, device="chip")
+transposed_sum = torch.compile(lambda x: x.t() * 2 + x, mode="max-autotune-no-cudagraphs")
+torch.testing.assert_close(transposed_sum(x).cpu(), x.cpu().t() * 2 + x.cpu())
+(tuner, times), = measured
+assert len(set(times.values())) > 1 and all(time > 0 for time in times.values()), times
+assert tuner.launchers[0].config == min(times, key=times.get)
+""",
+        TAPEOUT_CHIP="inference",
+    )
+
+
+def test_torch_profiler_shows_kernels_in_the_chips_time(run):
+    run(
+        """
+import json
+from torch.profiler import ProfilerActivity, profile
+a = torch.ones(128, 128, device="chip")
+b = a @ a
+with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.PrivateUse1]) as trace:
+    for _ in range(3):
+        torch.mm(a, a, out=b)
+    b.cpu()
+clock.active.record = True
+torch.mm(a, a, out=b)
+kernel_us = clock.active.activities[-1].duration_ps / 1e6
+
+rows = {row.key: row for row in trace.key_averages()}
+assert abs(rows["_tiles"].self_device_time_total - 3 * kernel_us) < 0.01  # the trace has whole nanoseconds
+assert rows["copy to host"].count == 1
+assert abs(rows["aten::mm"].self_device_time_total - 3 * kernel_us) < 0.01  # linked to the operator
+trace.export_chrome_trace("trace.json")
+events = json.load(open("trace.json"))["traceEvents"]
+kernels = [event for event in events if event.get("cat") == "kernel"]
+assert [event["name"] for event in kernels] == ["_tiles"] * 3
+"""
+    )

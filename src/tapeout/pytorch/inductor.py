@@ -11,7 +11,8 @@ reason, and checked against the torch release it was written for:
 
 How graphs for the chip are compiled differs from Inductor's default in three ways, and only for the chip:
 kernels keep the dimensions of their tensors (an affine access becomes one rectangular DMA instead of a gather),
-kernels are compiled in this process, and one configuration is compiled instead of several that are then timed.
+kernels are compiled in this process, and one configuration is compiled instead of several that are then timed, unless
+max-autotune is asked for: then they are timed in the chip's time.
 """
 
 import logging

@@ -60,10 +60,12 @@ class ChipOpOverrides(DeviceOpOverrides):
 
 
 class ChipKernel(TritonKernel):
-    """One configuration per kernel: timing candidates on the host's clock would choose by noise."""
+    """One configuration per kernel, unless max-autotune asks for the one that is fastest on the chip."""
 
     @classmethod
     def inductor_meta_common(cls) -> dict[str, Any]:
+        if config.max_autotune or config.max_autotune_pointwise:
+            return super().inductor_meta_common()
         return {**super().inductor_meta_common(), "autotune_pointwise": False, "deterministic": True}
 
 
