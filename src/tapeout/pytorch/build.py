@@ -87,7 +87,17 @@ def _compile(compiler: str, target: Path) -> None:
     root = Path(torch.__file__).parent
     handle, unfinished = tempfile.mkstemp(dir=target.parent, suffix=".unfinished")
     os.close(handle)
-    command = [compiler, *FLAGS, *_abi_flags(), f"-I{root / 'include'}", f"-I{root / 'include' / 'kineto'}", str(SOURCE), "-o", unfinished]
+    include = root / "include"
+    command = [
+        compiler,
+        *FLAGS,
+        *_abi_flags(),
+        f"-I{include}",
+        f"-I{include / 'kineto'}",
+        str(SOURCE),
+        "-o",
+        unfinished,
+    ]
     command += [f"-L{root / 'lib'}", "-ltorch_cpu", "-lc10"]
     try:
         result = subprocess.run(command, capture_output=True, text=True)
