@@ -2,13 +2,16 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 SCRIPT = """
 import sys
+from pathlib import Path
 import torch
 import triton
 import triton.language as tl
@@ -122,3 +125,15 @@ def test_annotate_puts_cycles_beside_source_lines(tapeout):
     assert any("load" in words for words in instructions) and any("store" in words for words in instructions)
     nothing = tapeout("annotate", "script.py", "--kernel", "softmax", "--timing-only")
     assert nothing.returncode == 1 and "launched no kernel whose name contains 'softmax'" in nothing.stderr
+
+
+def test_the_llama_example_is_timed_without_its_weights(tapeout):
+    pytest.importorskip("transformers")
+    example = Path(__file__).parents[2] / "examples" / "llama_70b_decode.py"
+    done = tapeout("run", "--timing-only", "--chip", "training", str(example), "--layers", "1", "--context", "128")
+    assert done.returncode == 0, done.stderr
+    step_ms = float(re.search(r"decode step: ([\d.]+) ms", done.stdout)[1])
+    # One layer's matrices and the output's, read once at HBM's peak rate, are the least it could take.
+    weights = 8192 * (8192 + 1024 + 1024 + 8192 + 3 * 28672 + 128256)
+    assert step_ms > 2 * weights / 7.2e12 * 1e3
+    assert "unknown time" not in done.stderr
