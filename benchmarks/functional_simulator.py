@@ -72,13 +72,15 @@ def check(case: Case, device: str) -> None:
     torch.testing.assert_close(got, case.reference(*case.arguments), atol=case.absolute_tolerance, rtol=0.0)
 
 
-def times_s(device: str, measured: tuple[Case, ...]) -> dict[str, float]:
+def times_s(device: str, measured: tuple[Case, ...], least_runs: int = 5) -> dict[str, float]:
     """Median time of each kernel on a device, once its result is known to be right."""
     result = {}
     for case in measured:
         check(case, device)
         arguments = tuple(argument.to(device) for argument in case.arguments)
-        result[case.name] = median_s(lambda case=case, arguments=arguments: case.launch(*arguments))
+        result[case.name] = median_s(
+            lambda case=case, arguments=arguments: case.launch(*arguments), least_runs=least_runs
+        )
     return result
 
 
