@@ -128,8 +128,9 @@ COMPILATION = """
 import sys, time, torch, tapeout
 from benchmarks import kernels, language
 warm = torch.ones(64, device="chip")
-kernels.add(warm, warm)
-case = language.cases()[int(sys.argv[1])]
+number = int(sys.argv[1])
+kernels.add(warm, warm) if number else kernels.softmax(warm[None])  # not the measured one
+case = language.cases()[number]
 arguments = tuple(a.to("chip") for a in case.arguments)
 start = time.perf_counter(); case.launch(*arguments); first = time.perf_counter() - start
 start = time.perf_counter(); case.launch(*arguments); print(first - (time.perf_counter() - start))
