@@ -201,3 +201,6 @@ def test_operators_on_the_chip_are_counted():
 def test_reducing_a_scalar():
     value = torch.tensor(3.0, device="chip")
     assert value.sum().item() == value.mean().item() == value.amax().item() == 3.0
+    for dim in (0, -1):  # torch lets a number be reduced along a dimension it has not
+        assert value.sum(dim).item() == value.mean(dim).item() == value.amax(dim, keepdim=True).item() == 3.0
+        assert value.amax(dim, keepdim=True).shape == () and value.any(dim).item()

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tapeout import work
 from tapeout.scoreboard import verdicts
@@ -93,8 +94,10 @@ def _spread(samples: list[Any], limit: int) -> Iterator[Any]:
 
 def _judge_sample(case: Case, op: Any, sample: Any, differentiable: bool) -> Outcome:
     arguments = (sample.input, *sample.args), sample.kwargs
+    randomness = _RandomnessWatch()
     try:
-        expected = _run(op, _copied(arguments, "cpu"), differentiable)
+        with randomness:
+            expected = _run(op, _copied(arguments, "cpu"), differentiable)
     except Exception as error:
         return Outcome(case, Verdict.SKIPPED, f"the CPU refuses: {verdicts.first_line(error)}")
     on_chip = _copied(arguments, "chip")
@@ -109,7 +112,7 @@ def _judge_sample(case: Case, op: Any, sample: Any, differentiable: bool) -> Out
             return Outcome(case, Verdict.SKIPPED, f"torch.compile fails on the CPU too: {verdicts.first_line(error)}")
         return verdicts.of_error(case, error)
     on_host = (work.so_far() - before).ops_on_host
-    values_are_free = op.name in UNINITIALISED or _draws_random_numbers(op)
+    values_are_free = op.name in UNINITIALISED or randomness.seen
     fault = _difference(got, expected, values_are_free)
     if fault and not values_are_free and _is_as_good_as_the_cpu(op, arguments, differentiable, got, expected):
         fault = None
@@ -216,12 +219,11 @@ def _is_as_good_as_the_cpu(op: Any, arguments: Any, differentiable: bool, got: l
     return True
 
 
-def _draws_random_numbers(op: Any) -> bool:
-    name = op.name.rsplit(".", 1)[-1]
-    packets = [getattr(torch.ops.aten, candidate, None) for candidate in {name, op.aten_name or name}]
-    return any(
-        torch.Tag.nondeterministic_seeded in getattr(packet, overload).tags
-        for packet in packets
-        if packet is not None
-        for overload in packet.overloads()
-    )
+class _RandomnessWatch(TorchDispatchMode):
+    """Notices operators that draw random numbers."""
+
+    seen = False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.seen = self.seen or torch.Tag.nondeterministic_seeded in func.tags
+        return func(*args, **(kwargs or {}))

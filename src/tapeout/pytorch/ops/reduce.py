@@ -268,7 +268,7 @@ def argmax_into(source: torch.Tensor, dim: int | None, values: torch.Tensor | No
 
 def _kept_shape(source: torch.Tensor, dims: Sequence[int] | None, keepdim: bool) -> list[int]:
     count_of_dims = source.dim()
-    reduced = {dim % count_of_dims for dim in dims} if dims else set(range(count_of_dims))
+    reduced = {dim % max(count_of_dims, 1) for dim in dims} if dims else set(range(count_of_dims))
     if keepdim:
         return [1 if dim in reduced else size for dim, size in enumerate(source.shape)]
     return [size for dim, size in enumerate(source.shape) if dim not in reduced]
