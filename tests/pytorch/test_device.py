@@ -192,6 +192,13 @@ def test_no_abort_when_the_interpreter_ends_after_backward():
     assert (done.returncode, done.stdout.strip()) == (0, "[2.0, 2.0, 2.0]"), done.stderr
 
 
+def test_float64_random_numbers_keep_bounds_and_precision():
+    drawn = torch.empty(10_000, dtype=torch.float64, device="chip").uniform_(0.1, 0.2).cpu()
+    assert drawn.min() >= 0.1 and drawn.max() < 0.2  # 0.1 and 0.2 rounded to float32 are larger than both
+    normal = torch.empty(1_000, dtype=torch.float64, device="chip").normal_().cpu()
+    assert (normal.float().double() != normal).any()
+
+
 def test_random_numbers_follow_the_seed():
     torch.manual_seed(7)
     first = torch.randn(5, device="chip")

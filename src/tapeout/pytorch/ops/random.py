@@ -15,6 +15,8 @@ from tapeout.pytorch.ops.launch import INTEGERS, POINTER, ceil_div, count, kerne
 TILE = 1024
 # Bits of a uniform number, so that it is exact in its type and below one.
 UNIFORM_BITS = {torch.float64: 53, torch.float32: 24, torch.float16: 11, torch.bfloat16: 8}
+# How bounds and parameters of a distribution are passed.
+FLOAT_TYPE = {torch.float64: "fp64", torch.float32: "fp32"}
 
 aten = torch.ops.aten
 
@@ -51,10 +53,10 @@ def _draw(
         value = low + _unit(a, b, BITS) * (high - low)
         value = tl.where(value < high, value, low)
     elif KIND == "normal":
-        radius = tl.sqrt(-2.0 * tl.log(1.0 - _unit(a, b, 24)))
-        value = low + high * radius * tl.cos(6.283185307179586 * _unit(b, a, 24))
+        radius = tl.sqrt(-2.0 * tl.log(1.0 - _unit(a, b, BITS)))
+        value = low + high * radius * tl.cos(6.283185307179586 * _unit(b, a, BITS))
     elif KIND == "exponential":
-        value = -tl.log(1.0 - _unit(a, b, 24)) / low
+        value = -tl.log(1.0 - _unit(a, b, BITS)) / low
     elif KIND == "bernoulli":
         value = _unit(a, b, 24) < low
     elif KIND == "integer":  # of fewer than 2**32
@@ -84,15 +86,16 @@ def _fill(
     target = out if out.is_contiguous() else torch.empty(out.shape, dtype=out.dtype, device=out.device)
     seed, first = torch.ops.tapeout.draw(generator, out.numel())
     integral = kind in ("integer", "bits")
+    real = torch.float64 if out.dtype == torch.float64 else torch.float32
     tile = min(TILE, power_of_two_at_least(out.numel()))
     launch = kernel(
         _draw,
-        (POINTER[out.dtype], *INTEGERS[:3], *(("i64",) * 2 if integral else ("fp32",) * 2)),
+        (POINTER[out.dtype], *INTEGERS[:3], *(("i64",) * 2 if integral else (FLOAT_TYPE[real],) * 2)),
         KIND=kind,
         BITS=bits,
         TILE=tile,
     )
-    numbers = (int(low), int(high)) if integral else (scalar_word(low, torch.float32), scalar_word(high, torch.float32))
+    numbers = (int(low), int(high)) if integral else (scalar_word(low, real), scalar_word(high, real))
     launch((ceil_div(out.numel(), tile), 1, 1), (target.data_ptr(), seed, first, out.numel(), *numbers))
     if target is not out:
         out.copy_(target)
@@ -113,7 +116,7 @@ def normal_(
 ) -> torch.Tensor:
     if self.dtype not in UNIFORM_BITS or std < 0:
         return otherwise(aten.normal_.default, self, mean, std, generator=generator)
-    _fill(self, "normal", mean, std, generator)
+    _fill(self, "normal", mean, std, generator, 53 if self.dtype == torch.float64 else 24)
     count("aten::normal_")
     return self
 
@@ -121,7 +124,7 @@ def normal_(
 def exponential_(self: torch.Tensor, lambd: float = 1.0, *, generator: torch.Generator | None = None) -> torch.Tensor:
     if self.dtype not in UNIFORM_BITS or lambd <= 0:
         return otherwise(aten.exponential_.default, self, lambd, generator=generator)
-    _fill(self, "exponential", lambd, 0.0, generator)
+    _fill(self, "exponential", lambd, 0.0, generator, 53 if self.dtype == torch.float64 else 24)
     count("aten::exponential_")
     return self
 
