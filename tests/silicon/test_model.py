@@ -158,7 +158,7 @@ def test_published_dies_are_met_within_the_stated_tolerance():
     checked = [row for row in calibration.rows() if not row.published.calibrates]
     assert all(row.area.holds for row in checked if row.area)
     missed = [row.published.die.name for row in checked if row.power and not row.power.holds]
-    assert missed == ["MTIA v1", "Ascend 910", "TPU v4i"]
+    assert missed == ["MTIA v1", "TPU v4i"]
     assert all(row.published.remark for row in checked if row.published.die.name in missed)
 
 

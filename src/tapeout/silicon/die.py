@@ -21,7 +21,7 @@ class Die:
 
     `multiply_accumulate_count` counts bf16 products a cycle, `operand_bytes_per_multiply_accumulate` what they read
     and write in the nearest register file or scratchpad. Disabled cores and memories take area but no power, so
-    `multiply_accumulates_per_s` is stated apart.
+    `multiply_accumulates_per_s` is stated apart. A separate I/O die in the package takes power but none of the area.
     """
 
     name: str
@@ -42,6 +42,8 @@ class Die:
     host_bytes_per_s: float
     scratchpad_bank_bytes: float = 32 * 1024
     memory_bytes: float = 0
+    io_die_mm2: float = 0
+    io_die_node: str = ""
 
     def __post_init__(self) -> None:
         for name in ("clock_hz", "core_count", "multiply_accumulates_per_s"):
@@ -129,6 +131,8 @@ def _published(row: dict[str, str]) -> PublishedDie:
         link_bytes_per_s=figure("link_gb_per_s") * 1e9,
         host_bytes_per_s=figure("host_gb_per_s") * 1e9,
         memory_bytes=figure("memory_gb") * GiB,
+        io_die_mm2=figure("io_die_mm2"),
+        io_die_node=row["io_die_node"],
     )
     return PublishedDie(
         die=die,

@@ -40,6 +40,10 @@ def energy(activity: Activity, die: Die, area: Estimate, technology: Technology)
     clock = die.clock_hz / 1e9 * area * technology["power.clock_density"] * scale * duration
     add("clock and control", clock)
     add("leakage", area * technology["power.leakage_density"] * duration)
+    if die.io_die_mm2:
+        io_area = number(die.io_die_mm2, "mm²")
+        io_clock = die.clock_hz / 1e9 * technology["power.clock_density"] * _scale(die, technology, die.io_die_node)
+        add("I/O die", io_area * (io_clock + technology["power.leakage_density"]) * duration)
     parts = [amount.called(block, provenance=Provenance.MODELLED) for block, amount in joules.items()]
     return total(f"energy, {activity.name}", [part for part in parts if part.value > 0])
 
@@ -62,8 +66,8 @@ def sram_energy(bank_bytes: float, technology: Technology) -> Estimate:
     return technology[f"energy.sram.{below}"] * (1 - weight) + technology[f"energy.sram.{above}"] * weight
 
 
-def _scale(die: Die, technology: Technology) -> Estimate:
-    """Energy on the die relative to N7 at its nominal supply."""
+def _scale(die: Die, technology: Technology, process_node: str | None = None) -> Estimate:
+    """Energy relative to N7 at its nominal supply, in the die's node or another at the same clock."""
     clock_ghz = die.clock_hz / 1e9
     supply = computed("", lambda slope: ((1 - slope) + slope * clock_ghz / 1.4) ** 2, technology["voltage_slope"])
-    return technology[f"energy_scale.{die.process_node}"] * supply
+    return technology[f"energy_scale.{process_node or die.process_node}"] * supply
