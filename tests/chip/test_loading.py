@@ -125,7 +125,7 @@ def test_toml_mistakes_are_refused_by_key_and_line(working_directory, addition, 
     elif addition == "[cores]":
         message = (
             "wide.toml:8: cores: unknown field 'cores'; did you mean 'core'? "
-            "Known: name, process_node, clock_hz, core_count, core, last_level_sram, hbm, links, host"
+            "Known: name, process_node, clock_hz, core_count, spare_core_count, core, last_level_sram, hbm, links, host"
         )
     assert message_of("wide.toml") == message
 

@@ -29,21 +29,46 @@ def mm2(value):
     return number(value, "mm²")
 
 
-@given(AREAS, AREAS)
-def test_more_area_never_raises_yield_nor_dies_on_a_wafer(small, large):
+def yield_of(cores_mm2, rest_mm2, **counts):
+    contents = replace(die.of_chip(inference), **counts)
+    return manufacturing.die_yield(contents, mm2(cores_mm2), mm2(rest_mm2), FIGURES).value
+
+
+@given(AREAS, AREAS, st.integers(0, 4))
+def test_more_area_never_raises_yield_nor_dies_on_a_wafer(small, large, spare_count):
     small, large = sorted((small, large))
-    nothing = mm2(0)
-    yields = [manufacturing.die_yield(mm2(size), nothing, "N5", FIGURES).value for size in (small, large)]
+    yields = [yield_of(size / 2, size / 2, spare_core_count=spare_count) for size in (small, large)]
     dies = [manufacturing.dies_per_wafer(mm2(size), FIGURES).value for size in (small, large)]
     assert 1 >= yields[0] >= yields[1] > 0
     assert dies[0] >= dies[1] > 0
 
 
-@given(AREAS, st.floats(0, 1))
-def test_memory_that_repairs_itself_never_lowers_yield(size, share):
-    plain = manufacturing.die_yield(mm2(size), mm2(0), "N5", FIGURES).value
-    repaired = manufacturing.die_yield(mm2(size), mm2(size * share), "N5", FIGURES).value
-    assert repaired >= plain
+@given(AREAS, AREAS)
+def test_without_spares_yield_is_the_negative_binomial(cores, rest):
+    # N5: 0.1 defects a cm², clustering 3
+    assert yield_of(cores, rest, spare_core_count=0) == pytest.approx((1 + (cores + rest) / 1000 / 3) ** -3)
+
+
+@given(AREAS, AREAS, st.integers(0, 31))
+def test_a_spare_core_never_lowers_yield(cores, rest, spare_count):
+    fewer, more = (yield_of(cores, rest, spare_core_count=count) for count in (spare_count, spare_count + 1))
+    assert fewer <= more * (1 + 1e-12)
+    assert more <= (1 + rest / 1000 / 3) ** -3 * (1 + 1e-9)  # what lies outside the cores has no spare
+
+
+def test_yield_with_one_spare_of_two_cores():
+    # Defects are independent only at one density of them; the mean over the gamma distribution is 2 Y(1) - Y(2).
+    single, both = ((1 + area_mm2 / 1000 / 3) ** -3 for area_mm2 in (100, 200))
+    assert yield_of(200, 0, core_count=2, spare_core_count=1) == pytest.approx(2 * single - both)
+
+
+def test_memory_counts_for_yield_by_what_repair_leaves():
+    _, size = modelled(inference)
+    cores, rest = area.vulnerable_areas(size, FIGURES)
+    parts = {part.name: part.value for part in size.parts}
+    repaired = 0.7 * (parts["scratchpads"] + parts["last-level SRAM"])
+    assert cores.value + rest.value == pytest.approx(size.value - repaired)
+    assert cores.value < sum(parts[name] for name in area.CORE_BLOCKS)
 
 
 @given(st.integers(1, 12), st.integers(1, 12))
@@ -96,10 +121,7 @@ def test_reference_chips_can_be_built(chip):
     assert chip.hbm.bandwidth_bytes_per_s / chip.hbm.stack_count <= 1.2e12
 
 
-def test_yield_of_a_known_die():
-    # 814 mm² at 0.1 defects a cm² without any repair: (1 + 0.814 / 3)^-3
-    good = manufacturing.die_yield(mm2(814), mm2(0), "N4", FIGURES).value
-    assert good == pytest.approx((1 + 0.814 / 3) ** -3)
+def test_dies_on_a_wafer_of_a_known_size():
     assert manufacturing.dies_per_wafer(mm2(814), FIGURES).value == pytest.approx(63.5, abs=0.5)
 
 

@@ -24,6 +24,7 @@ training = Chip(
     process_node="N4",
     clock_hz=1_600_000_000,
     core_count=64,
+    spare_core_count=2,
     core=Core(
         scratchpad=Scratchpad(size_bytes=2 * MiB, bank_count=32, port_width_bytes=128),
         vector=VectorEngine(lane_count=256, float64_rate=1 / 16, special_rate=1 / 2),

@@ -9,6 +9,7 @@ from tapeout.estimate import Estimate, Provenance, number, total
 from tapeout.silicon.die import Die
 from tapeout.silicon.technology import Technology
 
+CORE_BLOCKS = ("matrix engines", "vector lanes", "float64 lanes", "cores: control, DMA, network", "scratchpads")
 MEMORY_BLOCKS = ("last-level SRAM", "scratchpads")
 
 
@@ -55,10 +56,16 @@ def die_area(die: Die, technology: Technology) -> Estimate:
     return total("die area", parts, provenance=Provenance.MODELLED)
 
 
-def memory_area(area: Estimate) -> Estimate:
-    """The part of a die's area that spare rows and columns can repair."""
-    parts = {part.name: part for part in area.parts}
-    return total("memory area", [parts[name] for name in MEMORY_BLOCKS if name in parts] or [number(0, "mm²")])
+def vulnerable_areas(area: Estimate, technology: Technology) -> tuple[Estimate, Estimate]:
+    """Of a die's area, what a defect kills in the cores and what it kills outside them: all but the share of memories
+    that spare rows and columns repair."""
+    kept = {
+        part.name: part * (1 - technology["repairable_memory_share"]) if part.name in MEMORY_BLOCKS else part
+        for part in area.parts
+    }
+    cores = [part for name, part in kept.items() if name in CORE_BLOCKS]
+    rest = [part for name, part in kept.items() if name not in CORE_BLOCKS]
+    return total("cores", cores), total("outside the cores", rest)
 
 
 def transistor_count(die: Die, area: Estimate, technology: Technology) -> Estimate:

@@ -159,8 +159,8 @@ def render() -> str:
         f"({cost.modelled.interval()[0]:,.0f} to {cost.modelled.interval()[1]:,.0f}); estimated by others "
         f"{cost.published:,.0f} USD (Raymond James): {cost.error:+.0%}. "
         + ", ".join(f"{part.name} {part.value:,.0f}" for part in cost.modelled.parts)
-        + ". The package price was taken from the same chip, so only the sum is a check; theirs has 300 for the logic "
-        "die, which takes working cores for granted where ours counts every defect.",
+        + ". The package price was taken from the same chip, so only the sum and the logic die are "
+        "checks; theirs has 300 for that.",
         "",
         "## What is known of each die",
         "",

@@ -21,13 +21,15 @@ class Die:
 
     `multiply_accumulate_count` counts bf16 products a cycle, `operand_bytes_per_multiply_accumulate` what they read
     and write in the nearest register file or scratchpad. Disabled cores and memories take area but no power, so
-    `multiply_accumulates_per_s` is stated apart. A separate I/O die in the package takes power but none of the area.
+    `multiply_accumulates_per_s` is stated apart; `core_count` includes the spares. A separate I/O die in the
+    package takes power but none of the area.
     """
 
     name: str
     process_node: str
     clock_hz: float
     core_count: int
+    spare_core_count: int = 0
     vector_lane_count: int
     float64_lane_count: float
     multiply_accumulate_count: float
@@ -61,20 +63,22 @@ def of_chip(chip: Chip) -> Die:
     matrix = core.matrix
     # A multiply-accumulate unit does one bf16, one float16 or two 8-bit products a cycle; higher rates need more.
     widest = max(1.0, matrix.float16_rate, matrix.float8_rate / 2, matrix.int8_rate / 2, matrix.float32_rate * 4)
-    count = matrix.row_count * matrix.column_count * chip.core_count
-    operand_bytes = 2 * (matrix.row_count + matrix.column_count) / (matrix.row_count * matrix.column_count)
+    array = matrix.row_count * matrix.column_count
+    made = chip.core_count + chip.spare_core_count
+    operand_bytes = 2 * (matrix.row_count + matrix.column_count) / array
     return Die(
         name=chip.name,
         process_node=chip.process_node,
         clock_hz=chip.clock_hz,
-        core_count=chip.core_count,
-        vector_lane_count=core.vector.lane_count * chip.core_count,
-        float64_lane_count=core.vector.lane_count * core.vector.float64_rate * chip.core_count,
-        multiply_accumulate_count=count * widest,
-        multiply_accumulates_per_s=float(count * chip.clock_hz),
+        core_count=made,
+        spare_core_count=chip.spare_core_count,
+        vector_lane_count=core.vector.lane_count * made,
+        float64_lane_count=core.vector.lane_count * core.vector.float64_rate * made,
+        multiply_accumulate_count=array * made * widest,
+        multiply_accumulates_per_s=float(array * chip.core_count * chip.clock_hz),
         operand_bytes_per_multiply_accumulate=operand_bytes,
         large_sram_bytes=chip.last_level_sram.size_bytes,
-        small_sram_bytes=chip.core_count * core.scratchpad.size_bytes,
+        small_sram_bytes=made * core.scratchpad.size_bytes,
         memory_kind=chip.hbm.kind,
         memory_stack_count=chip.hbm.stack_count,
         memory_bytes_per_s=chip.hbm.bandwidth_bytes_per_s,
@@ -118,6 +122,7 @@ def _published(row: dict[str, str]) -> PublishedDie:
         process_node=row["process_node"],
         clock_hz=figure("clock_ghz") * 1e9,
         core_count=int(row["core_count"]),
+        spare_core_count=int(row["spare_core_count"]),
         vector_lane_count=int(row["vector_lane_count"]),
         float64_lane_count=figure("float64_lane_count"),
         multiply_accumulate_count=figure("multiply_accumulate_count"),

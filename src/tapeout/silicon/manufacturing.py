@@ -1,18 +1,22 @@
 """Dies on a wafer, yield, the cost of a good packaged chip, and the price at a volume and a margin.
 
     dies per wafer = pi (d/2)^2 / A - pi d / sqrt(2 A)          d: wafer diameter, A: die area
-    yield          = (1 + D0 (A - r M) / a)^-a                  M: memory area, r: share of it that can be repaired
+    yield          = mean over L of exp(-L R) P(at most s of n cores are bad, each with 1 - exp(-L C / n))
     price          = cost / (1 - margin) + development / volume
 
-Yield is a negative binomial. Spare cores are not modelled: every core must work.
+L is the density of defects around a die, gamma distributed with mean D0 and shape a; R and C are the areas outside and
+in the n cores, s of them spare, without what spare rows repair. With no spares that is the negative binomial
+(1 + D0 (R + C) / a)^-a.
 """
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from tapeout.estimate import Estimate, Provenance, computed, number, total
-from tapeout.silicon.area import memory_area
+from tapeout.silicon.area import vulnerable_areas
 from tapeout.silicon.die import Die
 from tapeout.silicon.technology import SiliconError, Technology
 
@@ -39,19 +43,39 @@ def dies_per_wafer(area: Estimate, technology: Technology) -> Estimate:
     ).called("dies per wafer", provenance=Provenance.MODELLED)
 
 
-def die_yield(area: Estimate, repairable: Estimate, process_node: str, technology: Technology) -> Estimate:
-    """Share of dies without a defect that matters. `repairable` is memory area that spares may heal."""
+def die_yield(die: Die, cores: Estimate, rest: Estimate, technology: Technology) -> Estimate:
+    """Share of dies with enough good cores and no defect outside them. `cores` and `rest` are areas where a defect
+    kills, in all cores together and outside them."""
+    spares = (
+        "no spare cores" if die.spare_core_count == 0 else f"{die.spare_core_count} of {die.core_count} cores spare"
+    )
     return computed(
         "",
-        lambda mm2, memory, share, defects, clustering: (
-            (1 + (mm2 - share * memory) / 100 * defects / clustering) ** -clustering
-        ),
-        area.to("mm²"),
-        repairable.to("mm²"),
-        technology["repairable_memory_share"],
-        technology[f"defect_density.{process_node}"],
+        lambda *figures: _yield(die.core_count, die.spare_core_count, *figures),
+        cores.to("mm²"),
+        rest.to("mm²"),
+        technology[f"defect_density.{die.process_node}"],
         technology["defect_clustering"],
-    ).called("yield", provenance=Provenance.MODELLED, bound="defects in logic; spare cores are not modelled")
+    ).called("yield", provenance=Provenance.MODELLED, bound=f"defects in logic, {spares}")
+
+
+_NODES, _WEIGHTS = np.polynomial.laguerre.laggauss(64)
+
+
+def _yield(
+    core_count: int, spare_count: int, cores_mm2: Any, rest_mm2: Any, defects_per_cm2: Any, clustering: Any
+) -> Any:
+    """Arguments may be arrays of samples. The mean over densities is Gauss-Laguerre's."""
+    cores, rest, mean, shape = (
+        np.asarray(v, float)[..., None] for v in (cores_mm2, rest_mm2, defects_per_cm2, clustering)
+    )
+    density = _NODES * mean / shape / 100
+    log_weights = np.log(_WEIGHTS) + (shape - 1) * np.log(_NODES) - np.vectorize(math.lgamma)(shape)
+    good = np.exp(-density * cores / core_count)
+    enough = sum(
+        math.comb(core_count, bad) * (1 - good) ** bad * good ** (core_count - bad) for bad in range(spare_count + 1)
+    )
+    return (np.exp(log_weights - density * rest) * enough).sum(-1)
 
 
 def check_reticle(area: Estimate, technology: Technology) -> None:
@@ -71,7 +95,7 @@ def manufacture(die: Die, area: Estimate, technology: Technology, *, volume: int
     check_reticle(area, technology)
     gross = dies_per_wafer(area, technology)
     memory = number(die.memory_bytes / 1e9, "GB") * technology[f"dram_price.{die.memory_kind}"]
-    good = die_yield(area, memory_area(area), die.process_node, technology)
+    good = die_yield(die, *vulnerable_areas(area, technology), technology)
     if not die.has_hbm:
         raise SiliconError(f"the package of a chip with {die.memory_kind} has no cost model; only HBM on silicon has")
     logic = technology[f"wafer_price.{die.process_node}"] / (gross * good) * number(1, "die")
