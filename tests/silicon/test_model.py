@@ -258,6 +258,21 @@ def test_a_price_nobody_knows_is_named():
     )
 
 
+def test_a_chip_without_stacks_has_a_cost_once_its_memory_and_package_are_priced():
+    on_board = dataclasses.replace(inference, hbm=dataclasses.replace(inference.hbm, kind="LPDDR5"))
+    contents, size = modelled(on_board)
+    dram = number(5, "USD/GB").called("dram_price.LPDDR5")
+    with pytest.raises(UnknownFigure, match=r"^package_price\.organic is not known; add \[package_price\.organic\]"):
+        manufacturing.manufacture(contents, size, FIGURES.replacing({"dram_price.LPDDR5": dram}), volume=1000)
+    package = number(0.1, "USD/mm²").called("package_price.organic")
+    quoted = FIGURES.replacing({"dram_price.LPDDR5": dram, "package_price.organic": package})
+    parts = {
+        part.name: part.value for part in manufacturing.manufacture(contents, size, quoted, volume=1000).cost.parts
+    }
+    assert parts["memory, LPDDR5"] == pytest.approx(5 * inference.hbm.size_bytes / 1e9)
+    assert parts["package"] == pytest.approx(0.1 * size.value)  # the memory's packages are on the board
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

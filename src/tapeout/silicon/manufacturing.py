@@ -96,14 +96,16 @@ def manufacture(die: Die, area: Estimate, technology: Technology, *, volume: int
     gross = dies_per_wafer(area, technology)
     memory = number(die.memory_bytes / 1e9, "GB") * technology[f"dram_price.{die.memory_kind}"]
     good = die_yield(die, *vulnerable_areas(area, technology), technology)
-    if not die.has_hbm:
-        raise SiliconError(f"the package of a chip with {die.memory_kind} has no cost model; only HBM on silicon has")
     logic = technology[f"wafer_price.{die.process_node}"] / (gross * good) * number(1, "die")
-    footprint = area + die.memory_stack_count * technology["hbm_footprint"]
+    if die.has_hbm:
+        footprint = area + die.memory_stack_count * technology["hbm_footprint"]
+        package = (footprint * technology["package_price.interposer"]).to("USD").called("package and interposer")
+    else:  # memory in packages of its own, beside this one on the board
+        package = (area * technology["package_price.organic"]).to("USD").called("package")
     made = [
         logic.to("USD").called("logic die", provenance=Provenance.MODELLED),
         memory.to("USD").called(f"memory, {die.memory_kind}"),
-        (footprint * technology["package_price"]).to("USD").called("package and interposer"),
+        package,
     ]
     subtotal = total("before test", made)
     test = (subtotal * technology["test_and_substrate_share"]).called("test and substrate")
