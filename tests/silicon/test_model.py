@@ -259,7 +259,8 @@ def test_a_price_nobody_knows_is_named():
 
 
 def test_a_chip_without_stacks_has_a_cost_once_its_memory_and_package_are_priced():
-    on_board = dataclasses.replace(inference, hbm=dataclasses.replace(inference.hbm, kind="LPDDR5"))
+    memory = dataclasses.replace(inference.hbm, kind="LPDDR5", bandwidth_bytes_per_s=200_000_000_000)
+    on_board = dataclasses.replace(inference, hbm=memory)
     contents, size = modelled(on_board)
     dram = number(5, "USD/GB").called("dram_price.LPDDR5")
     with pytest.raises(UnknownFigure, match=r"^package_price\.organic is not known; add \[package_price\.organic\]"):
