@@ -1,12 +1,12 @@
 """Operations the chip has no instruction for become ones it has: mathematical functions, histograms, scaled dots, maps.
 
-Takes a kernel in tile IR, gives one in tile IR. Mathematical functions are looked up in `expansions`.
+Takes a kernel in tile IR, gives one in tile IR. Mathematical functions are looked up in `libdevice`.
 """
 
 from dataclasses import replace
 
 from tapeout.numerics.dtypes import DType
-from tapeout.passes import expansions
+from tapeout.passes import libdevice
 from tapeout.passes.formula import Term, resize
 from tapeout.passes.map_elementwise import map_elementwise
 from tapeout.passes.scaled_dot import dot_scaled
@@ -48,7 +48,7 @@ def _expand(operation: Operation, operations: list[Operation]) -> Term | None:
         return dot_scaled(operation, operands)
     if not operands:
         return None
-    formula = expansions.find(operation.attributes.get("symbol", operation.name), operands[0].dtype)
+    formula = libdevice.find(operation.attributes.get("symbol", operation.name), operands[0].dtype)
     if formula is None:
         return None
     result = formula(*operands)

@@ -1,7 +1,6 @@
 """Mathematical functions that are not in the vector engine, as formulas of functions that are.
 
-`find` takes the name of a Triton operation or of a libdevice function (`__nv_...`, what Triton's `libdevice` calls) and
-the type of its first operand; it gives a formula over `Term`s, or None. `ACCURACY_ULP` states how good each is.
+A formula takes and gives `Term`s. Which operation or function each stands for, and how accurate it is: `libdevice`.
 """
 
 import itertools
@@ -60,6 +59,8 @@ SPLIT = {  # constants as sums of numbers of the type, the first with few enough
 }
 LARGEST_EXPONENT = {DType.F32: 90.0, DType.F64: 711.0}
 SMALLEST_EXPONENT = {DType.F32: -105.0, DType.F64: -746.0}
+WIDE_EXPONENT = {DType.F32: 130.0, DType.F64: 1060.0}
+"""What `scale` can reach, on both sides."""
 
 
 # ------------------------------------------------------------------------------------------------ floats' parts
@@ -125,6 +126,13 @@ def _exp_of_sum(high: Term, low: Term, factor: Term | None = None, halvings: int
     bounded = clamp(high, *limits)
     power, count = _exp_parts(bounded, select(bounded.equals(high), low, 0.0))
     return scale(power if factor is None else power * factor, count - halvings if halvings else count)
+
+
+def exp_times(high: Term, low: Term | None, factor: Term) -> Term:
+    """e**(high + low) * factor, rounded once at the end; |low| small. The power alone may leave the type's range."""
+    limit = WIDE_EXPONENT[high.dtype]
+    power, count = _exp_parts(clamp(high, -limit, limit), low)
+    return scale(power * factor, count)
 
 
 def exp(x: Term) -> Term:
@@ -476,8 +484,10 @@ def _at_quadrant(quadrant: Term, middle: Term, rest: Term) -> tuple[Term, Term]:
     return sine, select(((quadrant + 1) & 2).differs(0), -cosine, cosine)
 
 
-def _sine_and_cosine(x: Term) -> tuple[Term, Term]:
-    """Of an f64 angle."""
+def sine_and_cosine(x: Term) -> tuple[Term, Term]:
+    """Of an angle, sharing what they have in common."""
+    if x.dtype is DType.F32:
+        return unary("sin", x), unary("cos", x)
     is_near = abs(x) < NEAR_ANGLES
     parts = zip(_near_quadrant(x), _far_quadrant(x), strict=True)
     quadrant, middle, rest = (select(is_near, near, far) for near, far in parts)
@@ -493,19 +503,17 @@ def _sine_of_half_turn(x: Term) -> Term:
 
 def sin(x: Term) -> Term:
     """Sine."""
-    return unary("sin", x) if x.dtype is DType.F32 else _sine_and_cosine(x)[0]
+    return unary("sin", x) if x.dtype is DType.F32 else sine_and_cosine(x)[0]
 
 
 def cos(x: Term) -> Term:
     """Cosine."""
-    return unary("cos", x) if x.dtype is DType.F32 else _sine_and_cosine(x)[1]
+    return unary("cos", x) if x.dtype is DType.F32 else sine_and_cosine(x)[1]
 
 
 def tan(x: Term) -> Term:
     """Tangent."""
-    if x.dtype is DType.F32:
-        return sin(x) / cos(x)
-    sine, cosine = _sine_and_cosine(x)
+    sine, cosine = sine_and_cosine(x)
     return sine / cosine
 
 
@@ -573,10 +581,31 @@ def _erfinv_over_x(w: Term) -> Term:
     return select(w < 6.25, central, select(w < 16.0, middle, tail))
 
 
+ERFCINV_FAR = {DType.F32: (4.0, 0.171875), DType.F64: (6.0, 0.1015625)}
+"""From which root of w on, and what its reciprocal is counted from."""
+
+
 def erfinv(x: Term) -> Term:
     """Inverse of erf."""
     result = x * _erfinv_over_x(-log(fma(-x, x, 1.0)))
     return select(abs(x).equals(1.0), x * INFINITY, result)
+
+
+def erfcinv(x: Term) -> Term:
+    """Inverse of erfc, to full relative accuracy near 0."""
+    w = -log(x * (2.0 - x))
+    root = unary("sqrt", w)
+    first, centre = ERFCINV_FAR[x.dtype]
+    far = polynomial(1.0 / root - centre, *coefficients.ERFCINV_FAR[x.dtype]) * root
+    is_far = root > first
+    result = (1.0 - x) * select(is_far, far, _erfinv_over_x(w))
+    result = select(x.equals(0.0), INFINITY, result)
+    return select(x.equals(2.0), -INFINITY, result)
+
+
+def normcdfinv(x: Term) -> Term:
+    """Inverse of the normal distribution function."""
+    return erfcinv(x * 2.0) * -math.sqrt(2)
 
 
 def normcdf(x: Term) -> Term:
@@ -612,6 +641,42 @@ def lgamma(x: Term) -> Term:
     reflected = log(PI / abs(x * sinpi(x))) - result
     reflected = select(unary("floor", x).equals(x), INFINITY, reflected)
     return select(is_nan(x), NAN, select(x < 0.0, reflected, result))
+
+
+LARGEST_GAMMA = {DType.F32: 50.0, DType.F64: 200.0}
+"""Beyond, gamma is infinite, and 0 on the other side."""
+
+
+def _log_gamma_of_two_terms(z: Term) -> tuple[Term, Term, Term]:
+    """log(gamma(z)) as a sum of two floats, and its derivative, roughly. z from 8 on."""
+    log_high, log_low = _log_of_two_terms(z)
+    half = z - 0.5
+    product = half * log_high
+    high = product - z
+    inverse = 1.0 / z
+    low = ((product - high) - z) + (fma(half, log_high, -product) + half * log_low)
+    tail = polynomial(inverse * inverse, *STIRLING[z.dtype]) * inverse + HALF_LOG_2_PI + low
+    total = high + tail
+    return total, tail - (total - high), log_high - inverse * 0.5
+
+
+def tgamma(x: Term) -> Term:
+    """Gamma. Up to 8 by way of gamma(x + 8) = gamma(x) x (x + 1) ... (x + 7); below 0 by reflection."""
+    size = abs(x)
+    is_small = size < 8.0
+    shifted = select(is_small, size + 8.0, clamp(size, 8.0, LARGEST_GAMMA[x.dtype]))
+    lost = select(is_small, size - (shifted - 8.0), 0.0)
+    high, low, slope = _log_gamma_of_two_terms(shifted)
+    low = fma(lost, slope, low)
+    ends = fma(size, size, size * 7.0)  # x (x + 7); (x + 1) (x + 6) is 6 more, and so on
+    steps = (size + 7.0) * ((ends + 6.0) * ((ends + 10.0) * (ends + 12.0)))
+    above = select(is_small, 1.0 / (size * steps), 1.0)
+    below = select(is_small, steps, 1.0 / size) * (-PI / sinpi(size))
+    is_negative = x < 0.0
+    high, low = select(is_negative, -high, high), select(is_negative, -low, low)
+    result = exp_times(high, low, select(is_negative, below, above))
+    result = select(x.equals(0.0), with_sign_of(x.constant(INFINITY), x), result)
+    return select(is_nan(x) | (is_negative & unary("floor", x).equals(x)), NAN, result)
 
 
 # --------------------------------------------------------------------------------- roots of sums of squares
@@ -836,117 +901,22 @@ def byte_permute(a: Term, b: Term, selector: Term) -> Term:
     return result
 
 
-# -------------------------------------------------------------------------------------------------- the tables
+# ------------------------------------------------------------------------------------------- words of a double
 
 
-def _math(name: str) -> Formula:
-    return lambda x: unary(name, x)
+def high_word(x: Term) -> Term:
+    """The upper 32 bits of an f64."""
+    return resize(bits(x).shift_right_unsigned(32), DType.I32)
 
 
-def _arith(name: str) -> Formula:
-    return lambda x, y: x.emit(f"arith.{name}", [x, y], x.dtype)
+def low_word(x: Term) -> Term:
+    return resize(bits(x), DType.I32)
 
 
-ROUNDINGS: dict[str, Formula] = {
-    "rn": _math("roundeven"),
-    "rz": _math("trunc"),
-    "rd": _math("floor"),
-    "ru": _math("ceil"),
-}
+def double_of_words(high: Term, low: Term) -> Term:
+    return from_bits((resize(high, DType.I64) << 32) | resize(low, DType.I64, unsigned=True), DType.F64)
 
 
-def _to_integer(mode: str, dtype: DType, unsigned: bool) -> Formula:
-    return lambda x: to_integer(ROUNDINGS[mode](x), dtype, unsigned)
-
-
-def _bits_as(dtype: DType) -> Formula:
-    return lambda x: from_bits(x, dtype)
-
-
-BOTH: dict[str, Formula] = {  # __nv_<name>f of f32 and __nv_<name> of f64
-    "acos": acos, "acosh": acosh, "asin": asin, "asinh": asinh, "atan": atan, "atan2": atan2, "atanh": atanh,
-    "cbrt": cbrt, "ceil": _math("ceil"), "copysign": with_sign_of, "cos": cos, "cosh": cosh, "cospi": cospi,
-    "erf": erf, "erfc": erfc, "erfcx": erfcx, "erfinv": erfinv, "exp": exp, "exp10": exp10,
-    "exp2": exp2, "expm1": expm1, "lgamma": lgamma,
-    "fabs": abs, "fdim": fdim, "floor": _math("floor"), "fma": fma, "fmod": fmod, "hypot": hypot, "ilogb": ilogb,
-    "ldexp": ldexp, "llrint": _to_integer("rn", DType.I64, False), "log": log, "log10": log10, "log1p": log1p,
-    "log2": log2, "logb": logb, "nearbyint": _math("roundeven"), "nextafter": nextafter, "norm3d": hypot,
-    "norm4d": hypot, "normcdf": normcdf, "pow": pow, "powi": powi, "rcbrt": rcbrt, "remainder": remainder,
-    "rhypot": rhypot, "rint": _math("roundeven"), "rnorm3d": rhypot, "rnorm4d": rhypot, "round": round_half_away,
-    "rsqrt": _math("rsqrt"), "scalbn": ldexp, "sin": sin, "sinh": sinh, "sinpi": sinpi, "sqrt": _math("sqrt"),
-    "tan": tan, "tanh": tanh, "trunc": _math("trunc"),
-    "llround": lambda x: to_integer(round_half_away(x), DType.I64),
-}  # fmt: skip
-OTHERS: dict[str, Formula] = {
-    "fast_cosf": cos, "fast_exp10f": exp10, "fast_expf": exp, "fast_log10f": log10, "fast_log2f": log2,
-    "fast_logf": log, "fast_powf": pow, "fast_sinf": sin, "fast_tanf": tan, "fast_tanhf": tanh,
-    "fast_fdividef": _arith("divf"), "saturatef": saturate,
-    "isnanf": is_nan, "isnand": is_nan, "isinff": is_infinite, "isinfd": is_infinite,
-    "finitef": is_finite, "isfinited": is_finite, "signbitf": sign_bit, "signbitd": sign_bit,
-    "float_as_int": bits, "float_as_uint": bits, "double_as_longlong": bits,
-    "int_as_float": _bits_as(DType.F32), "uint_as_float": _bits_as(DType.F32),
-    "longlong_as_double": _bits_as(DType.F64),
-    "frcp_rn": lambda x: 1.0 / x, "drcp_rn": lambda x: 1.0 / x, "frsqrt_rn": _math("rsqrt"),
-    "fsqrt_rn": _math("sqrt"), "dsqrt_rn": _math("sqrt"), "fmaf_rn": fma, "fma_rn": fma,
-    "fadd_rn": _arith("addf"), "dadd_rn": _arith("addf"), "fsub_rn": _arith("subf"), "dsub_rn": _arith("subf"),
-    "fmul_rn": _arith("mulf"), "dmul_rn": _arith("mulf"), "fdiv_rn": _arith("divf"), "ddiv_rn": _arith("divf"),
-    "int2float_rn": lambda x: to_float(x, DType.F32), "uint2float_rn": lambda x: to_float(x, DType.F32, True),
-    "ll2float_rn": lambda x: to_float(x, DType.F32), "ull2float_rn": lambda x: to_float(x, DType.F32, True),
-    "int2double_rn": lambda x: to_float(x, DType.F64), "uint2double_rn": lambda x: to_float(x, DType.F64, True),
-    "ll2double_rn": lambda x: to_float(x, DType.F64), "ull2double_rn": lambda x: to_float(x, DType.F64, True),
-    "double2float_rn": lambda x: narrow(x, DType.F32),
-    "abs": abs, "llabs": abs, "brev": reverse_bits, "brevll": reverse_bits, "byte_perm": byte_permute,
-    "clz": count_leading_zeros, "clzll": count_leading_zeros, "ffs": find_first_set, "ffsll": find_first_set,
-    "popc": population_count, "popcll": population_count, "mulhi": mulhi_signed, "mul64hi": mulhi_signed,
-    "umulhi": mulhi_unsigned, "umul64hi": mulhi_unsigned, "mul24": mul24, "umul24": umul24,
-    "hadd": average(False, False), "rhadd": average(True, False), "uhadd": average(False, True),
-    "urhadd": average(True, True), "sad": sum_of_absolute_difference(False), "usad": sum_of_absolute_difference(True),
-}  # fmt: skip
-FLOAT8 = (DType.F8E4M3, DType.F8E5M2)
-OPERATIONS: dict[tuple[str, DType], Formula] = {
-    **{("math.absf", dtype): lambda x: from_bits(bits(x) & 0x7F, x.dtype) for dtype in FLOAT8},
-    **{("arith.negf", dtype): lambda x: from_bits(bits(x) ^ -0x80, x.dtype) for dtype in FLOAT8},
-    **{("math.erf", dtype): erf for dtype in (DType.F32, DType.F64)},
-    **{("math." + f.__name__, DType.F64): f for f in (exp, exp2, log, log2, sin, cos)},
-    **{("arith.remf", dtype): fmod for dtype in (DType.F32, DType.F64, DType.F16, DType.BF16)},
-}
-
-
-def _libdevice() -> dict[str, Formula]:
-    table = {f"__nv_{name}": formula for name, formula in OTHERS.items()}
-    for name, formula in BOTH.items():
-        table[f"__nv_{name}"] = table[f"__nv_{name}f"] = formula
-    integers = {
-        "int": (DType.I32, False),
-        "uint": (DType.I32, True),
-        "ll": (DType.I64, False),
-        "ull": (DType.I64, True),
-    }
-    for source in ("float", "double"):
-        for target, (dtype, unsigned) in integers.items():
-            for mode in ROUNDINGS:
-                table[f"__nv_{source}2{target}_{mode}"] = _to_integer(mode, dtype, unsigned)
-    return table
-
-
-LIBDEVICE = _libdevice()
-
-
-ACCURACY_ULP: dict[str, tuple[float, float]] = {
-    # largest error in units in the last place, f32 and f64; what is not listed is exact or correctly rounded
-    "exp": (1, 1), "exp2": (1, 1), "exp10": (1.5, 1.5), "expm1": (1.5, 2), "log": (1, 1), "log2": (1, 1.5),
-    "log10": (2, 3), "log1p": (1.5, 1.5), "pow": (1.5, 1.5), "cbrt": (1, 1), "rcbrt": (2, 2), "rsqrt": (1.5, 1.5),
-    "sin": (1.2, 1), "cos": (1.2, 1), "tan": (3, 2), "sinpi": (2, 2), "cospi": (2, 2), "asin": (2.5, 2.5),
-    "acos": (1.5, 1.5), "atan": (1.5, 1.5), "atan2": (2, 2), "sinh": (2, 2.5), "cosh": (1.5, 1.5), "tanh": (1.5, 2.5),
-    "asinh": (2.5, 2.5), "acosh": (2.5, 2.5), "atanh": (2.5, 2.5), "erf": (1.5, 2), "erfc": (4.5, 4.5),
-    "erfcx": (4, 4), "erfinv": (3.5, 4), "normcdf": (7, 8), "lgamma": (4, 4), "hypot": (1.5, 1.5), "rhypot": (2, 2),
-}  # fmt: skip
-ACCURACY_LIMITS = {
-    "erfcx": "from 0 on", "normcdf": "from -2 on; below, growing with x**2",
-    "lgamma": "from 0 on; below, of the larger of the result and 1", "powi": "as pow, for powers up to 2**24 (f32)",
-}  # fmt: skip
-
-
-def find(label: str, dtype: DType) -> Formula | None:
-    """The formula of an operation or libdevice function whose first operand has this type, if there is one."""
-    return OPERATIONS.get((label, dtype)) or LIBDEVICE.get(label)
+def reciprocal_of_high_word(x: Term) -> Term:
+    """1 / x with the lower 32 bits 0."""
+    return from_bits(bits(1.0 / x) & (-1 << 32), DType.F64)
