@@ -273,40 +273,6 @@ def test_device_assert():
     asserting[(2,)](x, N=16)
 
 
-@triton.autotune(configs=[triton.Config({"BLOCK": 64}), triton.Config({"BLOCK": 128})], key=["n"])
-@triton.heuristics({"EVEN": lambda arguments: arguments["n"] % 128 == 0})
-@triton.jit
-def tuned(x, out, n, BLOCK: tl.constexpr, EVEN: tl.constexpr):
-    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    if EVEN:
-        tl.store(out + i, tl.load(x + i) + 1)
-    else:
-        tl.store(out + i, tl.load(x + i, mask=i < n) + 1, mask=i < n)
-
-
-@pytest.mark.parametrize("n", [256, 200])
-def test_autotune_and_heuristics(n):
-    x = torch.randn(n)
-    on_chip, out = x.to("chip"), torch.zeros(n, device="chip")
-    tuned[lambda meta: (triton.cdiv(n, meta["BLOCK"]),)](on_chip, out, n)
-    assert torch.equal(out.cpu(), x + 1)
-    assert tuned.best_config.kwargs["BLOCK"] in (64, 128)
-
-
-def test_warmup_and_hooks():
-    x, out = torch.randn(16, device="chip"), torch.zeros(16, device="chip")
-    compiled = unrolled.warmup(x, out, N=16, STEPS=2, grid=(1,))
-    assert "halt" in type(compiled).__name__ or compiled.asm["program"].startswith(b"TAPEOUT")
-    seen = []
-    hooks = triton.knobs.runtime.launch_enter_hook
-    hooks.add(lambda metadata: seen.append(metadata.get()["name"]))
-    try:
-        unrolled[(1,)](x, out, N=16, STEPS=2)
-    finally:
-        hooks.calls.clear()
-    assert seen == ["unrolled"]
-
-
 @triton.jit
 def large_grid(out, n):
     place = tl.program_id(0) + tl.num_programs(0) * (tl.program_id(1) + tl.num_programs(1) * tl.program_id(2))

@@ -158,9 +158,10 @@ def test_gather(tile, log_count):
 
 def affine_scan(values, axis):
     state, states = np.zeros_like(values.take(0, axis)), []
-    for part in np.moveaxis(values, axis, 0):
-        state = state * part + part
-        states.append(state)
+    with np.errstate(over="ignore"):
+        for part in np.moveaxis(values, axis, 0):
+            state = state * part + part
+            states.append(state)
     return np.stack(states, axis)
 
 

@@ -2,7 +2,8 @@
 
 A buffer that two units touch and that lives within one iteration of a loop gets several copies, used in turn
 (`Loop.copies`, an offset register advanced each iteration), so that a load for the next iteration need not wait for
-this one's computation. Other buffers share addresses when they are not live together.
+this one's computation: as many as the loop has stages, or fewer where they do not fit. Other buffers share addresses
+when they are not live together.
 """
 
 from tapeout.errors import UnsupportedError
@@ -72,30 +73,33 @@ class _Lifetimes:
 def allocate(code: list[Node], capacity_bytes: int) -> int:
     """Sets the address of every buffer; returns how many bytes of scratchpad are used. Raises ScratchpadOverflow."""
     lifetimes = _Lifetimes(code)
-    for copies in (3, 2, 1):
-        used = _place(lifetimes, copies)
+    for most_copies in range(max((loop.stages for loop in lifetimes.extents), default=1), 0, -1):
+        used = _place(lifetimes, most_copies)
         if used <= capacity_bytes:
-            _add_rotation(lifetimes, copies)
+            _add_rotation(lifetimes)
             return used
     raise ScratchpadOverflow(
         f"the kernel's tiles need {used} bytes of scratchpad at one time; the core has {capacity_bytes}"
     )
 
 
-def _place(lifetimes: _Lifetimes, copies: int) -> int:
+def _place(lifetimes: _Lifetimes, most_copies: int) -> int:
     rotating: dict[Loop, list[Buffer]] = {}
+    for loop in lifetimes.extents:
+        loop.copies = min(loop.stages, most_copies)
     intervals: list[tuple[int, int, int, list[Buffer]]] = []
     for buffer, first in lifetimes.first.items():
         buffer.rotation = None
         loops = lifetimes.loops[buffer]
-        if copies > 1 and loops and len(lifetimes.units[buffer]) > 1 and buffer not in lifetimes.displaced:
+        is_shared = len(lifetimes.units[buffer]) > 1 and buffer not in lifetimes.displaced
+        if is_shared and loops and loops[-1].copies > 1:
             rotating.setdefault(loops[-1], []).append(buffer)
         else:
             intervals.append((first, lifetimes.last[buffer], _round_up(buffer.size_bytes), [buffer]))
     for loop, buffers in rotating.items():
         start, end = lifetimes.extents[loop]
         size = sum(_round_up(b.size_bytes) for b in buffers)
-        intervals.append((start, end, size * copies, buffers))
+        intervals.append((start, end, size * loop.copies, buffers))
         for buffer in buffers:
             buffer.rotation = loop
     return _pack(intervals)
@@ -124,11 +128,11 @@ def _round_up(size: int) -> int:
     return -(-size // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
 
 
-def _add_rotation(lifetimes: _Lifetimes, copies: int) -> None:
+def _add_rotation(lifetimes: _Lifetimes) -> None:
     sizes: dict[Loop, int] = {}
     for buffer in lifetimes.first:
         if buffer.rotation is not None:
             sizes[buffer.rotation] = sizes.get(buffer.rotation, 0) + _round_up(buffer.size_bytes)
     for loop, size in sizes.items():
-        loop.copies, loop.offset = copies, Register()
-        loop.body.append(Instr(isa.Rotate, {"register": loop.offset, "step": size, "limit": size * copies}))
+        loop.offset = Register()
+        loop.body.append(Instr(isa.Rotate, {"register": loop.offset, "step": size, "limit": size * loop.copies}))

@@ -3,6 +3,8 @@
 Takes a kernel whose functions have one block each; gives one without functions, and without the kernel's `tt.return`.
 """
 
+from dataclasses import replace
+
 from tapeout.tile.ir import Block, Kernel, Operation, Region, Value, clone
 
 
@@ -30,4 +32,4 @@ def inline_calls(kernel: Kernel) -> Kernel:
     body = inlined(kernel.body, {})
     assert body.block.operations[-1].name == "tt.return"
     body.block.operations.pop()
-    return Kernel(kernel.name, body)
+    return replace(kernel, body=body, functions={})

@@ -10,6 +10,7 @@ from typing import Any
 
 from tapeout.isa.fields import Instruction, Unit
 from tapeout.numerics.dtypes import DType
+from tapeout.tile.ir import DEFAULT_STAGES
 
 
 @dataclass(eq=False, slots=True)
@@ -96,11 +97,13 @@ WRITTEN_REGISTERS = ("destination",)
 
 @dataclass(eq=False, slots=True)
 class Loop:
-    """Runs `head`, then, while `condition` is not zero, `body` and `head` again."""
+    """Runs `head`, then, while `condition` is not zero, `body` and `head` again. Its tiles may have `stages` copies;
+    they get `copies`, at `offset`."""
 
     head: list["Node"]
     condition: Register
     body: list["Node"]
+    stages: int = DEFAULT_STAGES
     copies: int = 1
     offset: Register | None = None
 

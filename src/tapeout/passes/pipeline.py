@@ -5,6 +5,7 @@ Set TAPEOUT_DUMP to a folder to have the kernel written there as text after ever
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from tapeout.passes.select_instructions import select_instructions
 from tapeout.passes.split_tiles import fit
 from tapeout.passes.structure_returns import structure_returns
 from tapeout.passes.synchronise import synchronise
-from tapeout.tile.ir import Kernel, Type, show
+from tapeout.tile.ir import DEFAULT_STAGES, Kernel, Type, show
 from tapeout.tile.ttir import read_kernel
 from tapeout.tile.verify import verify
 
@@ -36,9 +37,10 @@ TILE_PASSES: tuple[Callable[[Kernel], Kernel], ...] = (
 )
 
 
-def compile_kernel(ttir: str, chip: Chip) -> Program:
-    """A Program for a chip from the text of a module of Triton's IR (after Triton's own passes, with locations)."""
-    kernel = verify(read_kernel(ttir), after="read_kernel")
+def compile_kernel(ttir: str, chip: Chip, stages: int = DEFAULT_STAGES) -> Program:
+    """A Program for a chip from the text of a module of Triton's IR (after Triton's own passes, with locations).
+    `stages`: in how many steps loops around a product are pipelined, if they do not say it themselves."""
+    kernel = verify(replace(read_kernel(ttir), stages=stages), after="read_kernel")
     dump = _Dump(kernel.name)
     dump.write("read_kernel", show, kernel)
     for run_pass in TILE_PASSES:

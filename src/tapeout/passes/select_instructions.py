@@ -33,8 +33,9 @@ from tapeout.passes.engine_functions import (
 )
 from tapeout.passes.machine import Branch, Buffer, Instr, Loop, Node, Place, Register, View, contiguous
 from tapeout.passes.raise_accesses import Access
-from tapeout.tile.ir import Kernel, Operation, Region, Type, Value
+from tapeout.tile.ir import DEFAULT_STAGES, Kernel, Operation, Region, Type, Value
 
+MOST_STAGES = 8
 Tile = View | Register
 """A tile (or scalar) as an operand: in the scratchpad, or one register value everywhere."""
 
@@ -879,9 +880,16 @@ class Selector:
         self.assign(phis, terminator.operands)
         self.emit(isa.Scalar, destination=counter, a=counter, b=step, function=Function.ADD, dtype=dtype)
         inside, self.code = self.code, outer
-        self.code.append(Loop(head, condition, inside))
+        self.code.append(Loop(head, condition, inside, self.stages(operation)))
         for result, phi in zip(operation.results, phis, strict=True):
             self.bindings[result] = phi
+
+    def stages(self, loop: Operation) -> int:
+        """In how many steps a loop is pipelined: as it says itself; around a product, as its kernel says."""
+        own: int | None = loop.attributes.get("tt.num_stages")
+        if own is None and any(operation.name == "tt.dot" for operation in loop.regions[0].block.operations):
+            own = self.kernel.stages
+        return DEFAULT_STAGES if own is None else max(1, min(own, MOST_STAGES))
 
     def enter_loop(self, arguments: list[Value], initial: list[Value]) -> list[Tile]:
         phis: list[Tile] = []

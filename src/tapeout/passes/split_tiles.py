@@ -171,7 +171,7 @@ class _Splitter:
             self.flush(run)
             run = None
             if isinstance(node, Loop):
-                self.out.append(Loop(self.nodes(node.head), node.condition, self.nodes(node.body)))
+                self.out.append(Loop(self.nodes(node.head), node.condition, self.nodes(node.body), node.stages))
             elif isinstance(node, Branch):
                 self.out.append(Branch(node.condition, self.nodes(node.then), self.nodes(node.otherwise)))
             elif not self.touches_large(node):

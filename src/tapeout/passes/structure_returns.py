@@ -5,7 +5,7 @@ Takes a kernel whose functions, and the functions mapped over elements, may bran
 yields whether its side arrived there; what follows is then done under that condition, so code is not repeated.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tapeout.errors import UnsupportedError
 from tapeout.numerics.dtypes import DType
@@ -16,7 +16,7 @@ RETURNS = ("tt.return", "tt.map_elementwise.return")
 
 def structure_returns(kernel: Kernel) -> Kernel:
     functions = {name: Kernel(name, _structure(name, function.body)) for name, function in kernel.functions.items()}
-    return Kernel(kernel.name, _structure(kernel.name, kernel.body), functions)
+    return replace(kernel, body=_structure(kernel.name, kernel.body), functions=functions)
 
 
 def _structure(name: str, region: Region) -> Region:

@@ -12,6 +12,8 @@ from typing import Any
 from tapeout.isa.printing import PrintFormat
 from tapeout.numerics.dtypes import DType
 
+DEFAULT_STAGES = 3
+
 
 @dataclass(frozen=True, slots=True)
 class Type:
@@ -91,12 +93,14 @@ class Region:
 
 @dataclass(eq=False)
 class Kernel:
-    """A kernel (or a function it calls): its parameters are the arguments of the body's first block."""
+    """A kernel (or a function it calls): its parameters are the arguments of the body's first block. `stages`: in how
+    many steps its loops around a product are to be pipelined."""
 
     name: str
     body: Region
     functions: dict[str, "Kernel"] = field(default_factory=dict)
     prints: list[PrintFormat] = field(default_factory=list)
+    stages: int = DEFAULT_STAGES
 
     @property
     def parameters(self) -> list[Value]:

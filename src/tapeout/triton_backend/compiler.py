@@ -9,13 +9,16 @@ from typing import Any
 from triton._C.libtriton import ir, passes
 from triton.backends.compiler import BaseBackend, GPUTarget
 
+from tapeout.tile.ir import DEFAULT_STAGES
+
 
 @dataclass(frozen=True)
 class ChipOptions:
-    """Launch and code-generation options a kernel may be given; those without meaning on the chip are inert."""
+    """Launch and code-generation options a kernel may be given; those without meaning on the chip are inert.
+    `num_stages`: how many copies the tiles have that loops around a product load."""
 
     num_warps: int = 4
-    num_stages: int = 2
+    num_stages: int = DEFAULT_STAGES
     num_ctas: int = 1
     warp_size: int = 1
     maxnreg: int | None = None
@@ -104,7 +107,7 @@ class ChipBackend(BaseBackend):
         metadata["profile_scratch_size"] = 0
         metadata["profile_scratch_align"] = 1
         metadata["tmem_size"] = 0
-        return compile_kernel(str(module), chip.active()).encode()
+        return compile_kernel(str(module), chip.active(), options.num_stages).encode()
 
     def add_stages(self, stages: dict[str, Any], options: ChipOptions, language: Any) -> None:
         stages["ttir"] = lambda module, metadata: self.make_ttir(module, metadata, options)
