@@ -2,13 +2,16 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import torch
 import triton
 import triton.language as tl
 
 import tapeout  # noqa: F401  (registers the device)
+from tapeout import chip, runtime
 from tapeout.errors import SanitizerError
+from tapeout.isa import Program
 from tapeout.runtime import sanitizer
 
 CASES = {}
@@ -128,6 +131,36 @@ def run_unwritten_in_part():
     x = torch.empty(128, device=CHIP)
     x[:64] = 1.0
     unwritten_in_part[(1,)](x, tensor(128), N=128)
+
+
+@triton.jit
+def gather_past_the_tile(x, index, out, N: tl.constexpr):
+    i = tl.arange(0, N)
+    tl.store(out + i, tl.gather(tl.load(x + i), tl.load(index + i), 0))
+
+
+@case
+def run_gather_past_the_tile():
+    gather_past_the_tile[(1,)](tensor(128), torch.arange(128, dtype=torch.int32).mul(300).to(CHIP), tensor(128), N=128)
+
+
+@triton.jit
+def misplaced_load(x, out, N: tl.constexpr):
+    i = tl.arange(0, N)
+    tl.store(out + i, tl.load(x + i))
+
+
+@case
+def run_misplaced_load():
+    """As if the compiler had placed a load 256 bytes behind where its tile is read."""
+    x, out = tensor(128), tensor(128)
+    program = Program.decode(misplaced_load.warmup(x, out, N=128, grid=(1,)).asm["program"])
+    wrong = tuple(
+        replace(item, tile=replace(item.tile, base=item.tile.base + 256)) if item.mnemonic == "load" else item
+        for item in program.instructions
+    )
+    program = replace(program, instructions=wrong, scratchpad_bytes=program.scratchpad_bytes + 256)
+    runtime.load(program, chip.active()).launch((2, 1, 1), [x.data_ptr(), out.data_ptr()])
 
 
 # ---------------------------------------------------------------------------------------------------- races

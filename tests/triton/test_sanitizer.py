@@ -53,6 +53,8 @@ SEEDED = {  # case: (function that holds the line, the line, the finding with it
     ),
     "unwritten": ("tl.load(x + i)", "load reads #, which nothing has written (byte 0 of 512 of 'x')"),
     "unwritten_in_part": ("tl.load(x + i)", "load reads #, which nothing has written (byte 256 of 512 of 'x')"),
+    "gather_past_the_tile": ("tl.gather(", "gather reads scratchpad byte #, which this program has not written"),
+    "misplaced_load": ("tl.store(out + i", "store reads scratchpad byte #, which this program has not written"),
     "two_write": (
         "tl.store(out + i, pid)",
         race("store", "byte 0 of 512 of 'out'", "wrote"),
