@@ -126,6 +126,22 @@ CASES = {
     "average pool": lambda d: F.avg_pool2d(values(2, 3, 8, 8).to(d), 2),
     "nearest neighbours": lambda d: F.interpolate(values(2, 3, 4, 4).to(d), scale_factor=2),
     "remainder by a number": lambda d: integers(30).to(d) % 4,
+    "cumulative maximum": lambda d: integers(5, 9).to(d).cummax(1),
+    "sum of products of a batch": lambda d: torch.addbmm(
+        values(3, 5).to(d), values(2, 3, 4).to(d), values(2, 4, 5).to(d)
+    ),
+    "distances": lambda d: torch.cdist(values(3, 5).to(d), values(4, 5).to(d), p=3),
+    "sign of a number": lambda d: torch.copysign(values(9).to(d), -1.0),
+    "histogram": lambda d: torch.tensor([0.5, 1, 1, 2.5, 3, 9, -1]).to(d).histc(4, 0, 3),
+    "histogram over its own range": lambda d: values(90).to(d).histc(7),
+    "places of a triangle": lambda d: torch.tril_indices(4, 5, -1, device=d),
+    "digamma": lambda d: torch.tensor([-3.5, -0.1, 0.0, 0.3, 1.46, 30.0, -2.0]).to(d).digamma(),
+    "quantile of the normal distribution": lambda d: torch.special.ndtri(
+        torch.tensor([0, 1e-9, 0.3, 0.5, 0.999, 1, 2]).to(d)
+    ),
+    "batch norm that keeps statistics": lambda d: torch._native_batch_norm_legit(
+        values(4, 3, 5).to(d), None, None, torch.zeros(3).to(d), torch.ones(3).to(d), True, 0.5, 1e-5
+    ),
     "cumulative product": lambda d: values(5, 9).to(d).cumprod(0),
     "variance": lambda d: values(5, 90).to(d).var(1),
     "norm": lambda d: torch.linalg.vector_norm(values(50).to(d)),
@@ -196,6 +212,30 @@ def test_operators_on_the_chip_are_counted():
     ledger.reset()
     torch.exp(a + a @ a)
     assert ledger.snapshot().on_chip == {"aten::mm": 1, "aten::add": 1, "aten::exp": 1}
+
+
+def test_equal_is_about_shape_and_elements():
+    ledger.reset()
+    ones = torch.ones(2, 3, device="chip")
+    assert torch.equal(ones, torch.ones(2, 3).to("chip"))
+    assert not torch.equal(ones, torch.ones(3, 2).to("chip"))
+    assert not torch.equal(ones, torch.zeros(2, 3).to("chip"))
+    assert ledger.snapshot().on_host == {}
+
+
+@pytest.mark.parametrize("cell", [torch.nn.LSTM, torch.nn.GRU], ids=lambda cell: cell.__name__)
+def test_recurrent_networks_train_on_the_chip(cell):
+    torch.manual_seed(3)
+    network, steps = cell(5, 7), torch.randn(3, 2, 5)
+    network(steps)[0].square().sum().backward()
+    expected = [parameter.grad.clone() for parameter in network.parameters()]
+    ledger.reset()
+    network = network.to("chip")
+    network.zero_grad()
+    network(steps.to("chip"))[0].square().sum().backward()
+    assert ledger.snapshot().on_host == {}
+    for parameter, gradient in zip(network.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad.cpu(), gradient, rtol=1e-4, atol=1e-5)
 
 
 def test_reducing_a_scalar():

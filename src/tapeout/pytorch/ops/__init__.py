@@ -5,6 +5,7 @@ every other one comes to fallback.py, which has Inductor write one. `register` o
 with the kernels, and Triton with them, are imported when the first of them is called.
 """
 
+import functools
 import importlib
 from collections.abc import Callable
 from typing import Any
@@ -80,6 +81,7 @@ IMPLEMENTATIONS = {
     "all.out": "reduce.all_dim_out",
     "any.all_out": "reduce.any_out",
     "all.all_out": "reduce.all_out",
+    "equal": "reduce.equal",
     "max": "reduce.max_all",
     "min": "reduce.min_all",
     "argmax.out": "reduce.argmax_out",
@@ -96,6 +98,7 @@ IMPLEMENTATIONS = {
     "index_copy.out": "index.index_copy_out",
     "arange.start_out": "index.arange_out",
     "isin.Tensor_Tensor_out": "index.isin_out",
+    "histc": "index.histc",
     "_scaled_dot_product_fused_attention_overrideable": "attention.fused_attention",
     "_scaled_dot_product_fused_attention_overrideable_backward": "attention.fused_attention_backward",
     "convolution_overrideable": "convolution.convolution",
@@ -122,6 +125,10 @@ IMPLEMENTATIONS = {
     "uniform_": "random.uniform_",
     "normal_": "random.normal_",
     "exponential_": "random.exponential_",
+    "geometric_": "random.geometric_",
+    "log_normal_": "random.log_normal_",
+    "cauchy_": "random.cauchy_",
+    "rrelu_with_noise": "random.rrelu_with_noise",
     "bernoulli_.float": "random.bernoulli_float_",
     "bernoulli_.Tensor": "random.bernoulli_tensor_",
     "bernoulli.out": "random.bernoulli_out",
@@ -134,6 +141,9 @@ IMPLEMENTATIONS = {
     "native_dropout": "random.native_dropout",
 }
 
+# What torch would compose of operators that the chip has not, while Inductor can write it whole.
+WHOLE = ("cummax", "cummin", "logcumsumexp")
+
 _libraries: list[torch.library.Library] = []
 
 
@@ -142,6 +152,9 @@ def register() -> None:
     library = torch.library.Library("aten", "IMPL")
     for overload, path in IMPLEMENTATIONS.items():
         library.impl(overload, _resolve_at_first_call(path), "PrivateUse1")
+    for name in WHOLE:
+        operator = getattr(torch.ops.aten, name).default
+        library.impl(name, functools.partial(_resolve_at_first_call("fallback.run"), operator), "PrivateUse1")
     every_other = torch.library.Library("_", "IMPL")
     every_other.fallback(_resolve_at_first_call("fallback.run"), "PrivateUse1")
     _libraries.extend((library, every_other))

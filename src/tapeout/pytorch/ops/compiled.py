@@ -35,6 +35,13 @@ class Refusal:
     reason: str
 
 
+@dataclass(frozen=True)
+class _FromArgument:
+    """A returned value that is one of the call's tensors."""
+
+    index: int
+
+
 # By everything that is known of a call; by everything but sizes and strides.
 _exact: dict[Hashable, Function | Refusal] = {}
 _similar: dict[Hashable, list[Function]] = {}
@@ -62,9 +69,13 @@ def run(operator: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     )
     function = _exact.get(key)
     if function is None:
-        if _resize_outputs(operator, args, kwargs):
+        if (reason := _obstacle(operator, args, kwargs, tensors)) is not None:
+            function = Refusal(reason)
+        elif _resize_outputs(operator, args, kwargs):
             return run(operator, args, kwargs)
-        function = _exact[key] = _find(operator, args, kwargs, tensors)
+        else:
+            function = _find(operator, args, kwargs, tensors)
+        _exact[key] = function
     if isinstance(function, Refusal):
         return function
     running = _busy.__dict__.setdefault("operators", [])
@@ -129,7 +140,7 @@ def _resize_outputs(operator: Any, args: Sequence[Any], kwargs: dict[str, Any]) 
 
 def _on_meta(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
-        return value.to("meta") if value.device.type == "chip" else value
+        return value.to("meta")
     return [_on_meta(item) for item in value] if isinstance(value, list | tuple) else value
 
 
@@ -146,8 +157,6 @@ def _find(
     for function in functions:
         if function.holds(tensors):
             return function
-    if (reason := _obstacle(operator, args, kwargs, tensors)) is not None:
-        return Refusal(reason)
     compiled = _compile(operator, args, kwargs, tensors)
     if isinstance(compiled, Function):
         functions.append(compiled)
@@ -156,7 +165,6 @@ def _find(
 
 def _obstacle(operator: Any, args: Sequence[Any], kwargs: dict[str, Any], tensors: list[torch.Tensor]) -> str | None:
     """What forbids compiling, as far as it can be told beforehand."""
-    from torch._inductor.decomposition import select_decomp_table
     from torch._inductor.lowering import fallbacks, lowerings
 
     for tensor in tensors:
@@ -175,10 +183,19 @@ def _obstacle(operator: Any, args: Sequence[Any], kwargs: dict[str, Any], tensor
         return "what it returns depends on the values in its tensors"
     functional = _functional_overloads(operator)
     if not any(o in lowerings and o not in fallbacks for o in functional):
-        table = select_decomp_table()
+        table = _decompositions()
         if not any(o in table or o.has_kernel_for_dispatch_key("CompositeImplicitAutograd") for o in functional):
             return "Inductor has neither a lowering nor a decomposition for it"
     return None
+
+
+def _decompositions() -> dict[Any, Callable[..., Any]]:
+    """Inductor's, and our own of what it leaves to a vendor's library."""
+    from torch._inductor.decomposition import select_decomp_table
+
+    from tapeout.pytorch.ops import decompositions
+
+    return {**select_decomp_table(), **decompositions.table()}
 
 
 def _functional_overloads(operator: Any) -> list[Any]:
@@ -196,46 +213,53 @@ def _compile(
 ) -> Function | Refusal:
     from torch._guards import TracingContext, tracing
     from torch._inductor import compile_fx, config
-    from torch._inductor.decomposition import select_decomp_table
     from torch._inductor.exc import InductorError
     from torch._subclasses.fake_tensor import (
         DataDependentOutputException,
         DynamicOutputShapeException,
+        FakeTensor,
         UnsupportedOperatorException,
     )
     from torch.fx.experimental.proxy_tensor import make_fx
     from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
-    written = [
-        argument.name
-        for argument in operator._schema.arguments
-        if argument.alias_info is not None and argument.alias_info.is_write
-    ]
-    layout: list[int | None] = []
-    single = len(operator._schema.returns) == 1 and not str(operator._schema.returns[0].type).startswith("List")
+    returns = operator._schema.returns
+    is_list = len(returns) == 1 and str(returns[0].type).startswith("List")
+    given = {argument.name: value for argument, value in zip(operator._schema.arguments, args, strict=False)} | kwargs
+    # Where each returned value comes from: of an argument that was written it is that argument, else a result.
+    written = [None] if is_list else [_written_argument(operator, value) for value in returns]
+    layout: list[_FromArgument | int | None] = []
 
     def functional(*inputs: torch.Tensor) -> list[torch.Tensor]:
         own = dict(zip(map(id, tensors), inputs, strict=True))
         replaced = _replace(args, own)
         result = operator(*replaced, **{name: _replace(value, own) for name, value in kwargs.items()})
-        if written:
-            return []
-        parts = [result] if single else list(result)
+        parts = [] if not returns else list(result) if is_list or len(returns) > 1 else [result]
+        names = written * len(parts) if is_list else written
+        results: list[torch.Tensor] = []
         layout.clear()
-        kept = [part for part in parts if isinstance(part, torch.Tensor)]
-        positions = iter(range(len(kept)))
-        layout.extend(next(positions) if isinstance(part, torch.Tensor) else None for part in parts)
-        return kept
+        for part, name in zip(parts, names, strict=True):
+            if name is not None:
+                layout.append(_FromArgument(next(i for i, t in enumerate(tensors) if t is given[name])))
+            elif isinstance(part, torch.Tensor):
+                layout.append(len(results))
+                results.append(part)
+            else:
+                layout.append(None)
+        return results
 
     try:
         with _undisturbed():
             traced = make_fx(
                 torch.func.functionalize(functional, remove="mutations"),
-                decomposition_table=select_decomp_table(),
+                decomposition_table=_decompositions(),
                 tracing_mode="symbolic",
             )(*tensors)
             fakes = [node.meta["val"] for node in traced.graph.nodes if node.op == "placeholder"]
-            mode = fakes[0].fake_mode
+            values = (node.meta.get("val") for node in traced.graph.nodes)
+            mode = next(value.fake_mode for value in values if isinstance(value, FakeTensor))
+            shapes = mode.shape_env
+            assert shapes is not None
             with tracing(TracingContext(mode)), config.patch(emulate_precision_casts=True):
                 run_compiled = compile_fx.compile_fx_inner(traced, fakes)
     except (
@@ -247,28 +271,31 @@ def _compile(
         GuardOnDataDependentSymNode,
     ) as error:
         return Refusal(f"Inductor refused it: {str(error).strip().splitlines()[0]}")
-    shapes = mode.shape_env
     guards = shapes.produce_guards_expression(fakes, ignore_static=False)
 
     def holds(others: list[torch.Tensor]) -> bool:
         return guards is None or bool(shapes.evaluate_guards_expression(guards, others))
 
-    if written:
-        place = {argument.name: i for i, argument in enumerate(operator._schema.arguments)}
-        givens = [kwargs[name] if name in kwargs else args[place[name]] for name in written]
-        if all(isinstance(given, torch.Tensor) for given in givens):
-            indices = [next(i for i, t in enumerate(tensors) if t is given) for given in givens]
-            if single:
-                return Function(run_compiled, holds, lambda results, others: others[indices[0]])
-            return Function(run_compiled, holds, lambda results, others: tuple(others[i] for i in indices))
-        return Function(run_compiled, holds, lambda results, others: None)
-    if single:
-        return Function(run_compiled, holds, lambda results, others: results[0])
     order = tuple(layout)
-    is_list = len(operator._schema.returns) == 1
-    kind: Callable[[Any], Any] = list if is_list else tuple
-    return Function(
-        run_compiled, holds, lambda results, others: kind([None if i is None else results[i] for i in order])
+
+    def pack(results: Results, others: list[torch.Tensor]) -> Any:
+        values = [
+            None if place is None else others[place.index] if isinstance(place, _FromArgument) else results[place]
+            for place in order
+        ]
+        return values if is_list else tuple(values) if len(returns) > 1 else values[0] if values else None
+
+    return Function(run_compiled, holds, pack)
+
+
+def _written_argument(operator: Any, value: Any) -> str | None:
+    """The argument that a returned value of the schema is, if it is one that the operator writes."""
+    if value.alias_info is None or not value.alias_info.is_write:
+        return None
+    return next(
+        argument.name
+        for argument in operator._schema.arguments
+        if argument.alias_info is not None and argument.alias_info.before_set == value.alias_info.before_set
     )
 
 

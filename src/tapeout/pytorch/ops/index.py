@@ -1,5 +1,6 @@
 """Selecting rows, ranges and membership: index_select, embedding, index with one index tensor, arange, isin."""
 
+import math
 from typing import Any
 
 import torch
@@ -244,3 +245,24 @@ def isin_out(
     found = (elements.unsqueeze(-1) == test_elements.reshape(-1)).any(-1)
     out.copy_(found.logical_not() if invert else found)
     return out
+
+
+def histc(self: torch.Tensor, bins: int = 100, min: float = 0, max: float = 0) -> torch.Tensor:
+    """How many elements lie in each of `bins` equal parts of [min, max]; of the elements' own range if min == max."""
+    if bins <= 0:
+        raise RuntimeError(f"torch.histc: bins must be > 0, but got {bins}")
+    low, high = float(min), float(max)
+    if low == high and self.numel():
+        low, high = float(self.amin()), float(self.amax())
+    if low == high:
+        low, high = low - 1, high + 1
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise RuntimeError(f"torch.histc: range of [{low}, {high}] is not finite")
+    if low > high:
+        raise RuntimeError("torch.histc: max must be larger than min")
+    wide = torch.float64 if self.dtype in (torch.float64, torch.int64) else torch.float32
+    values = self.flatten().to(wide)
+    inside = (values >= low) & (values <= high)
+    part = ((values - low) * bins / (high - low)).clamp(0, bins - 1).to(torch.int64)
+    counts = torch.zeros(bins, dtype=torch.int32, device=self.device)
+    return counts.index_add_(0, part, inside.to(torch.int32)).to(self.dtype)

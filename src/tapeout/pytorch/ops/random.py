@@ -3,6 +3,7 @@
 The generator (shim.cpp) keeps seed and place. Every element takes one place, whatever its type.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -127,6 +128,47 @@ def exponential_(self: torch.Tensor, lambd: float = 1.0, *, generator: torch.Gen
     _fill(self, "exponential", lambd, 0.0, generator, 53 if self.dtype == torch.float64 else 24)
     count("aten::exponential_")
     return self
+
+
+def geometric_(self: torch.Tensor, p: float, *, generator: torch.Generator | None = None) -> torch.Tensor:
+    """How many draws it takes until one succeeds: an exponential number rounded up."""
+    if self.dtype not in TRITON_DTYPES or not 0 < p < 1:
+        return otherwise(aten.geometric_.default, self, p, generator=generator)
+    real = torch.float64 if self.dtype == torch.float64 else torch.float32
+    drawn = torch.empty(self.shape, dtype=real, device=self.device)
+    return self.copy_(exponential_(drawn, -math.log1p(-p), generator=generator).floor_().add_(1))
+
+
+def log_normal_(
+    self: torch.Tensor, mean: float = 1.0, std: float = 2.0, *, generator: torch.Generator | None = None
+) -> torch.Tensor:
+    if self.dtype not in UNIFORM_BITS or std <= 0:
+        return otherwise(aten.log_normal_.default, self, mean, std, generator=generator)
+    return normal_(self, mean, std, generator=generator).exp_()
+
+
+def cauchy_(
+    self: torch.Tensor, median: float = 0.0, sigma: float = 1.0, *, generator: torch.Generator | None = None
+) -> torch.Tensor:
+    if self.dtype not in UNIFORM_BITS or sigma <= 0:
+        return otherwise(aten.cauchy_.default, self, median, sigma, generator=generator)
+    return uniform_(self, -math.pi / 2, math.pi / 2, generator=generator).tan_().mul_(sigma).add_(median)
+
+
+def rrelu_with_noise(
+    self: torch.Tensor,
+    noise: torch.Tensor,
+    lower: float = 1 / 8,
+    upper: float = 1 / 3,
+    training: bool = False,
+    generator: torch.Generator | None = None,
+) -> torch.Tensor:
+    """In training each negative element has a slope of its own, which `noise` keeps; it is 1 for the others."""
+    if not training:
+        return torch.nn.functional.leaky_relu(self, (lower + upper) / 2)
+    drawn = uniform_(torch.empty_like(self), lower, upper, generator=generator)
+    noise.copy_(torch.where(self <= 0, drawn, 1.0))
+    return self * noise
 
 
 def bernoulli_float_(self: torch.Tensor, p: float = 0.5, *, generator: torch.Generator | None = None) -> torch.Tensor:

@@ -343,6 +343,14 @@ max_all = _to_scalar(aten.max.default, "max")
 min_all = _to_scalar(aten.min.default, "min")
 
 
+def equal(self: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two tensors have the same shape and the same elements."""
+    if self.shape != other.shape:
+        return False
+    count("aten::equal")
+    return bool(torch.eq(self, other).all())
+
+
 def argmax_out(self: torch.Tensor, dim: int | None = None, keepdim: bool = False, *, out: torch.Tensor) -> torch.Tensor:
     _fit(out, _kept_shape(self, None if dim is None else (dim,), keepdim))
     if argmax_into(self, dim, None, out):
