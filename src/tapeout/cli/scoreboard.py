@@ -13,6 +13,7 @@ from rich.progress import Progress, SpinnerColumn, TimeRemainingColumn
 class Suite(enum.StrEnum):
     operators = "operators"
     architectures = "architectures"
+    kernels = "kernels"
 
 
 class Mode(enum.StrEnum):
@@ -20,9 +21,17 @@ class Mode(enum.StrEnum):
     compiled = "compiled"
 
 
+class Again(enum.StrEnum):
+    fallback = "fallback"
+    refused = "refused"
+    wrong = "wrong"
+    broken = "broken"
+
+
 def scoreboard(
-    suite: Annotated[Suite, typer.Argument(help="PyTorch's operator database, or model architectures.")],
+    suite: Annotated[Suite, typer.Argument(help="Operators of PyTorch, architectures, or kernels of other packages.")],
     mode: Annotated[list[Mode], typer.Option(help="Operator by operator, through torch.compile, or both.")] = [*Mode],  # noqa: B006
+    dtype: Annotated[list[str] | None, typer.Option(help="Element types, such as float32; all if not given.")] = None,
     only: Annotated[str, typer.Option(help="Cases whose name holds this regular expression.")] = "",
     every: Annotated[int, typer.Option(min=1, help="One case in so many, evenly spread.")] = 1,
     samples: Annotated[int, typer.Option(min=1, help="Samples of a case, at most.")] = 2,
@@ -30,7 +39,14 @@ def scoreboard(
     outcomes: Annotated[
         Path | None, typer.Option(help="Where outcomes are kept; cases in it are not run again.")
     ] = None,
+    again: Annotated[
+        list[Again] | None, typer.Option(help="Judge kept cases of this verdict again, after a change.")
+    ] = None,
+    processes: Annotated[int | None, typer.Option(min=1, help="Processes; one for each core if not given.")] = None,
     page: Annotated[Path | None, typer.Option(help="Write the table to this Markdown file.")] = None,
+    against: Annotated[
+        Path | None, typer.Option(help="End with 1 if a case is worse than on this page, written earlier.")
+    ] = None,
 ) -> None:
     """Judge every case of a suite against the CPU. Ends with 1 if a result is wrong or a case broke."""
     import importlib
@@ -39,11 +55,14 @@ def scoreboard(
     from tapeout.scoreboard import runner, verdicts
 
     cases = importlib.import_module(f"tapeout.scoreboard.{suite.value}").cases(tuple(m.value for m in mode))
-    cases = [case for case in cases if re.search(only, case.name)][::every]
+    cases = [case for case in cases if re.search(only, case.name) and (not dtype or case.dtype in dtype)][::every]
     file = outcomes or Path(f"build/scoreboard-{suite.value}.jsonl")
+    repeated = [verdicts.Verdict(verdict.value) for verdict in again or ()]
+    before = report.recorded(against.read_text("utf-8")) if against else {}
     console = Console()
     with Progress(SpinnerColumn(), *Progress.get_default_columns()[:-1], TimeRemainingColumn(), console=console) as bar:
         task = bar.add_task(f"{len(cases)} cases", total=len(cases))
+        bar.advance(task, len(cases) - len(runner.missing(cases, file, repeated)))
 
         def show(outcome: verdicts.Outcome) -> None:
             bar.advance(task)
@@ -51,10 +70,22 @@ def scoreboard(
                 bar.console.print(f"[red]{outcome.verdict}[/] {outcome.case}: ", end="")
                 bar.console.print(outcome.cause, markup=False)
 
-        bar.advance(task, sum(case in verdicts.read(file) for case in cases))
-        found = runner.run(suite.value, cases, file, sample_limit=samples, time_limit_s=time_limit_s, on_outcome=show)
+        found = runner.run(
+            suite.value,
+            cases,
+            file,
+            sample_limit=samples,
+            time_limit_s=time_limit_s,
+            again=repeated,
+            process_count=processes,
+            on_outcome=show,
+        )
     console.print(report.summary(found.values()))
     if page:
-        page.write_text(report.page(suite.value, found.values()), "utf-8")
-    if any(outcome.verdict in verdicts.FAULTS for outcome in found.values()):
+        page.write_text(report.page(suite.value, verdicts.read(file).values()), "utf-8")
+    worse = report.regressions(found.values(), before)
+    for outcome in worse:
+        console.print(f"[red]worse than on {against}[/]: {outcome.case} is {outcome.verdict}: ", end="")
+        console.print(outcome.cause, markup=False)
+    if worse or any(outcome.verdict in verdicts.FAULTS for outcome in found.values()):
         raise typer.Exit(1)

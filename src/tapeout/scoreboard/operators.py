@@ -1,14 +1,15 @@
 """PyTorch's own database of operators (OpInfo), each operator and dtype on the chip against the CPU.
 
-The samples are PyTorch's, spread evenly over those it has, forward and, where PyTorch differentiates, backward. A
-result is right if it is as near to the CPU's as the tolerance of its dtype, or, where the operator itself is
-inaccurate, at most twice as far from the CPU's result in a wider dtype as the CPU's own result is. Operators that draw
-random numbers or leave memory uninitialised are compared in shape and dtype.
+The samples are PyTorch's that differ in form: in the ranks of their tensors, in which are empty, or in what else they
+are given. They run forward and, where PyTorch differentiates, backward. A result is right if it is as near to the CPU's
+as the tolerance of its dtype, or, where the operator itself is inaccurate, at most twice as far from the CPU's result
+in a wider dtype as the CPU's own result is. Operators that draw random numbers or leave memory uninitialised are
+compared in shape and dtype.
 """
 
 import functools
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -19,15 +20,7 @@ from tapeout import work
 from tapeout.scoreboard import verdicts
 from tapeout.scoreboard.verdicts import Case, Outcome, Verdict, worst
 
-DTYPES = {
-    "float32": torch.float32,
-    "float64": torch.float64,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-    "int64": torch.int64,
-    "int32": torch.int32,
-    "bool": torch.bool,
-}
+DTYPES = {name: getattr(torch, name) for name in verdicts.DTYPES}
 # Relative to the element, and absolute; the types not named are exact.
 TOLERANCES = {
     torch.float32: (1e-4, 1e-5),
@@ -50,13 +43,13 @@ def database() -> dict[str, Any]:
 
 
 def cases(modes: tuple[str, ...]) -> list[Case]:
-    """Every operator with every dtype here that PyTorch's CPU supports."""
+    """Every operator with every dtype here that PyTorch's CPU supports, dtype by dtype."""
     return [
         Case(name, dtype_name, mode)
-        for name, op in sorted(database().items())
-        for dtype_name, dtype in DTYPES.items()
-        if dtype in op.supported_dtypes("cpu")
         for mode in modes
+        for dtype_name, dtype in DTYPES.items()
+        for name, op in sorted(database().items())
+        if dtype in op.supported_dtypes("cpu")
     ]
 
 
@@ -69,7 +62,7 @@ def judge(case: Case, sample_limit: int) -> Outcome:
         warnings.simplefilter("ignore")
         outcomes = [
             _judge_sample(case, op, sample, differentiable)
-            for sample in _spread(_samples(op, dtype, differentiable), sample_limit)
+            for sample in samples(op, dtype, differentiable, sample_limit)
         ]
     if not outcomes:
         return Outcome(case, Verdict.SKIPPED, "no sample")
@@ -77,19 +70,23 @@ def judge(case: Case, sample_limit: int) -> Outcome:
     return Outcome(case, decisive.verdict, decisive.cause, len(outcomes))
 
 
-def _samples(op: Any, dtype: torch.dtype, differentiable: bool) -> list[Any]:
+def samples(op: Any, dtype: torch.dtype, differentiable: bool, limit: int) -> list[Any]:
+    """A sample of each form; of more forms than `limit` that many: the first, the last and evenly between."""
     torch.manual_seed(SEED)
-    return list(op.sample_inputs("cpu", dtype, requires_grad=differentiable))
+    forms: dict[Any, Any] = {}
+    for sample in op.sample_inputs("cpu", dtype, requires_grad=differentiable):
+        forms.setdefault(form_of(((sample.input, *sample.args), sample.kwargs)), sample)
+    found = list(forms.values())
+    if len(found) <= limit:
+        return found
+    return [found[position * (len(found) - 1) // max(limit - 1, 1)] for position in range(limit)]
 
 
-def _spread(samples: list[Any], limit: int) -> Iterator[Any]:
-    """At most `limit` of the samples, first and last among them, evenly spread."""
-    count = len(samples)
-    if count <= limit:
-        yield from samples
-    else:
-        for position in range(limit):
-            yield samples[position * (count - 1) // max(limit - 1, 1)]
+def form_of(arguments: Any) -> Any:
+    """Rank and emptiness of the tensors among the arguments, and the others as text."""
+    leaves, structure = pytree.tree_flatten(arguments)
+    told = [(x.dim(), x.numel() > 0) if isinstance(x, torch.Tensor) else repr(x) for x in leaves]
+    return (str(structure), *told)
 
 
 def _judge_sample(case: Case, op: Any, sample: Any, differentiable: bool) -> Outcome:
@@ -97,23 +94,23 @@ def _judge_sample(case: Case, op: Any, sample: Any, differentiable: bool) -> Out
     randomness = _RandomnessWatch()
     try:
         with randomness:
-            expected = _run(op, _copied(arguments, "cpu"), differentiable)
+            expected = results(op, copied(arguments, "cpu"), differentiable)
     except Exception as error:
         return Outcome(case, Verdict.SKIPPED, f"the CPU refuses: {verdicts.first_line(error)}")
-    on_chip = _copied(arguments, "chip")
+    on_chip = copied(arguments, "chip")
     before = work.so_far()
     function = torch.compile(op, dynamic=False) if case.mode == "compiled" else op
     try:
-        got = _run(function, on_chip, differentiable)
+        got = results(function, on_chip, differentiable)
     except Exception as error:
         if case.mode == "compiled" and _fails(
-            torch.compile(op, dynamic=False), _copied(arguments, "cpu"), differentiable
+            torch.compile(op, dynamic=False), copied(arguments, "cpu"), differentiable
         ):
             return Outcome(case, Verdict.SKIPPED, f"torch.compile fails on the CPU too: {verdicts.first_line(error)}")
         return verdicts.of_error(case, error)
     on_host = (work.so_far() - before).ops_on_host
     values_are_free = op.name in UNINITIALISED or randomness.seen
-    fault = _difference(got, expected, values_are_free)
+    fault = difference(got, expected, values_are_free)
     if fault and not values_are_free and _is_as_good_as_the_cpu(op, arguments, differentiable, got, expected):
         fault = None
     if fault:
@@ -121,7 +118,7 @@ def _judge_sample(case: Case, op: Any, sample: Any, differentiable: bool) -> Out
     return verdicts.of_right_result(case, on_host)
 
 
-def _run(function: Callable[..., Any], arguments: Any, differentiable: bool) -> list[Any]:
+def results(function: Callable[..., Any], arguments: Any, differentiable: bool) -> list[Any]:
     """Results and, where they can be had, gradients of the arguments for a fixed cotangent; all on the CPU."""
     torch.manual_seed(SEED)
     positional, named = arguments
@@ -137,7 +134,7 @@ def _run(function: Callable[..., Any], arguments: Any, differentiable: bool) -> 
 
 def _fails(function: Callable[..., Any], arguments: Any, differentiable: bool) -> bool:
     try:
-        _run(function, arguments, differentiable)
+        results(function, arguments, differentiable)
     except Exception:
         return True
     return False
@@ -149,7 +146,7 @@ def _cotangent(root: torch.Tensor) -> torch.Tensor:
     return ramp.reshape(root.shape).to(root.dtype).to(root.device)
 
 
-def _copied(arguments: Any, device: str, dtype: torch.dtype | None = None) -> Any:
+def copied(arguments: Any, device: str, dtype: torch.dtype | None = None) -> Any:
     """The arguments with tensors of their own on a device; a tensor met twice stays one tensor."""
     made: dict[int, torch.Tensor] = {}
 
@@ -167,7 +164,7 @@ def _copied(arguments: Any, device: str, dtype: torch.dtype | None = None) -> An
     return pytree.tree_map(copy, arguments)
 
 
-def _difference(got: list[Any], expected: list[Any], values_are_free: bool) -> str | None:
+def difference(got: list[Any], expected: list[Any], values_are_free: bool) -> str | None:
     """What is wrong with the results, or None."""
     if len(got) != len(expected):
         return f"{len(got)} results instead of {len(expected)}"
@@ -177,7 +174,7 @@ def _difference(got: list[Any], expected: list[Any], values_are_free: bool) -> s
                 return f"result {position} is {ours!r} instead of {theirs!r}"
             continue
         if not isinstance(ours, torch.Tensor) or (ours.shape, ours.dtype) != (theirs.shape, theirs.dtype):
-            return f"result {position} is {_form(ours)} instead of {_form(theirs)}"
+            return f"result {position} is {_described(ours)} instead of {_described(theirs)}"
         if values_are_free or theirs.layout is not torch.strided:
             continue
         relative, absolute = TOLERANCES.get(theirs.dtype, (0.0, 0.0))
@@ -186,7 +183,7 @@ def _difference(got: list[Any], expected: list[Any], values_are_free: bool) -> s
     return None
 
 
-def _form(value: Any) -> str:
+def _described(value: Any) -> str:
     return f"{value.dtype} {list(value.shape)}" if isinstance(value, torch.Tensor) else repr(value)
 
 
@@ -204,12 +201,12 @@ def _is_as_good_as_the_cpu(op: Any, arguments: Any, differentiable: bool, got: l
     if wider is None:
         return False
     try:
-        exact = _run(op, _copied(arguments, "cpu", wider), differentiable)
+        exact = results(op, copied(arguments, "cpu", wider), differentiable)
     except Exception:  # some operators want one particular dtype: then the first comparison stands
         return False
     for ours, theirs, truth in zip(got, expected, exact, strict=True):
         if not isinstance(theirs, torch.Tensor) or theirs.dtype not in WIDER or not theirs.numel():
-            if _difference([ours], [theirs], False):
+            if difference([ours], [theirs], False):
                 return False
             continue
         relative, absolute = TOLERANCES[theirs.dtype]

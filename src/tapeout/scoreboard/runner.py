@@ -7,11 +7,12 @@ so that a run can be interrupted and continued.
 import concurrent.futures
 import importlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import pebble
 
+from tapeout.pytorch import build
 from tapeout.scoreboard import verdicts
 from tapeout.scoreboard.verdicts import Case, Outcome, Verdict
 
@@ -25,16 +26,18 @@ def run(
     *,
     sample_limit: int,
     time_limit_s: float,
+    again: Collection[Verdict] = (),
     process_count: int | None = None,
     on_outcome: Callable[[Outcome], None] = lambda outcome: None,
 ) -> dict[Case, Outcome]:
-    """Outcomes of all cases, from the file or new. `suite` is the name of a module beside this one."""
+    """Outcomes of all cases: new ones of the missing, the others from the file. `suite` names a module beside this."""
+    build.library()  # building the shim would count as the first case's time
+    todo = missing(cases, file, again)
     known = verdicts.read(file)
     outcomes = {case: known[case] for case in cases if case in known}
-    missing = [case for case in cases if case not in known]
     with pebble.ProcessPool(max_workers=process_count or os.cpu_count() or 1, max_tasks=CASES_PER_PROCESS) as pool:
         running: dict[concurrent.futures.Future[Outcome], Case] = {
-            pool.schedule(_judge, args=[suite, case, sample_limit], timeout=time_limit_s): case for case in missing
+            pool.schedule(_judge, args=[suite, case, sample_limit], timeout=time_limit_s): case for case in todo
         }
         for future in concurrent.futures.as_completed(running):
             case = running[future]
@@ -50,6 +53,13 @@ def run(
     return outcomes
 
 
+def missing(cases: Sequence[Case], file: Path, again: Collection[Verdict] = ()) -> list[Case]:
+    """Cases that have no outcome in the file, or one of a verdict in `again`."""
+    known = verdicts.read(file)
+    return [case for case in cases if case not in known or known[case].verdict in again]
+
+
 def _judge(suite: str, case: Case, sample_limit: int) -> Outcome:
+    os.environ.setdefault("TORCH_WARM_POOL", "0")  # kernels for the chip are compiled here, not in Inductor's pool
     outcome: Outcome = importlib.import_module(f"tapeout.scoreboard.{suite}").judge(case, sample_limit)
     return outcome

@@ -8,6 +8,9 @@ from pathlib import Path
 
 from tapeout.errors import TapeoutError
 
+DTYPES = ("float32", "float64", "bfloat16", "float16", "int64", "int32", "bool")
+"""Element types that cases have, those that matter most first."""
+
 
 class Verdict(enum.StrEnum):
     """How a case went. Only the last two are faults: a wrong number, or an end nobody meant."""
