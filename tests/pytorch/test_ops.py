@@ -214,6 +214,12 @@ def test_operators_on_the_chip_are_counted():
     assert ledger.snapshot().on_chip == {"aten::mm": 1, "aten::add": 1, "aten::exp": 1}
 
 
+def test_a_gradient_known_to_be_zero():
+    values = torch.tensor([-2.0, 0.0, 3.0]).to("chip").requires_grad_()
+    values.sgn().sum().backward()
+    assert values.grad.tolist() == [0, 0, 0]
+
+
 def test_equal_is_about_shape_and_elements():
     ledger.reset()
     ones = torch.ones(2, 3, device="chip")

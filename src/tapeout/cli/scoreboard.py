@@ -54,8 +54,9 @@ def scoreboard(
     from tapeout.report import scoreboard as report
     from tapeout.scoreboard import runner, verdicts
 
-    cases = importlib.import_module(f"tapeout.scoreboard.{suite.value}").cases(tuple(m.value for m in mode))
-    cases = [case for case in cases if re.search(only, case.name) and (not dtype or case.dtype in dtype)][::every]
+    whole = importlib.import_module(f"tapeout.scoreboard.{suite.value}").cases(tuple(m.value for m in Mode))
+    chosen = [case for case in whole if case.mode in mode and (not dtype or case.dtype in dtype)]
+    cases = [case for case in chosen if re.search(only, case.name)][::every]
     file = outcomes or Path(f"build/scoreboard-{suite.value}.jsonl")
     repeated = [verdicts.Verdict(verdict.value) for verdict in again or ()]
     before = report.recorded(against.read_text("utf-8")) if against else {}
@@ -82,7 +83,7 @@ def scoreboard(
         )
     console.print(report.summary(found.values()))
     if page:
-        page.write_text(report.page(suite.value, verdicts.read(file).values()), "utf-8")
+        page.write_text(report.page(suite.value, verdicts.read(file).values(), len(whole)), "utf-8")
     worse = report.regressions(found.values(), before)
     for outcome in worse:
         console.print(f"[red]worse than on {against}[/]: {outcome.case} is {outcome.verdict}: ", end="")

@@ -71,6 +71,7 @@ IMPLEMENTATIONS = {
     "fill_.Scalar": "elementwise.fill_scalar_",
     "fill_.Tensor": "elementwise.fill_tensor_",
     "zero_": "elementwise.zero_",
+    "_efficientzerotensor": "elementwise.zeros_with_memory",
     "_copy_from": "elementwise.copy_from",
     "cat.out": "elementwise.cat_out",
     "sum.IntList_out": "reduce.sum_out",

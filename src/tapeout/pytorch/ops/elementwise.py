@@ -566,6 +566,13 @@ def fill_tensor_(self: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
     return otherwise(aten.fill_.Tensor, self, value)
 
 
+def zeros_with_memory(
+    size: Any, *, dtype: Any = None, layout: Any = None, device: Any = None, pin_memory: Any = None
+) -> torch.Tensor:
+    """What autograd takes for a gradient known to be zero. Elsewhere it has no memory, which kernels would read."""
+    return torch.zeros(size, dtype=dtype, device=device)
+
+
 def zero_(self: torch.Tensor) -> torch.Tensor:
     return fill_scalar_(self, 0)
 

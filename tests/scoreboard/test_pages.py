@@ -1,0 +1,64 @@
+"""The pages of docs/scoreboard: what they say is read back, and a few of their cases are judged again."""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tapeout.report import scoreboard as report
+from tapeout.scoreboard import architectures, operators
+from tapeout.scoreboard.verdicts import Case, Outcome, Verdict
+
+PAGES = Path(__file__).parents[2] / "docs" / "scoreboard"
+
+# Of each family one: elementwise, reductions, indexing, matrices, layers, losses, and what has a cause of its own.
+OPERATORS = ("cumsum", "gather", "linalg.vector_norm", "nn.functional.avg_pool1d", "nn.functional.layer_norm")
+
+
+def outcome(name: str, verdict: Verdict, cause: str = "", dtype: str = "float32", mode: str = "eager") -> Outcome:
+    return Outcome(Case(name, dtype, mode), verdict, cause, 1)
+
+
+def test_a_page_is_read_back():
+    outcomes = [
+        outcome("add", Verdict.NATIVE),
+        outcome("add", Verdict.WRONG, "result 0: 1 | 2", mode="compiled"),
+        outcome("svd", Verdict.FALLBACK, "aten::_linalg_svd.U"),
+        outcome("and", Verdict.NATIVE, dtype="bool"),
+    ]
+    page = report.page("operators", outcomes, 9)
+    assert report.recorded(page) == {row.case: row.verdict for row in outcomes}
+    assert "**2 of 3** are native" in page
+    assert "| svd | eager | float32 | fallback | aten::_linalg_svd.U |" in page
+
+
+def test_only_what_is_worse_than_before_is_a_regression():
+    before = {outcome(name, Verdict.NATIVE).case: Verdict.FALLBACK for name in ("a", "b", "c")}
+    now = [outcome("a", Verdict.NATIVE), outcome("b", Verdict.FALLBACK), outcome("c", Verdict.REFUSED, "why")]
+    assert report.regressions([*now, outcome("new", Verdict.WRONG, "x")], before) == [now[2]]
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_operators_are_as_good_as_on_their_page(name):
+    recorded = report.recorded((PAGES / "operators.md").read_text("utf-8"))
+    case = next(case for case in recorded if case.name == name and case.mode == "eager")
+    assert report.regressions([operators.judge(case, sample_limit=1)], recorded) == []
+
+
+def test_an_architecture_is_as_good_as_on_its_page():
+    recorded = report.recorded((PAGES / "architectures.md").read_text("utf-8"))
+    case = Case("two-tower", "float32", "eager")
+    assert report.regressions([architectures.judge(case, sample_limit=1)], {case: recorded[case]}) == []
+
+
+def test_kernels_of_other_packages_are_as_good_as_on_their_page(tmp_path):
+    if not importlib.util.find_spec("flag_gems"):
+        pytest.skip("flag-gems is not installed")
+    names = r"^(liger_kernel\.liger_(swiglu|softmax)|flag_gems\.(neg|threshold))$"
+    options = ["--only", names, "--processes", "1", "--outcomes", str(tmp_path / "outcomes.jsonl")]
+    command = [sys.executable, "-m", "tapeout", "scoreboard", "kernels", *options]
+    done = subprocess.run([*command, "--against", str(PAGES / "kernels.md")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len((tmp_path / "outcomes.jsonl").read_text().splitlines()) == 4
