@@ -14,7 +14,8 @@ def pieces(
     shape: tuple[int, ...], strides: list[tuple[int, ...]], dimensions: int = DIMENSIONS
 ) -> Iterator[tuple[tuple[int, ...], list[int], list[tuple[int, ...]]]]:
     """Cuts an iteration space into ones an instruction can run: extents of `dimensions` loops within limits, and for
-    each operand an offset and strides. Neighbouring dimensions are merged where every operand allows it."""
+    each operand an offset and strides. Neighbouring dimensions are merged where every operand allows it; of what is
+    left the shortest are unrolled, but not the last."""
     dims: list[tuple[int, list[int]]] = []
     for d, extent in enumerate(shape):
         if extent == 1:
@@ -30,7 +31,9 @@ def pieces(
             dims.append((extent // half, [s * half for s in own]))
             extent = half
         dims.append((extent, own))
-    outer, inner = dims[: max(0, len(dims) - dimensions)], dims[max(0, len(dims) - dimensions) :]
+    unrolled = sorted(range(len(dims) - 1), key=lambda d: dims[d][0])[: max(0, len(dims) - dimensions)]
+    outer = [dims[d] for d in sorted(unrolled)]
+    inner = [dim for d, dim in enumerate(dims) if d not in unrolled]
     padding = dimensions - len(inner)
     extents = (1,) * padding + tuple(extent for extent, _ in inner)
     inner_strides = [(0,) * padding + tuple(own[k] for _, own in inner) for k in range(len(strides))]

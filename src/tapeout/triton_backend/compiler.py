@@ -38,6 +38,7 @@ class ChipOptions:
     arch: str = ""
     sanitize_overflow: bool = False
     instrumentation_mode: str = ""
+    fpsan_homomorphic_casts: bool = False  # of Triton 3.9
     ir_override: str | None = None
 
     def __post_init__(self) -> None:
