@@ -27,8 +27,6 @@ def table() -> dict[Any, Callable[..., Any]]:
         aten._thnn_fused_gru_cell_backward.default: _gru_cell_backward,
         aten._cdist_forward.default: _cdist,
         aten._cdist_backward.default: _cdist_backward,
-        aten._pdist_forward.default: _pdist,
-        aten._pdist_backward.default: _pdist_backward,
         aten.replication_pad1d_backward.default: _replication_pad_backward,
         aten.replication_pad2d_backward.default: _replication_pad_backward,
         aten.replication_pad3d_backward.default: _replication_pad_backward,
@@ -153,22 +151,6 @@ def _norm_backward(grad: Tensor, difference: Tensor, norm: Tensor, p: float) -> 
 
 def _cdist_backward(grad: Tensor, x1: Tensor, x2: Tensor, p: float, cdist: Tensor) -> Tensor:
     return _norm_backward(grad, x1.unsqueeze(-2) - x2.unsqueeze(-3), cdist, p).sum(-2)
-
-
-def _pairs(self: Tensor) -> tuple[Tensor, Tensor]:
-    first, second = torch.triu_indices(self.shape[0], self.shape[0], 1, device=self.device)
-    return first, second
-
-
-def _pdist(self: Tensor, p: float = 2.0) -> Tensor:
-    first, second = _pairs(self)
-    return _norm(self[first] - self[second], p)
-
-
-def _pdist_backward(grad: Tensor, self: Tensor, p: float, pdist: Tensor) -> Tensor:
-    first, second = _pairs(self)
-    found = _norm_backward(grad, self[first] - self[second], pdist, p)
-    return torch.zeros_like(self).index_add(0, first, found).index_add(0, second, -found)
 
 
 # ---------------------------------------------------------------------------------------------- backward of layers
