@@ -49,6 +49,10 @@ class _Lifetimes:
             if isinstance(node, Loop):
                 self.extents[node] = (start, self.position)
 
+    def holds_loops(self, loop: Loop) -> bool:
+        start, end = self.extents[loop]
+        return any(start <= first and last <= end for other, (first, last) in self.extents.items() if other is not loop)
+
     def touch(self, buffer: Buffer, unit: Unit, loops: tuple[Loop, ...]) -> None:
         self.first.setdefault(buffer, self.position)
         self.last[buffer] = self.position
@@ -73,8 +77,12 @@ class _Lifetimes:
 def allocate(code: list[Node], capacity_bytes: int) -> int:
     """Sets the address of every buffer; returns how many bytes of scratchpad are used. Raises ScratchpadOverflow."""
     lifetimes = _Lifetimes(code)
-    for most_copies in range(max((loop.stages for loop in lifetimes.extents), default=1), 0, -1):
-        used = _place(lifetimes, most_copies)
+    outer = {loop for loop in lifetimes.extents if lifetimes.holds_loops(loop)}
+    most_stages = max((loop.stages for loop in lifetimes.extents), default=1)
+    # Before innermost loops give up their second copies, the loops around them do, which turn less often.
+    limits = [*((copies, copies) for copies in range(most_stages, 1, -1)), (2, 1), (1, 1)]
+    for of_inner, of_outer in limits:
+        used = _place(lifetimes, {loop: of_outer if loop in outer else of_inner for loop in lifetimes.extents})
         if used <= capacity_bytes:
             _add_rotation(lifetimes)
             return used
@@ -83,10 +91,10 @@ def allocate(code: list[Node], capacity_bytes: int) -> int:
     )
 
 
-def _place(lifetimes: _Lifetimes, most_copies: int) -> int:
+def _place(lifetimes: _Lifetimes, most_copies: dict[Loop, int]) -> int:
     rotating: dict[Loop, list[Buffer]] = {}
     for loop in lifetimes.extents:
-        loop.copies = min(loop.stages, most_copies)
+        loop.copies = min(loop.stages, most_copies[loop])
     intervals: list[tuple[int, int, int, list[Buffer]]] = []
     for buffer, first in lifetimes.first.items():
         buffer.rotation = None
