@@ -15,29 +15,84 @@ import torch
 import triton
 import triton.language as tl
 
+from tapeout import chip as chips
 from tapeout.pytorch.ops.elementwise import scalar_word
 from tapeout.pytorch.ops.launch import INTEGERS, POINTER, ceil_div, count, kernel, power_of_two_at_least
+from tapeout.pytorch.ops.matmul import MATRIX_DTYPES
+from tapeout.pytorch.ops.tiles import attention_tile
 
-KEY_TILE = 64
-QUERY_TILE = 64
+LOG2_E = tl.constexpr(1.4426950408889634)
+GRADIENT_TILE = 64
+LEAST_STEPS_AHEAD = 8
+"""Tiles of keys from which on the scores of the next are computed ahead: one tile's worth is computed in vain."""
+
+
+@triton.jit
+def _scores_at(q, key, start, d, keys, size, key_row, KEYS: tl.constexpr):
+    """Products of the queries with the keys from `start` on, not scaled."""
+    column = start + tl.arange(0, KEYS)
+    inside = (column[:, None] < keys) & (d[None, :] < size)
+    k = tl.load(key + column[:, None] * key_row + d[None, :], mask=inside, other=0.0)
+    return tl.dot(q, tl.trans(k), input_precision="ieee")
+
+
+@triton.jit
+def _weigh(
+    scores, largest, total, result, value, bias, start, row, dv,
+    queries, keys, value_size, value_row, bias_row, bias_column, scale,
+    KEYS: tl.constexpr, MASKED: tl.constexpr, CAUSAL: tl.constexpr, HAS_BIAS: tl.constexpr,
+):  # fmt: skip
+    """Adds the values of the keys from `start` on, weighted by their scores. `scale` has log2(e) in it, and the largest
+    scores and weights are powers of two: exp2 is what the vector engine has."""
+    column = start + tl.arange(0, KEYS)
+    if MASKED:  # scaled first: a score that does not count is minus infinity, whatever the scale
+        scores *= scale
+        inside = (row[:, None] < queries) & (column[None, :] < keys)
+        if HAS_BIAS:
+            if CAUSAL:
+                inside &= row[:, None] >= column[None, :]
+            place = bias + row[:, None] * bias_row + column[None, :] * bias_column
+            scores += tl.load(place, mask=inside, other=-float("inf")).to(tl.float32) * LOG2_E
+        else:
+            visible = tl.minimum(row + 1, keys) if CAUSAL else row * 0 + keys
+            scores = tl.where(column[None, :] < visible[:, None], scores, -float("inf"))
+        new_largest = tl.maximum(largest, tl.max(scores, 1))
+    else:
+        new_largest = tl.maximum(largest, tl.max(scores, 1) * scale)
+    reference = tl.where(new_largest == -float("inf"), 0.0, new_largest)
+    weights = tl.exp2(scores - reference[:, None]) if MASKED else tl.exp2(tl.fma(scores, scale, -reference[:, None]))
+    shrink = tl.exp2(largest - reference)
+    total = total * shrink + tl.sum(weights, 1)
+    inside = (column[:, None] < keys) & (dv[None, :] < value_size)
+    v = tl.load(value + column[:, None] * value_row + dv[None, :], mask=inside, other=0.0)
+    result = tl.dot(weights.to(v.dtype), v, result * shrink[:, None], input_precision="ieee")
+    return new_largest, total, result
 
 
 @triton.jit
 def _attention(
-    query, key, value, bias, out, log_sum, scale,
-    heads, heads_per_key, queries, keys, size, value_size,
+    query, key, value, bias, out, log_sum, natural_scale,
+    heads, heads_per_turn, heads_per_key, queries, keys, size, value_size,
     query_batch, query_head, query_row,
     key_batch, key_head, key_row,
     value_batch, value_head, value_row,
     bias_batch, bias_head, bias_row, bias_column,
     out_batch, out_head, out_row,
     QUERIES: tl.constexpr, KEYS: tl.constexpr, SIZE: tl.constexpr, VALUE_SIZE: tl.constexpr,
-    CAUSAL: tl.constexpr, HAS_BIAS: tl.constexpr,
+    CAUSAL: tl.constexpr, HAS_BIAS: tl.constexpr, AHEAD: tl.constexpr,
 ):  # fmt: skip
-    """One tile of queries of one head for each program: queries, heads, batch. Rows are contiguous."""
+    """One tile of queries of one head for each program: queries, heads, batch. Rows are contiguous.
+
+    Keys that every query of the tile may see come first, without a mask. AHEAD: the scores of the next keys are
+    computed before the softmax of these, so that matrix and vector engine work at the same time."""
     head = tl.program_id(1).to(tl.int64)
     batch = tl.program_id(2).to(tl.int64)
-    row = tl.program_id(0).to(tl.int64) * QUERIES + tl.arange(0, QUERIES)
+    tile = tl.program_id(0).to(tl.int64)
+    if CAUSAL:  # later tiles see more keys: from turn to turn of the cores the order changes, so that each gets both
+        turn = (batch * heads + head) // heads_per_turn
+        tile = tl.where(turn % 2 == 0, tile, tl.num_programs(0) - 1 - tile)
+    first_row = tile * QUERIES
+    row = first_row + tl.arange(0, QUERIES)
     d = tl.arange(0, SIZE)
     dv = tl.arange(0, VALUE_SIZE)
     query += batch * query_batch + head * query_head
@@ -47,43 +102,47 @@ def _attention(
     q = tl.load(
         query + row[:, None] * query_row + d[None, :], mask=(row[:, None] < queries) & (d[None, :] < size), other=0.0
     )
+    scale = natural_scale * LOG2_E
     largest = tl.full((QUERIES,), -float("inf"), tl.float32)
     total = tl.zeros((QUERIES,), tl.float32)
     result = tl.zeros((QUERIES, VALUE_SIZE), tl.float32)
     end = keys
+    seen_by_all = keys // KEYS * KEYS
     if CAUSAL:
-        end = tl.minimum(keys, (tl.program_id(0).to(tl.int64) + 1) * QUERIES)
-    for start in range(0, end, KEYS):
-        column = start + tl.arange(0, KEYS)
-        k = tl.load(
-            key + column[:, None] * key_row + d[None, :], mask=(column[:, None] < keys) & (d[None, :] < size), other=0.0
-        )
-        scores = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
-        if HAS_BIAS:
-            inside = (row[:, None] < queries) & (column[None, :] < keys)
-            scores += tl.load(
-                bias + row[:, None] * bias_row + column[None, :] * bias_column, mask=inside, other=-float("inf")
-            ).to(tl.float32)
+        end = tl.minimum(keys, first_row + QUERIES)
+        seen_by_all = tl.minimum(seen_by_all, (first_row + 1) // KEYS * KEYS)
+    if HAS_BIAS:
+        seen_by_all = keys * 0
+    scores = tl.zeros((QUERIES, KEYS), tl.float32)
+    if AHEAD:
+        scores = _scores_at(q, key, 0, d, keys, size, key_row, KEYS)
+    if not HAS_BIAS:
+        for start in range(0, seen_by_all, KEYS):
+            if AHEAD:
+                next_scores = _scores_at(q, key, start + KEYS, d, keys, size, key_row, KEYS)
+            else:
+                scores = _scores_at(q, key, start, d, keys, size, key_row, KEYS)
+            largest, total, result = _weigh(
+                scores, largest, total, result, value, bias, start, row, dv,
+                queries, keys, value_size, value_row, bias_row, bias_column, scale, KEYS, False, CAUSAL, False,
+            )  # fmt: skip
+            if AHEAD:
+                scores = next_scores
+    for start in range(seen_by_all, end, KEYS):
+        if AHEAD:
+            next_scores = _scores_at(q, key, start + KEYS, d, keys, size, key_row, KEYS)
         else:
-            scores = tl.where(column[None, :] < keys, scores, -float("inf"))
-        if CAUSAL:
-            scores = tl.where(row[:, None] >= column[None, :], scores, -float("inf"))
-        new_largest = tl.maximum(largest, tl.max(scores, 1))
-        reference = tl.where(new_largest == -float("inf"), 0.0, new_largest)
-        weights = tl.exp(scores - reference[:, None])
-        shrink = tl.exp(largest - reference)
-        total = total * shrink + tl.sum(weights, 1)
-        v = tl.load(
-            value + column[:, None] * value_row + dv[None, :],
-            mask=(column[:, None] < keys) & (dv[None, :] < value_size),
-            other=0.0,
-        )
-        result = tl.dot(weights.to(v.dtype), v, result * shrink[:, None], input_precision="ieee")
-        largest = new_largest
+            scores = _scores_at(q, key, start, d, keys, size, key_row, KEYS)
+        largest, total, result = _weigh(
+            scores, largest, total, result, value, bias, start, row, dv,
+            queries, keys, value_size, value_row, bias_row, bias_column, scale, KEYS, True, CAUSAL, HAS_BIAS,
+        )  # fmt: skip
+        if AHEAD:
+            scores = next_scores
     result = result / tl.where(total == 0.0, 1.0, total)[:, None]
     place = batch * out_batch + head * out_head + row[:, None] * out_row + dv[None, :]
     tl.store(out + place, result.to(out.dtype.element_ty), mask=(row[:, None] < queries) & (dv[None, :] < value_size))
-    log = tl.where(total == 0.0, 0.0, largest + tl.log(total))
+    log = tl.where(total == 0.0, 0.0, largest * (1.0 / LOG2_E) + tl.log(total))
     tl.store(log_sum + (batch * heads + head) * queries + row, log, mask=row < queries)
 
 
@@ -252,25 +311,34 @@ def fused_attention(
     keys, value_size = value.shape[-2:]
     bias = query if attn_bias is None else attn_bias.expand(batches, heads, queries, keys)
     log_sum_exp = torch.empty((batches, heads, queries), dtype=torch.float32, device=out.device)
-    query_tile = min(QUERY_TILE, power_of_two_at_least(queries))
+    scale = 1.0 / math.sqrt(size) if scale is None else scale
+    if scale < 0.0:  # the kernel takes the largest score before it scales
+        query, scale = -query, -scale
+    chip = chips.active()
+    query_tile, key_tile = attention_tile(
+        chip, MATRIX_DTYPES.get(query.dtype, "float32"), query.element_size(),
+        batches * heads, queries, keys, size, value_size,
+    )  # fmt: skip
+    tiles = ceil_div(queries, query_tile)
     launch = kernel(
         _attention,
-        (*(POINTER[t.dtype] for t in (query, key, value, bias, written, log_sum_exp)), "fp32", *INTEGERS[:22]),
+        (*(POINTER[t.dtype] for t in (query, key, value, bias, written, log_sum_exp)), "fp32", *INTEGERS[:23]),
         QUERIES=query_tile,
-        KEYS=KEY_TILE,
+        KEYS=key_tile,
         SIZE=power_of_two_at_least(size),
         VALUE_SIZE=power_of_two_at_least(value_size),
         CAUSAL=is_causal,
         HAS_BIAS=attn_bias is not None,
+        AHEAD=query_tile > 1 and keys >= LEAST_STEPS_AHEAD * key_tile,
     )
     if written.numel():
         words = (
             *(t.data_ptr() for t in (query, key, value, bias, written, log_sum_exp)),
-            scalar_word(1.0 / math.sqrt(size) if scale is None else scale, torch.float32),
-            heads, heads // key.shape[1], queries, keys, size, value_size,
+            scalar_word(scale, torch.float32),
+            heads, max(1, chip.core_count // tiles), heads // key.shape[1], queries, keys, size, value_size,
             *query.stride()[:3], *key.stride()[:3], *value.stride()[:3], *bias.stride()[:4], *written.stride()[:3],
         )  # fmt: skip
-        launch((ceil_div(queries, query_tile), heads, batches), words)
+        launch((tiles, heads, batches), words)
     if written is not out:
         out.copy_(written)
     count("aten::_scaled_dot_product_fused_attention_overrideable")
@@ -292,7 +360,7 @@ def fused_attention_backward(
     correction = (gradient.float() * out.float()).sum(-1)
     has_bias = attn_bias is not None and attn_bias.numel() > 0
     bias = attn_bias.expand(batches, heads, queries, keys) if attn_bias is not None and has_bias else query
-    tiles = (min(QUERY_TILE, power_of_two_at_least(queries)), min(KEY_TILE, power_of_two_at_least(keys)))
+    tiles = tuple(min(GRADIENT_TILE, power_of_two_at_least(count_)) for count_ in (queries, keys))
     constants = {
         "QUERIES": tiles[0],
         "KEYS": tiles[1],

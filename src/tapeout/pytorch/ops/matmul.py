@@ -1,19 +1,19 @@
 """Matrix products: mm, addmm, bmm, baddbmm, of any strides, in float32, float16 and bfloat16, accumulated in float32.
 
-Two kernels. With several rows, output tiles on the matrix engine. With one row (a decode step) the weights are read
-once and the vector engine keeps up with HBM: products and a sum, no matrix tile to pad.
+Two kernels. One computes output tiles on the matrix engine, of sizes that `tiles` chooses for the chip. With one row (a
+decode step) each weight is used once, and the vector engine may be the faster of the two: then it multiplies and sums.
 """
 
 import torch
 import triton
 import triton.language as tl
 
-from tapeout.pytorch.ops.launch import INTEGERS, POINTER, ceil_div, count, kernel, otherwise, power_of_two_at_least
+from tapeout import chip as chips
+from tapeout.pytorch.ops.launch import INTEGERS, POINTER, ceil_div, count, kernel, otherwise
+from tapeout.pytorch.ops.tiles import lanes_are_faster, product_tile, row_tile
 
-MATRIX_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-INNER_TILE = 64
-COLUMN_TILE = 64
-ROW_TILE = 64
+MATRIX_DTYPES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
+"""What the matrix engine multiplies, and the chip's name of it."""
 
 
 @triton.jit
@@ -118,12 +118,14 @@ def multiply(
     addresses = (left.data_ptr(), right.data_ptr(), bias.data_ptr(), out.data_ptr())
     pointers = (POINTER[left.dtype], POINTER[right.dtype], POINTER[bias.dtype], POINTER[out.dtype])
     contiguous_columns = right_inner == 1 and right_column != 1
-    if rows == 1:
+    chip, dtype, size_bytes = chips.active(), MATRIX_DTYPES[left.dtype], left.element_size()
+    if rows == 1 and lanes_are_faster(chip, dtype, size_bytes, batches * columns, inner):
+        column_tile, depth = row_tile(chip, batches * columns, inner, contiguous_columns)
         launch = kernel(
             _row,
             (*pointers, *INTEGERS[:11]),
-            COLUMNS=min(COLUMN_TILE, power_of_two_at_least(columns)),
-            INNER=min(INNER_TILE, power_of_two_at_least(inner)),
+            COLUMNS=column_tile,
+            INNER=depth,
             CONTIGUOUS_COLUMNS=contiguous_columns,
             ALPHA=float(alpha),
             BETA=float(beta),
@@ -133,15 +135,15 @@ def multiply(
             left_batch, left_inner, right_batch, right_inner, right_column,
             bias_batch, bias_column, out_batch, out_column,
         )  # fmt: skip
-        launch((ceil_div(columns, min(COLUMN_TILE, power_of_two_at_least(columns))), 1, batches), words)
+        launch((ceil_div(columns, column_tile), 1, batches), words)
         return
-    row_tile = min(ROW_TILE, max(16, power_of_two_at_least(rows)))
+    rows_of_tile, column_tile, depth = product_tile(chip, dtype, size_bytes, batches, rows, columns, inner)
     launch = kernel(
         _tiles,
         (*pointers, *INTEGERS[:15]),
-        ROWS=row_tile,
-        COLUMNS=COLUMN_TILE,
-        INNER=INNER_TILE,
+        ROWS=rows_of_tile,
+        COLUMNS=column_tile,
+        INNER=depth,
         CONTIGUOUS_COLUMNS=contiguous_columns,
         ALPHA=float(alpha),
         BETA=float(beta),
@@ -151,7 +153,7 @@ def multiply(
         left_batch, left_row, left_inner, right_batch, right_inner, right_column,
         bias_batch, bias_row, bias_column, out_batch, out_row, out_column,
     )  # fmt: skip
-    launch((ceil_div(columns, COLUMN_TILE), ceil_div(rows, row_tile), batches), tile_words)
+    launch((ceil_div(columns, column_tile), ceil_div(rows, rows_of_tile), batches), tile_words)
 
 
 def mm_out(left: torch.Tensor, right: torch.Tensor, *, out: torch.Tensor) -> torch.Tensor:

@@ -12,8 +12,10 @@ import torch
 import triton
 import triton.language as tl
 
+from tapeout import chip as chips
 from tapeout.pytorch.ops.elementwise import COMPUTE_DTYPES, TRITON_DTYPES, scalar_word
 from tapeout.pytorch.ops.launch import INTEGERS, POINTER, ceil_div, count, kernel, otherwise, power_of_two_at_least
+from tapeout.pytorch.ops.tiles import rows_tile
 
 TILE_ELEMENTS = 4096
 LONGEST_SCAN = 8192
@@ -107,34 +109,44 @@ def _argmax(
 @triton.jit
 def _softmax(
     source, out, rows, columns, row_stride, column_stride, out_row_stride, out_column_stride,
-    COMPUTE: tl.constexpr, LOG: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    COMPUTE: tl.constexpr, LOG: tl.constexpr, WHOLE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
+    """WHOLE: a tile holds whole rows, which are read once; else they pass by three times."""
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    largest = tl.full((ROWS,), float("-inf"), COMPUTE)
-    for start in range(0, columns, COLUMNS):
-        column = start + tl.arange(0, COLUMNS)
+    if WHOLE:
+        column = tl.arange(0, COLUMNS).to(tl.int64)
         inside = (row[:, None] < rows) & (column[None, :] < columns)
         place = row[:, None] * row_stride + column[None, :] * column_stride
         value = tl.load(source + place, mask=inside, other=float("-inf")).to(COMPUTE)
-        largest = tl.maximum(largest, tl.max(value, axis=1))
-    total = tl.zeros((ROWS,), COMPUTE)
-    for start in range(0, columns, COLUMNS):
-        column = start + tl.arange(0, COLUMNS)
-        inside = (row[:, None] < rows) & (column[None, :] < columns)
-        place = row[:, None] * row_stride + column[None, :] * column_stride
-        value = tl.load(source + place, mask=inside, other=float("-inf")).to(COMPUTE)
-        total += tl.sum(tl.exp(value - largest[:, None]), axis=1)
-    for start in range(0, columns, COLUMNS):
-        column = start + tl.arange(0, COLUMNS)
-        inside = (row[:, None] < rows) & (column[None, :] < columns)
-        place = row[:, None] * row_stride + column[None, :] * column_stride
-        value = tl.load(source + place, mask=inside, other=float("-inf")).to(COMPUTE)
-        if LOG:
-            result = value - largest[:, None] - tl.log(total)[:, None]
-        else:
-            result = tl.exp(value - largest[:, None]) / total[:, None]
+        value -= tl.max(value, axis=1)[:, None]
+        weights = tl.exp(value)
+        total = tl.sum(weights, axis=1)
+        result = value - tl.log(total)[:, None] if LOG else weights * (1.0 / total)[:, None]
         place = row[:, None] * out_row_stride + column[None, :] * out_column_stride
         tl.store(out + place, result.to(out.dtype.element_ty), mask=inside)
+    else:
+        largest = tl.full((ROWS,), float("-inf"), COMPUTE)
+        for start in range(0, columns, COLUMNS):
+            column = start + tl.arange(0, COLUMNS)
+            inside = (row[:, None] < rows) & (column[None, :] < columns)
+            place = row[:, None] * row_stride + column[None, :] * column_stride
+            value = tl.load(source + place, mask=inside, other=float("-inf")).to(COMPUTE)
+            largest = tl.maximum(largest, tl.max(value, axis=1))
+        total = tl.zeros((ROWS,), COMPUTE)
+        for start in range(0, columns, COLUMNS):
+            column = start + tl.arange(0, COLUMNS)
+            inside = (row[:, None] < rows) & (column[None, :] < columns)
+            place = row[:, None] * row_stride + column[None, :] * column_stride
+            value = tl.load(source + place, mask=inside, other=float("-inf")).to(COMPUTE)
+            total += tl.sum(tl.exp(value - largest[:, None]), axis=1)
+        for start in range(0, columns, COLUMNS):
+            column = start + tl.arange(0, COLUMNS)
+            inside = (row[:, None] < rows) & (column[None, :] < columns)
+            place = row[:, None] * row_stride + column[None, :] * column_stride
+            value = tl.load(source + place, mask=inside, other=float("-inf")).to(COMPUTE) - largest[:, None]
+            result = value - tl.log(total)[:, None] if LOG else tl.exp(value) * (1.0 / total)[:, None]
+            place = row[:, None] * out_row_stride + column[None, :] * out_column_stride
+            tl.store(out + place, result.to(out.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -152,35 +164,56 @@ def _cumsum(
 
 
 @triton.jit
+def _normalised(offset, rstd, weight, bias, column, columns, HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr):
+    value = offset * rstd[:, None]
+    factor = tl.load(weight + column, mask=column < columns, other=0.0)[None, :] if HAS_WEIGHT else 1.0
+    if HAS_BIAS:
+        return tl.fma(value, factor, tl.load(bias + column, mask=column < columns, other=0.0)[None, :])
+    return value * factor
+
+
+@triton.jit
 def _layer_norm(
     source, weight, bias, out, out_mean, out_rstd, rows, columns, epsilon,
-    HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, WHOLE: tl.constexpr, PADDED: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
+    """WHOLE: a tile holds whole rows, which are read once; else they pass by three times. PADDED: a tile has more
+    columns than there are."""
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    total = tl.zeros((ROWS,), tl.float32)
-    for start in range(0, columns, COLUMNS):
-        column = start + tl.arange(0, COLUMNS)
-        inside = (row[:, None] < rows) & (column[None, :] < columns)
-        total += tl.sum(tl.load(source + row[:, None] * columns + column[None, :], mask=inside, other=0.0), axis=1)
-    mean = total / columns.to(tl.float32)
-    total = tl.zeros((ROWS,), tl.float32)
-    for start in range(0, columns, COLUMNS):
-        column = start + tl.arange(0, COLUMNS)
+    if WHOLE:
+        column = tl.arange(0, COLUMNS).to(tl.int64)
         inside = (row[:, None] < rows) & (column[None, :] < columns)
         value = tl.load(source + row[:, None] * columns + column[None, :], mask=inside, other=0.0)
-        offset = tl.where(inside, value - mean[:, None], 0.0)
-        total += tl.sum(offset * offset, axis=1)
-    rstd = tl.rsqrt(total / columns.to(tl.float32) + epsilon)
-    for start in range(0, columns, COLUMNS):
-        column = start + tl.arange(0, COLUMNS)
-        inside = (row[:, None] < rows) & (column[None, :] < columns)
-        value = tl.load(source + row[:, None] * columns + column[None, :], mask=inside, other=0.0)
-        value = (value - mean[:, None]) * rstd[:, None]
-        if HAS_WEIGHT:
-            value *= tl.load(weight + column, mask=column < columns, other=0.0)[None, :]
-        if HAS_BIAS:
-            value += tl.load(bias + column, mask=column < columns, other=0.0)[None, :]
+        mean = tl.sum(value, axis=1) / columns.to(tl.float32)
+        offset = value - mean[:, None]
+        if PADDED:
+            offset = tl.where(inside, offset, 0.0)
+        rstd = tl.rsqrt(tl.sum(offset * offset, axis=1) / columns.to(tl.float32) + epsilon)
+        value = _normalised(offset, rstd, weight, bias, column, columns, HAS_WEIGHT, HAS_BIAS)
         tl.store(out + row[:, None] * columns + column[None, :], value, mask=inside)
+    else:
+        total = tl.zeros((ROWS,), tl.float32)
+        for start in range(0, columns, COLUMNS):
+            column = start + tl.arange(0, COLUMNS)
+            inside = (row[:, None] < rows) & (column[None, :] < columns)
+            total += tl.sum(tl.load(source + row[:, None] * columns + column[None, :], mask=inside, other=0.0), axis=1)
+        mean = total / columns.to(tl.float32)
+        total = tl.zeros((ROWS,), tl.float32)
+        for start in range(0, columns, COLUMNS):
+            column = start + tl.arange(0, COLUMNS)
+            inside = (row[:, None] < rows) & (column[None, :] < columns)
+            value = tl.load(source + row[:, None] * columns + column[None, :], mask=inside, other=0.0)
+            offset = tl.where(inside, value - mean[:, None], 0.0)
+            total += tl.sum(offset * offset, axis=1)
+        rstd = tl.rsqrt(total / columns.to(tl.float32) + epsilon)
+        for start in range(0, columns, COLUMNS):
+            column = start + tl.arange(0, COLUMNS)
+            inside = (row[:, None] < rows) & (column[None, :] < columns)
+            value = tl.load(source + row[:, None] * columns + column[None, :], mask=inside, other=0.0)
+            offset = value - mean[:, None]
+            value = _normalised(offset, rstd, weight, bias, column, columns, HAS_WEIGHT, HAS_BIAS)
+            tl.store(out + row[:, None] * columns + column[None, :], value, mask=inside)
     tl.store(out_mean + row, mean, mask=row < rows)
     tl.store(out_rstd + row, rstd, mask=row < rows)
 
@@ -386,12 +419,13 @@ def _softmax_out(operator: Any, log: bool) -> Function:
             return out.copy_(moved.movedim(-1, dim))
         matrix, target = as_matrix(self, (dim,)), out.view(-1, out.shape[-1])
         rows, columns = matrix.shape
-        row_tile, column_tile = tile_of(rows, columns)
+        row_tile, column_tile = rows_tile(chips.active(), rows, columns)
         launch = kernel(
             _softmax,
             (POINTER[self.dtype], POINTER[out.dtype], *INTEGERS[:6]),
             COMPUTE=TRITON_DTYPES[COMPUTE_DTYPES.get(self.dtype, self.dtype)],
             LOG=log,
+            WHOLE=column_tile >= columns,
             ROWS=row_tile,
             COLUMNS=column_tile,
         )
@@ -452,12 +486,14 @@ def native_layer_norm(
     out = torch.empty_like(source)
     statistics = (*self.shape[:kept], *(1 for _ in normalized_shape))
     mean, rstd = (torch.empty(statistics, dtype=torch.float32, device="chip") for _ in range(2))
-    row_tile, column_tile = tile_of(rows, columns)
+    row_tile, column_tile = rows_tile(chips.active(), rows, columns)
     launch = kernel(
         _layer_norm,
         (*(POINTER[torch.float32],) * 6, *INTEGERS[:2], "fp32"),
         HAS_WEIGHT=weight is not None,
         HAS_BIAS=bias is not None,
+        WHOLE=column_tile >= columns,
+        PADDED=column_tile != columns,
         ROWS=row_tile,
         COLUMNS=column_tile,
     )
