@@ -1,9 +1,12 @@
 """How close compiled Triton kernels come to what the chip can do: simulated cycles against a physical limit.
 
 The limit of a product is the matrix engine's peak, of the others HBM bandwidth over bytes that must move. Figures are
-modelled: the timing simulator's cycles on chips that do not exist.
+modelled: the timing simulator's cycles on chips that do not exist. A second table for each chip has torch's own calls.
 """
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -281,6 +284,17 @@ def what_holds_it_up(result: timing.Timing) -> str:
     return "; ".join(parts)
 
 
+def torch_calls(chip: Chip) -> Table:
+    """Timed in a process of its own: the chip of a process is chosen once."""
+    command = [sys.executable, "-m", "benchmarks.torch_calls", chip.name]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    table = Table("call", "time", "of the limit", "bar", title=f"{chip.name}: torch")
+    for call in map(json.loads, done.stdout.splitlines()):
+        bar = f"{call['least']:.0%} {'met' if call['share'] >= call['least'] else 'missed'}"
+        table.add_row(call["name"], f"{call['us']:,.1f} us", f"{call['share']:.1%}", bar)
+    return table
+
+
 def main() -> None:
     console = Console(width=200)
     for name in ("training", "inference"):
@@ -298,3 +312,4 @@ def main() -> None:
                 what_holds_it_up(result),
             )
         console.print(table)
+        console.print(torch_calls(chip))

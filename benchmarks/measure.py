@@ -2,7 +2,11 @@
 
 import os
 import platform
+import resource
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
@@ -29,3 +33,20 @@ def conditions() -> str:
         f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, load {load:.1f}, "
         f"torch {torch.__version__} ({torch.get_num_threads()} threads), triton {triton.__version__}"
     )
+
+
+def timed_cold(script: str, chip: str, *arguments: str) -> tuple[float, float, str]:
+    """Seconds and GiB of host memory to time a script on a chip, nothing computed and no kernel in any cache, and what
+    it printed."""
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {**os.environ, "TRITON_CACHE_DIR": folder, "TAPEOUT_CACHE_DIR": f"{folder}/tapeout"}
+        parts = "import torch; torch.empty(1, device='chip'); import triton; "
+        parts += "from tapeout.sim.timing import fast; fast.library()"
+        build = [sys.executable, "-c", parts]
+        subprocess.run(build, env=environment, check=True)  # the C++ parts, which are built once per installation
+        command = [sys.executable, "-m", "tapeout", "run", "--timing-only", "--chip", chip, script, *arguments]
+        start = time.perf_counter()
+        done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+        elapsed_s = time.perf_counter() - start
+    memory_gib = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+    return elapsed_s, memory_gib, done.stdout

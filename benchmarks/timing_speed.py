@@ -1,13 +1,35 @@
-"""How fast the timing simulator is: core-cycles a host second on a 64-core product, and the cost of a small launch."""
+"""How fast the timing simulator is: core-cycles a host second on a 64-core product, the cost of a small launch, and
+how long it takes, with no kernel in any cache, to time a decoder block of Llama 2 7B."""
 
+import re
 import time
+from pathlib import Path
 
 from rich.console import Console
+from rich.table import Table
 
 from benchmarks.code_quality import cases, program_of, run
-from benchmarks.measure import conditions, median_s
+from benchmarks.measure import conditions, median_s, timed_cold
 from tapeout import chip as chips
 from tapeout.sim import timing
+
+BLOCK = Path(__file__).parents[1] / "examples" / "llama_7b_block.py"
+DECODE = ("--batch", "8", "--context", "2048")
+PREFILL = ("--prompt", "2048")
+
+
+def time_blocks(console: Console) -> None:
+    table = Table("Llama 2 7B decoder block", "chip", "to time it, cold", "bar", "the chip's time")
+    for name, arguments, bar_s in (
+        ("decode, batch 8, context 2048", DECODE, 10),
+        ("prefill, 2048 tokens", PREFILL, 30),
+    ):
+        for chip in ("training", "inference"):
+            elapsed_s, _, printed = timed_cold(str(BLOCK), chip, *arguments)
+            block = re.search(r"decoder block: (.*)", printed)
+            assert block is not None, printed
+            table.add_row(name, chip, f"{elapsed_s:.1f} s", f"{bar_s} s", block[1])
+    console.print(table)
 
 
 def main() -> None:
@@ -30,3 +52,4 @@ def main() -> None:
     one_s = median_s(lambda: timing.simulate(program, chip, (1, 1, 1), small.arguments))
     console.print(f"a launch of one program (softmax of 8 rows of 4096): {one_s * 1e6:.0f} us")
     assert run(case, chip).cycles == result.cycles
+    time_blocks(console)

@@ -1,19 +1,13 @@
 """What keeping time costs: SmolLM2's decode with the clock on and off, and a Llama-3-70B step timed on this host."""
 
-import os
 import re
-import resource
 import statistics
-import subprocess
-import sys
-import tempfile
-import time
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.measure import conditions
+from benchmarks.measure import conditions, timed_cold
 
 ROOT = Path(__file__).parents[1]
 LLAMA = ROOT / "examples" / "llama_70b_decode.py"
@@ -40,24 +34,10 @@ def decode_rates() -> tuple[list[float], list[float]]:
     return rates[0][1:], rates[1][1:]
 
 
-def llama_step() -> tuple[float, float, str]:
-    """Seconds and GiB of host memory to time the example with no kernel in any cache, and what it printed."""
-    with tempfile.TemporaryDirectory() as folder:
-        environment = {**os.environ, "TRITON_CACHE_DIR": folder, "TAPEOUT_CACHE_DIR": f"{folder}/tapeout"}
-        build = [sys.executable, "-c", "import torch; torch.empty(1, device='chip'); import triton"]
-        subprocess.run(build, env=environment, check=True)  # the C++ parts, which are built once per installation
-        command = [sys.executable, "-m", "tapeout", "run", "--timing-only", "--chip", "training", str(LLAMA)]
-        start = time.perf_counter()
-        done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
-        elapsed_s = time.perf_counter() - start
-    memory_gib = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
-    return elapsed_s, memory_gib, done.stdout
-
-
 def main() -> None:
     console = Console()
     table = Table("", "measured", "aim", title="Cost of virtual time")
-    elapsed_s, memory_gib, printed = llama_step()
+    elapsed_s, memory_gib, printed = timed_cold(str(LLAMA), "training")
     step = re.search(r"decode step: (.*)", printed)
     assert step is not None, printed
     table.add_row("Llama-3-70B decode step on `training`, timed cold", f"{elapsed_s:.1f} s", "60 s")

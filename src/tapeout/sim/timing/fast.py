@@ -66,7 +66,7 @@ KIND_OF: dict[type, str] = {
 
 
 @functools.cache
-def _library() -> ctypes.CDLL:
+def library() -> ctypes.CDLL:
     loaded = host_library("timing", SOURCE, abi.header())
     for name, result, arguments in (
         ("tapeout_timing_system", Pointer, (Pointer,)),
@@ -109,8 +109,8 @@ class _System:
             "store_outstanding_bytes": core.store_dma.outstanding_bytes,
         }
         self.chip = chip
-        self.handle = _library().tapeout_timing_system(_words(abi.CHIP.pack(facts)).ctypes.data)
-        weakref.finalize(self, _library().tapeout_timing_free_system, self.handle)
+        self.handle = library().tapeout_timing_system(_words(abi.CHIP.pack(facts)).ctypes.data)
+        weakref.finalize(self, library().tapeout_timing_free_system, self.handle)
 
 
 @functools.lru_cache(maxsize=8)
@@ -128,8 +128,8 @@ class _Prepared:
         shapes: dict[tuple[Any, ...], int] = {}
         rows = [_op(item, cost, chip, shapes) for item, cost in zip(program.instructions, self.costs, strict=True)]
         words = np.concatenate([_words(abi.OP.pack(row)) for row in rows])
-        self.handle = _library().tapeout_timing_kernel(words.ctypes.data, self.size)
-        weakref.finalize(self, _library().tapeout_timing_free_kernel, self.handle)
+        self.handle = library().tapeout_timing_kernel(words.ctypes.data, self.size)
+        weakref.finalize(self, library().tapeout_timing_free_kernel, self.handle)
 
 
 def _op(item: Any, cost: Cost, chip: Chip, shapes: dict[tuple[Any, ...], int]) -> dict[str, Any]:
@@ -320,8 +320,8 @@ def simulate(
     pointers = np.array([part.ctypes.data for part in parts], np.int64)
     result = np.zeros(abi.RESULT.word_count + 1, np.int64)
     words = _words([*grid, *arguments])
-    library = _library()
-    failure = library.tapeout_timing_simulate(
+    shared = library()
+    failure = shared.tapeout_timing_simulate(
         prepared.handle,
         prepared.system.handle,
         words.ctypes.data,
@@ -376,7 +376,7 @@ def _assumed(program: Program, flags: Counts) -> tuple[str, ...]:
 
 def _intervals(result: Counts, count: int) -> tuple[Interval, ...]:
     rows = np.zeros((count, abi.INTERVAL.word_count), np.int64)
-    _library().tapeout_timing_take_intervals(result.ctypes.data, rows.ctypes.data)
+    library().tapeout_timing_take_intervals(result.ctypes.data, rows.ctypes.data)
     return tuple(
         Interval(core, UNITS[unit], index, start, end, waited, REASONS[reason] if reason >= 0 else "")
         for core, unit, start, index, end, waited, reason in rows.tolist()

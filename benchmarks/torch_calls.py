@@ -1,0 +1,97 @@
+"""How close what users call comes to what the chip can do: torch's own functions, timed, against a physical limit.
+
+    python -m benchmarks.torch_calls training
+
+prints a line of JSON for each call; `code_quality` reads them for its table. Only times are kept, nothing is computed.
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from tapeout import chip as chips
+from tapeout.runtime import clock
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call with its arguments' shapes; what it cannot avoid: `operations` of the matrix engine or `bytes_moved`."""
+
+    name: str
+    function: Callable[..., Any]
+    shapes: tuple[tuple[int, ...], ...]
+    dtype: torch.dtype
+    least: float
+    operations: int = 0
+    bytes_moved: int = 0
+
+
+N, WEIGHTS, ROWS, COLUMNS = 4096, 8192, 16384, 4096
+SEQUENCE, HEAD_SIZE, HEADS = 4096, 128, 32
+FLASH = 4 * SEQUENCE**2 * HEAD_SIZE * HEADS
+HEAD_SHAPE = (1, HEADS, SEQUENCE, HEAD_SIZE)
+
+
+def _layer_norm(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    return functional.layer_norm(x, (COLUMNS,), weight, bias)
+
+
+def _softmax(x: torch.Tensor) -> torch.Tensor:
+    return functional.softmax(x, dim=-1)
+
+
+def _causal(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    return functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+
+CALLS = (
+    Call("torch.mm 4096³ bf16", torch.mm, ((N, N), (N, N)), torch.bfloat16, 0.85, operations=2 * N**3),
+    Call("F.linear 4096³ bf16", functional.linear, ((N, N), (N, N), (N,)), torch.bfloat16, 0.85, operations=2 * N**3),
+    Call(
+        "F.scaled_dot_product_attention bf16, 4096 x 128, 32 heads",
+        functional.scaled_dot_product_attention, (HEAD_SHAPE,) * 3, torch.bfloat16, 0.60, operations=FLASH,
+    ),
+    Call("the same, causal", _causal, (HEAD_SHAPE,) * 3, torch.bfloat16, 0.60, operations=FLASH // 2),
+    Call(
+        "F.softmax 16384 x 4096 f32",
+        _softmax, ((ROWS, COLUMNS),), torch.float32, 0.85, bytes_moved=8 * ROWS * COLUMNS,
+    ),
+    Call(
+        "F.layer_norm 16384 x 4096 f32",
+        _layer_norm, ((ROWS, COLUMNS), (COLUMNS,), (COLUMNS,)), torch.float32, 0.85, bytes_moved=8 * ROWS * COLUMNS,
+    ),
+    *(
+        Call(
+            f"F.linear 8192 x 8192 {str(dtype).removeprefix('torch.')}, {rows} row{'s' * (rows > 1)}",
+            functional.linear, ((rows, WEIGHTS), (WEIGHTS, WEIGHTS)), dtype, 0.85,
+            bytes_moved=WEIGHTS**2 * dtype.itemsize,
+        )
+        for rows, dtype in ((1, torch.bfloat16), (8, torch.bfloat16), (1, torch.float32))
+    ),
+)  # fmt: skip
+
+
+def main(chip_name: str) -> None:
+    chip = chips.activate(chip_name)
+    now = clock.turn_on(only=True)
+    for call in CALLS:
+        arguments = [torch.empty(shape, dtype=call.dtype, device="chip") for shape in call.shapes]
+        before_ps = now.elapsed.busy_ps.get(clock.Kind.KERNEL, 0)
+        with torch.no_grad():
+            call.function(*arguments)
+        taken_ps = now.elapsed.busy_ps[clock.Kind.KERNEL] - before_ps
+        limit_s = call.operations / chip.peak_flops_per_s("bfloat16")
+        limit_s += call.bytes_moved / chip.hbm.bandwidth_bytes_per_s
+        share = limit_s * clock.PICOSECONDS_PER_SECOND / taken_ps
+        print(json.dumps({"name": call.name, "us": taken_ps / 1e6, "share": share, "least": call.least}), flush=True)
+    elapsed = now.elapsed
+    assert not elapsed.host_operators and not elapsed.untimed_kernels, elapsed
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
