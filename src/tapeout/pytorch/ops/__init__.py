@@ -105,7 +105,7 @@ IMPLEMENTATIONS = {
     "convolution_overrideable": "convolution.convolution",
     "convolution_backward_overrideable": "convolution.convolution_backward",
     "_embedding_bag": "bags.embedding_bag",
-    "_embedding_bag_forward_only": "bags.embedding_bag",
+    "_embedding_bag_forward_only": "bags.embedding_bag_forward_only",
     "_embedding_bag_backward": "bags.embedding_bag_backward",
     "_embedding_bag_dense_backward": "bags.embedding_bag_dense_backward",
     "sort.values_stable": "sort.sort_out",

@@ -1,10 +1,14 @@
 """Embedding bags: the sum, mean or maximum of some rows of a table for each bag, and the gradient of the table."""
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
 
+from tapeout import chip as chips
 from tapeout.pytorch.ops.launch import INTEGERS, POINTER, ceil_div, count, kernel, otherwise, power_of_two_at_least
+from tapeout.pytorch.ops.tiles import rows_tile
 
 COLUMN_TILE = 256
 SUM, MEAN, MAX = 0, 1, 2
@@ -14,46 +18,89 @@ aten = torch.ops.aten
 
 
 @triton.jit
+def _entry(indices, entry, last, rows, table_row, padding):
+    """The row of one entry of each bag, where it begins, whether it counts, and whether it is wrong."""
+    there = entry < last
+    row = tl.load(indices + entry, mask=there, other=0).to(tl.int64)
+    is_row = (row >= 0) & (row < rows)
+    return row, row * table_row, there & is_row & (row != padding), there & (is_row == 0)
+
+
+@triton.jit
+def _add(
+    total, chosen, size, row, start, counts, entry, last, bag, table, scales, bag_of, column, columns,
+    MODE: tl.constexpr, SCALED: tl.constexpr, NOTED: tl.constexpr, WHOLE: tl.constexpr,
+):  # fmt: skip
+    """Takes one entry of each bag, where it has one, into the bag's result."""
+    if NOTED:
+        tl.store(bag_of + entry, bag, mask=entry < last)
+    mask = counts[:, None]
+    if not WHOLE:
+        mask = mask & (column < columns)[None, :]
+    value = tl.load(table + start[:, None] + column[None, :], mask=mask, other=0.0).to(tl.float32)
+    if SCALED:
+        value *= tl.load(scales + entry, mask=entry < last, other=0.0).to(tl.float32)[:, None]
+    if MODE == 2:
+        better = counts[:, None] & ((value > total) | (chosen < 0))
+        chosen = tl.where(better, row[:, None], chosen)
+        total = tl.where(better, value, total)
+    else:
+        total += value
+    return total, chosen, size + counts.to(tl.int64)
+
+
+@triton.jit
 def _bags(
     table, indices, offsets, scales, out, bag_of, bag_size, largest_of,
     entries, bags, bags_end, rows, columns, table_row, padding,
-    MODE: tl.constexpr, SCALED: tl.constexpr, COLUMNS: tl.constexpr,
+    MODE: tl.constexpr, SCALED: tl.constexpr, NOTED: tl.constexpr, WHOLE: tl.constexpr,
+    BAGS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """One bag and some columns for each program; `bag_of` and `bag_size` are what the gradient wants to know."""
-    bag = tl.program_id(1).to(tl.int64)
+    """Some bags and some columns for each program; `bag_of` (if NOTED) and `bag_size` are what the gradient wants to
+    know. Two entries of every bag at a time; the places of the next two are worked out before these rows have come.
+    WHOLE: a tile has all columns and no more, so that a row is one piece of memory."""
+    bag = tl.program_id(1).to(tl.int64) * BAGS + tl.arange(0, BAGS)
     column = tl.program_id(0).to(tl.int64) * COLUMNS + tl.arange(0, COLUMNS)
-    inside = column < columns
-    first = tl.load(offsets + bag)
-    last = entries
-    if bag + 1 < bags_end:
-        last = tl.load(offsets + bag + 1).to(tl.int64)
-    total = tl.zeros((COLUMNS,), tl.float32)
+    is_bag = bag < bags
+    first = tl.load(offsets + bag, mask=is_bag, other=0).to(tl.int64)
+    last = tl.load(offsets + bag + 1, mask=bag + 1 < bags_end, other=0).to(tl.int64)
+    last = tl.where(bag + 1 < bags_end, last, entries)
+    last = tl.where(is_bag, last, first)
+    total = tl.zeros((BAGS, COLUMNS), tl.float32)
     if MODE == 2:
-        total = tl.full((COLUMNS,), -float("inf"), tl.float32)
-    chosen = tl.full((COLUMNS,), -1, tl.int64)
-    size = tl.zeros((), tl.int64)
-    for entry in range(first.to(tl.int64), last):
-        row = tl.load(indices + entry).to(tl.int64)
-        tl.device_assert((row >= 0) & (row < rows), "index out of range")
-        tl.store(bag_of + entry, bag)
-        if row != padding:
-            value = tl.load(table + row * table_row + column, mask=inside, other=0.0).to(tl.float32)
-            if SCALED:
-                value *= tl.load(scales + entry).to(tl.float32)
-            if MODE == 2:
-                better = (value > total) | (chosen < 0)
-                chosen = tl.where(better, row, chosen)
-                total = tl.where(better, value, total)
-            else:
-                total += value
-            size += 1
+        total = tl.full((BAGS, COLUMNS), -float("inf"), tl.float32)
+        chosen = tl.full((BAGS, COLUMNS), -1, tl.int64)
+    else:
+        chosen = tl.full((BAGS, 1), -1, tl.int64)
+    size = tl.zeros((BAGS,), tl.int64)
+    wrong = is_bag & (first < 0)
+    longest = tl.max(last - first, 0)
+    row_0, start_0, counts_0, wrong_0 = _entry(indices, first + 0, last, rows, table_row, padding)
+    row_1, start_1, counts_1, wrong_1 = _entry(indices, first + 1, last, rows, table_row, padding)
+    for n in range(0, longest, 2):
+        entry = first + n
+        wrong = wrong | wrong_0 | wrong_1
+        next_row_0, next_start_0, next_counts_0, wrong_0 = _entry(indices, entry + 2, last, rows, table_row, padding)
+        next_row_1, next_start_1, next_counts_1, wrong_1 = _entry(indices, entry + 3, last, rows, table_row, padding)
+        total, chosen, size = _add(
+            total, chosen, size, row_0, start_0, counts_0, entry + 0, last, bag, table, scales, bag_of,
+            column, columns, MODE, SCALED, NOTED, WHOLE,
+        )  # fmt: skip
+        total, chosen, size = _add(
+            total, chosen, size, row_1, start_1, counts_1, entry + 1, last, bag, table, scales, bag_of,
+            column, columns, MODE, SCALED, NOTED, WHOLE,
+        )  # fmt: skip
+        row_0, start_0, counts_0 = next_row_0, next_start_0, next_counts_0
+        row_1, start_1, counts_1 = next_row_1, next_start_1, next_counts_1
+    tl.device_assert(wrong == 0, "index out of range")
+    inside = is_bag[:, None] & (column < columns)[None, :]
     if MODE == 1:
-        total = total / tl.maximum(size, 1).to(tl.float32)
+        total = total / tl.maximum(size, 1).to(tl.float32)[:, None]
     if MODE == 2:
         total = tl.where(chosen < 0, 0.0, total)
-        tl.store(largest_of + bag * columns + column, chosen, mask=inside)
-    tl.store(out + bag * columns + column, total.to(out.dtype.element_ty), mask=inside)
-    tl.store(bag_size + bag, size)
+        tl.store(largest_of + bag[:, None] * columns + column[None, :], chosen, mask=inside)
+    tl.store(out + bag[:, None] * columns + column[None, :], total.to(out.dtype.element_ty), mask=inside)
+    tl.store(bag_size + bag, size, mask=is_bag)
 
 
 @triton.jit
@@ -76,10 +123,15 @@ def _gradient_of_table(
     tl.atomic_add(out + row * columns + column, value, mask=(column < columns) & (row != padding))
 
 
+def embedding_bag_forward_only(*arguments: Any, **options: Any) -> tuple[torch.Tensor, ...]:
+    """Without what only the gradient wants to know: which bag each entry is in."""
+    return embedding_bag(*arguments, **options, has_gradient=False)
+
+
 def embedding_bag(
     weight: torch.Tensor, indices: torch.Tensor, offsets: torch.Tensor, scale_grad_by_freq: bool = False,
     mode: int = SUM, sparse: bool = False, per_sample_weights: torch.Tensor | None = None,
-    include_last_offset: bool = False, padding_idx: int = -1,
+    include_last_offset: bool = False, padding_idx: int = -1, *, has_gradient: bool = True,
 ) -> tuple[torch.Tensor, ...]:  # fmt: skip
     if weight.dtype not in TABLE_DTYPES or weight.stride(-1) != 1:
         result: tuple[torch.Tensor, ...] = otherwise(
@@ -92,21 +144,24 @@ def embedding_bag(
     rows, columns = weight.shape
     bags = offsets.shape[0] - int(include_last_offset)
     out = torch.empty((bags, columns), dtype=weight.dtype, device=weight.device)
-    bag_of = torch.empty(indices.shape, dtype=offsets.dtype, device=weight.device)
+    bag_of = torch.empty(indices.shape if has_gradient else (0,), dtype=offsets.dtype, device=weight.device)
     bag_size = torch.empty((bags,), dtype=offsets.dtype, device=weight.device)
     largest_of = torch.empty((bags, columns) if mode == MAX else (0,), dtype=offsets.dtype, device=weight.device)
     if bags:
-        tile = min(COLUMN_TILE, power_of_two_at_least(columns))
+        bag_tile, tile = rows_tile(chips.active(), bags, columns)
         tensors = (weight, indices, offsets, weight if scales is None else scales, out, bag_of, bag_size, largest_of)
         launch = kernel(
             _bags,
             (*(POINTER[t.dtype] for t in tensors), *INTEGERS[:7]),
             MODE=mode,
             SCALED=scales is not None,
+            NOTED=has_gradient,
+            WHOLE=tile == columns,
+            BAGS=bag_tile,
             COLUMNS=tile,
         )
         words = (indices.shape[0], bags, offsets.shape[0], rows, columns, weight.stride(0), padding_idx)
-        launch((ceil_div(columns, tile), bags, 1), (*(t.data_ptr() for t in tensors), *words))
+        launch((ceil_div(columns, tile), ceil_div(bags, bag_tile), 1), (*(t.data_ptr() for t in tensors), *words))
     count("aten::_embedding_bag")
     return out, bag_of, bag_size, largest_of
 
