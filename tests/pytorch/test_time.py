@@ -273,3 +273,29 @@ kernels = [event for event in events if event.get("cat") == "kernel"]
 assert [event["name"] for event in kernels] == ["_tiles"] * 3
 """
     )
+
+
+def test_gathers_are_timed_with_their_indices(run):
+    """The same data take the same time, other data another, and nothing has to be assumed; a loop whose length was
+    loaded (embedding bags) is timed too."""
+    run(
+        """
+table = torch.ones(1 << 14, 32, device="chip")
+generator = torch.Generator().manual_seed(0)
+spread = torch.randint(0, 1 << 14, (2048,), generator=generator).to("chip")
+same = torch.zeros(2048, dtype=torch.int64, device="chip")
+def gather(index):
+    return timed(lambda: table.index_select(0, index))
+timed(lambda: None)
+scattered = gather(spread)
+assert gather(spread) == scattered == gather(spread.clone())
+assert gather(same) < scattered
+
+def bags(lengths):
+    offsets = torch.tensor([0, *lengths]).cumsum(0)[:-1].to("chip")
+    return timed(lambda: torch.nn.functional.embedding_bag(spread, table, offsets))
+assert bags([16] * 128) == bags([16] * 128)
+elapsed = clock.active.elapsed
+assert not elapsed.assumptions and not elapsed.untimed_kernels, elapsed
+"""
+    )

@@ -8,8 +8,10 @@ import pytest
 from tapeout import runtime
 from tapeout.chip import load
 from tapeout.isa import Parameter, Program, assemble
+from tapeout.sim import timing
 from tapeout.sim.evaluator import Memory, run
 from tapeout.sim.generate import random_case
+from tapeout.sim.timing.trace import flat
 
 CHIP = load("inference")
 MEMORY = (Parameter("memory", "*i8"),)
@@ -33,6 +35,22 @@ def assert_agreement(program, grid, image, arguments=()):
 def test_random_programs(seed):
     case = random_case(seed, CHIP, instruction_count=30)
     assert_agreement(replace(case.program, parameters=MEMORY), case.grid, case.image)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_what_time_depends_on_is_noted_as_the_evaluator_sees_it(seed):
+    case = random_case(seed, CHIP, instruction_count=40)
+    program = replace(case.program, parameters=MEMORY)
+    workspace = np.zeros(CHIP.core_count * program.workspace_bytes, np.uint8)
+    memory = np.concatenate([case.image, workspace])
+    base = memory.ctypes.data
+    places = {"workspace": base + len(case.image)}
+    want = flat(timing.record_trace(program, CHIP, case.grid, (base,), Memory(base, memory), **places))
+    memory[: len(case.image)] = case.image
+    noted = runtime.load(program, CHIP).launch_noting(case.grid, (base,))
+    for found, expected in zip(noted.arrays, want.arrays, strict=True):
+        np.testing.assert_array_equal(found, expected)
+    assert noted.digest == want.digest
 
 
 def program_of(text, **facts):

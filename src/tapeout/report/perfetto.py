@@ -63,7 +63,7 @@ def trace(activities: Sequence[Activity], *, all_cores: bool = False) -> Trace:
         launch = activity.launch
         if launch is None:
             continue
-        key = (id(launch.program), launch.grid, launch.words)
+        key = (id(launch.program), launch.grid, launch.words, launch.data.digest if launch.data else b"")
         if key in distinct:
             continue
         distinct.add(key)
@@ -119,7 +119,13 @@ def _counter(process: int, name: str, time_us: float, value: float) -> Event:
 
 def _by_core(launch: Launch, all_cores: bool) -> dict[int, list[Interval]]:
     recorded = timing.simulate(
-        launch.program, launch.chip, launch.grid, launch.words, workspace=launch.workspace, record=True
+        launch.program,
+        launch.chip,
+        launch.grid,
+        launch.words,
+        data=launch.data,
+        workspace=launch.workspace,
+        record=True,
     )
     cores: dict[int, list[Interval]] = defaultdict(list)
     for interval in recorded.intervals:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from tapeout.chip import Chip
     from tapeout.isa import Program
-    from tapeout.sim.timing import Timing
+    from tapeout.sim.timing import FlatTrace, Timing
 
 PICOSECONDS_PER_SECOND = 10**12
 PICOSECONDS_PER_NANOSECOND = 1000
@@ -58,7 +58,7 @@ class Launch:
     """A kernel launch as it was timed.
 
     `words` are its arguments with every tensor at its canonical address, `workspace` the address of the cores' private
-    memory.
+    memory, `data` what memory held of that on which its time depends.
     """
 
     program: "Program"
@@ -66,6 +66,7 @@ class Launch:
     grid: tuple[int, int, int]
     words: tuple[int, ...]
     workspace: int
+    data: "FlatTrace | None"
     timing: "Timing"
 
 

@@ -1,6 +1,7 @@
 """A Program made callable: object code from the cache or the functional simulator, launched on all host threads.
 
-While time is kept (`tapeout.runtime.clock`) a launch is timed too; in timing alone it is timed and nothing else.
+While time is kept (`tapeout.runtime.clock`) a launch is timed too; in timing alone it is timed and nothing else. Where
+the time depends on data, the run notes them for the timing simulator.
 """
 
 import ctypes
@@ -9,7 +10,11 @@ import hashlib
 import struct
 import weakref
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from tapeout import file_cache as cache
 from tapeout.chip import Chip
@@ -19,6 +24,9 @@ from tapeout.runtime import clock, native, sanitizer
 from tapeout.runtime.counters import compilations
 from tapeout.sim import functional
 from tapeout.sim.functional.machine import host_fingerprint
+
+if TYPE_CHECKING:
+    from tapeout.sim.timing import FlatTrace
 
 ALIGNMENT_BYTES_OF_TYPE = {
     **dict.fromkeys(("fp64", "i64", "u64"), 8),
@@ -67,7 +75,7 @@ class TimedKernel:
             raise self._bad_arguments(grid, arguments, error) from None
 
     @functools.cached_property
-    def _keep_time(self) -> Callable[[bytes], None]:
+    def _keep_time(self) -> Callable[..., None]:
         from tapeout.runtime import launch_times  # brings the timing simulator, which most processes never need
 
         return functools.partial(launch_times.launch, launch_times.timed(self.program, self.chip))
@@ -114,9 +122,37 @@ class Kernel(TimedKernel):
         except struct.error as error:
             raise self._bad_arguments(grid, arguments, error) from None
         if clock.active is not None and min(grid) > 0:
+            if self._needs_data:
+                self._keep_time(words, self.launch_noting(grid, arguments))
+                return
             self._keep_time(words)
         if self._launch(self._handle, words):
             raise self._failure(arguments)
+
+    def launch_noting(self, grid: tuple[int, int, int], arguments: Sequence[int]) -> "FlatTrace | None":
+        """Launch, keep no time, and give what the program read that its time depends on; None if that is too much."""
+        from tapeout.sim.timing import FlatTrace
+
+        library, record = native.library(), ctypes.c_void_p()
+        words = self._words(grid, arguments)
+        if library.tapeout_launch_noting(self._handle, words, ctypes.byref(record)):
+            raise self._failure(arguments)
+        if not record:
+            return None
+        count = len(fields(FlatTrace))
+        addresses, lengths = (ctypes.c_void_p * count)(), (ctypes.c_int64 * count)()
+        library.tapeout_record_arrays(record, addresses, lengths)
+        arrays = [np.zeros(length, np.int64) for length in lengths]
+        for array, address in zip(arrays, addresses, strict=True):
+            ctypes.memmove(array.ctypes.data, address or 0, array.nbytes)
+        library.tapeout_free_record(record)
+        return FlatTrace(*arrays)
+
+    @functools.cached_property
+    def _needs_data(self) -> bool:
+        from tapeout.sim import timing
+
+        return timing.program_needs_data(self.program)
 
     def _failure(self, arguments: Sequence[int]) -> Exception:
         words = (ctypes.c_int64 * 10)()

@@ -6,7 +6,6 @@ happened to put a tensor, and the layers of a model, which differ in nothing els
 """
 
 import ctypes
-import functools
 import hashlib
 import struct
 from collections.abc import Callable
@@ -58,20 +57,35 @@ def canonical(program: TimedProgram, words: bytes) -> tuple[bytes, int]:
     return buffer.raw, free_address
 
 
-@functools.lru_cache(maxsize=REMEMBERED_LAUNCHES)
-def time_of(program: TimedProgram, words: bytes, workspace: int) -> timing.Timing | None:
-    """None: the time depends on data. `workspace`: where the cores' private memory is."""
+_remembered: dict[tuple[TimedProgram, bytes, int, bytes], timing.Timing | None] = {}
+
+
+def time_of(
+    program: TimedProgram, words: bytes, workspace: int, data: timing.FlatTrace | None = None
+) -> timing.Timing | None:
+    """None: the time depends on data that are not given. `workspace`: where the cores' private memory is."""
+    key = (program, words, workspace, data.digest if data else b"")
+    if key not in _remembered:
+        if len(_remembered) >= REMEMBERED_LAUNCHES:
+            del _remembered[next(iter(_remembered))]
+        _remembered[key] = _simulated(program, words, workspace, data)
+    return _remembered[key]
+
+
+def _simulated(
+    program: TimedProgram, words: bytes, workspace: int, data: timing.FlatTrace | None
+) -> timing.Timing | None:
     x, y, z, *arguments = program.unpack(words)
     try:
-        return timing.simulate(program.program, program.chip, (x, y, z), arguments, workspace=workspace)
+        return timing.simulate(program.program, program.chip, (x, y, z), arguments, workspace=workspace, data=data)
     except timing.DataMissing:
         return None
 
 
-def launch(program: TimedProgram, words: bytes) -> None:
-    """Add a launch to the stream that is current on this process's clock."""
+def launch(program: TimedProgram, words: bytes, data: timing.FlatTrace | None = None) -> None:
+    """Add a launch to the stream that is current on this process's clock. `data`: what it depends on, if known."""
     words, workspace = canonical(program, words)
-    launched = time_of(program, words, workspace)
+    launched = time_of(program, words, workspace, data)
     now = clock.active
     assert now is not None
     if launched is None:
@@ -80,7 +94,7 @@ def launch(program: TimedProgram, words: bytes) -> None:
     details = None
     if now.record:
         x, y, z, *arguments = program.unpack(words)
-        details = clock.Launch(program.program, program.chip, (x, y, z), tuple(arguments), workspace, launched)
+        details = clock.Launch(program.program, program.chip, (x, y, z), tuple(arguments), workspace, data, launched)
     now.work(
         clock.Kind.KERNEL,
         program.program.name,

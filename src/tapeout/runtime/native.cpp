@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cmath>
 #include <cstdlib>
@@ -82,12 +83,38 @@ struct Launch {
     int64_t total;
     int64_t chunk;
     bool alone;  // one thread runs all programs
+    bool notes;  // what the time depends on is noted
     alignas(cache_line) std::atomic<int64_t> next;
     alignas(cache_line) std::atomic<bool> failed;
 };
 
+// Where a program's notes begin: its number, then the lengths of what was noted before it.
+struct NotesOfProgram {
+    int64_t linear, scalars, values[2], tiles[2];
+};
+
+// What a program read that its time depends on, noted by a host thread: scalars, and tiles of indices and masks for the
+// load and the store queue. `sizes` are those of the tiles.
+struct Notes {
+    std::vector<NotesOfProgram> programs;
+    std::vector<int64_t> scalars, values[2], sizes[2];
+    bool too_many = false;
+
+    void clear() {
+        programs.clear();
+        scalars.clear();
+        for (int queue = 0; queue < 2; queue++) {
+            values[queue].clear();
+            sizes[queue].clear();
+        }
+        too_many = false;
+    }
+};
+constexpr size_t most_noted = size_t(1) << 24;  // values, by a thread: 128 MiB
+
 struct Worker {
     Context context{};
+    Notes notes;
     Area scratchpad, workspace;
     jmp_buf escape;
     std::thread thread;
@@ -182,7 +209,26 @@ int64_t next_program(Context* context) {
     context->turn_place = 0;
     int64_t dealt = deal_program(context);
     if (dealt) begin_sanitized_program(context);
+    if (dealt && pool->launch.notes) {
+        Notes& n = reinterpret_cast<Worker*>(context->thread)->notes;
+        n.programs.push_back({context->linear, int64_t(n.scalars.size()),
+                              {int64_t(n.values[0].size()), int64_t(n.values[1].size())},
+                              {int64_t(n.sizes[0].size()), int64_t(n.sizes[1].size())}});
+    }
     return dealt;
+}
+
+// An address in memory, counted from the chip's: so that notes do not depend on where the host keeps its memory.
+int64_t without_base(int64_t value) {
+    bool is_address = pool->arena_bytes && value >= pool->arena_base && value < pool->arena_base + pool->arena_bytes;
+    return is_address ? value - pool->arena_base : value;
+}
+
+void note_scalar(Context* context, int64_t value) {
+    if (!pool->launch.notes) return;
+    Notes& n = reinterpret_cast<Worker*>(context->thread)->notes;
+    if (n.scalars.size() >= most_noted) n.too_many = true;
+    if (!n.too_many) n.scalars.push_back(without_base(value));
 }
 
 void run(Worker* worker) {
@@ -663,9 +709,35 @@ inline void move_element(char* to, const char* from, int64_t bytes) {
     }
 }
 
+// Notes a tile's own elements: a dimension along which its stride is 0 counts once.
+void note_tile(Notes& n, int queue, const char* tile, const int64_t* extent, const int64_t* stride, int64_t bytes,
+               bool is_mask) {
+    int64_t own[4], count = 1;
+    for (int d = 0; d < 4; d++) count *= own[d] = stride[d] ? extent[d] : 1;
+    std::vector<int64_t>& values = n.values[queue];
+    if (values.size() + size_t(count) > most_noted) n.too_many = true;
+    if (n.too_many) return;
+    n.sizes[queue].push_back(count);
+    for (int64_t i0 = 0; i0 < own[0]; i0++)
+        for (int64_t i1 = 0; i1 < own[1]; i1++)
+            for (int64_t i2 = 0; i2 < own[2]; i2++)
+                for (int64_t i3 = 0; i3 < own[3]; i3++) {
+                    int64_t value = signed_at(tile + at(stride, i0, i1, i2) + i3 * stride[3], bytes);
+                    values.push_back(is_mask ? value != 0 : without_base(value));
+                }
+}
+
+void note_indices(Context* context, int queue, const IndexedFacts* facts, const char* index, const char* mask) {
+    if (!pool->launch.notes) return;
+    Notes& n = reinterpret_cast<Worker*>(context->thread)->notes;
+    if (facts->has_index_tile) note_tile(n, queue, index, facts->extent, facts->index_stride, facts->index_bytes, false);
+    if (facts->has_mask_tile) note_tile(n, queue, mask, facts->extent, facts->mask_stride, 1, true);
+}
+
 template <bool loading>
 int64_t indexed(Context* context, const IndexedFacts* facts, const BlockValues* values, char* tile, const char* index,
                 const char* mask) {
+    note_indices(context, loading ? 0 : 1, facts, index, mask);
     Valid valid(values, facts->extent);
     int64_t bytes = facts->element_bytes, moved = 0;
     const int64_t* extent = facts->extent;
@@ -889,6 +961,7 @@ uint64_t float_add(int64_t dtype, uint64_t x, uint64_t a) {
 
 int64_t atomic(Context* context, const IndexedFacts* facts, int64_t base, const char* tile, const char* other,
                const char* index, const char* mask, char* previous) {
+    note_indices(context, 1, facts, index, mask);
     int64_t bytes = facts->element_bytes, moved = 0;
     const int64_t* extent = facts->extent;
     bool is_float_add = facts->function == ADD && facts->dtype <= F64;
@@ -1303,6 +1376,101 @@ Worker* make_worker() {
     return worker;
 }
 
+int64_t launch_all(const Kernel* kernel, const int64_t* words, bool notes) {
+    if (pool->arena_bytes) {
+        for (int64_t i = 0; i < kernel->parameter_count; i++) {
+            int64_t alignment = kernel->alignment[i], value = words[3 + i];
+            if (!alignment || !value) continue;  // an empty tensor has no address
+            if (!inside(value, value, pool->arena_base, pool->arena_bytes)) {
+                pool->failure = {3, value, i, {}, 0, {}};
+                return 3;
+            }
+            if (value & (alignment - 1)) {
+                pool->failure = {4, value, i, {}, 0, {}};
+                return 4;
+            }
+        }
+    }
+    pool->failure.kind = 0;
+    Launch* launch = &pool->launch;
+    launch->kernel = kernel;
+    launch->words = words;
+    launch->notes = notes;
+    if (notes)
+        for (Worker* worker : pool->workers) worker->notes.clear();
+    launch->total = words[0] * words[1] * words[2];
+    launch->failed.store(false, std::memory_order_relaxed);
+    launch->next.store(0, std::memory_order_relaxed);
+    int64_t threads = int64_t(pool->workers.size());
+    bool alone = !kernel->order_free || kernel->checked || launch->total <= 1 || threads == 1;
+    launch->alone = alone;
+    launch->chunk = alone ? launch->total : std::max<int64_t>(1, launch->total / (threads * 8));
+    pool->launches++;
+    if (alone) {
+        run(pool->workers[0]);
+        collect(pool->workers[0]);
+        return pool->failure.kind;
+    }
+    pool->joined.fetch_and(~Pool::closed, std::memory_order_acq_rel);
+    pool->epoch.fetch_add(1, std::memory_order_acq_rel);
+    pool->epoch.notify_all();
+    run(pool->workers[0]);
+    pool->joined.fetch_or(Pool::closed, std::memory_order_acq_rel);
+    for (int spin = 0; pool->joined.load(std::memory_order_acquire) != Pool::closed; spin++) {
+        if (spin < spin_limit) {
+            relax();
+        } else {
+            std::this_thread::yield();  // a worker may have lost its processor
+        }
+    }
+    for (Worker* worker : pool->workers) collect(worker);
+    return pool->failure.kind;
+}
+
+// Notes of all threads, in the order of the programs: scalars, where each program's begin, values of tiles, where each
+// program's tiles of the load and of the store queue begin, and where each of those tiles begins.
+struct Record {
+    std::array<std::vector<int64_t>, 7> arrays;
+};
+
+Record* record_of(int64_t program_count) {
+    std::vector<std::pair<const Notes*, size_t>> places(program_count);
+    for (Worker* worker : pool->workers) {
+        if (worker->notes.too_many) return nullptr;
+        for (size_t n = 0; n < worker->notes.programs.size(); n++)
+            places[worker->notes.programs[n].linear] = {&worker->notes, n};
+    }
+    Record* record = new Record;
+    auto& [scalars, first_scalar, values, first_load, first_store, load_starts, store_starts] = record->arrays;
+    std::vector<int64_t>*first_tile[] = {&first_load, &first_store}, *starts[] = {&load_starts, &store_starts};
+    for (auto [notes, n] : places) {
+        first_scalar.push_back(int64_t(scalars.size()));
+        if (!notes) continue;  // a program that was not dealt
+        size_t end = n + 1 < notes->programs.size() ? size_t(notes->programs[n + 1].scalars) : notes->scalars.size();
+        scalars.insert(scalars.end(), notes->scalars.begin() + notes->programs[n].scalars, notes->scalars.begin() + end);
+    }
+    first_scalar.push_back(int64_t(scalars.size()));
+    for (int queue = 0; queue < 2; queue++) {
+        for (auto [notes, n] : places) {
+            first_tile[queue]->push_back(int64_t(starts[queue]->size()));
+            if (!notes) continue;
+            bool is_last = n + 1 == notes->programs.size();
+            const NotesOfProgram& here = notes->programs[n];
+            size_t end = is_last ? notes->sizes[queue].size() : size_t(notes->programs[n + 1].tiles[queue]);
+            auto value = notes->values[queue].begin() + here.values[queue];
+            for (size_t tile = size_t(here.tiles[queue]); tile < end; tile++) {
+                int64_t size = notes->sizes[queue][tile];
+                starts[queue]->push_back(int64_t(values.size()));
+                values.insert(values.end(), value, value + size);
+                value += size;
+            }
+        }
+        first_tile[queue]->push_back(int64_t(starts[queue]->size()));
+        starts[queue]->push_back(int64_t(values.size()));
+    }
+    return record;
+}
+
 }  // namespace
 
 // ------------------------------------------------------------------------------------ called from Python
@@ -1356,55 +1524,27 @@ void tapeout_free_kernel(void* kernel) { delete static_cast<Kernel*>(kernel); }
 
 // 0, or the kind of the failure that `tapeout_failure` describes. `words`: grid, then arguments.
 int64_t tapeout_launch(const void* handle, const int64_t* words) {
-    const Kernel* kernel = static_cast<const Kernel*>(handle);
     std::lock_guard<std::mutex> lock(pool->launch_mutex);
-    if (pool->arena_bytes) {
-        for (int64_t i = 0; i < kernel->parameter_count; i++) {
-            int64_t alignment = kernel->alignment[i], value = words[3 + i];
-            if (!alignment || !value) continue;  // an empty tensor has no address
-            if (!inside(value, value, pool->arena_base, pool->arena_bytes)) {
-                pool->failure = {3, value, i, {}, 0, {}};
-                return 3;
-            }
-            if (value & (alignment - 1)) {
-                pool->failure = {4, value, i, {}, 0, {}};
-                return 4;
-            }
-        }
-    }
-    pool->failure.kind = 0;
-    Launch* launch = &pool->launch;
-    launch->kernel = kernel;
-    launch->words = words;
-    launch->total = words[0] * words[1] * words[2];
-    launch->failed.store(false, std::memory_order_relaxed);
-    launch->next.store(0, std::memory_order_relaxed);
-    int64_t threads = int64_t(pool->workers.size());
-    bool alone = !kernel->order_free || kernel->checked || launch->total <= 1 || threads == 1;
-    launch->alone = alone;
-    launch->chunk = alone ? launch->total : std::max<int64_t>(1, launch->total / (threads * 8));
-    pool->launches++;
-    if (alone) {
-        run(pool->workers[0]);
-        collect(pool->workers[0]);
-        return pool->failure.kind;
-    }
-    pool->joined.fetch_and(~Pool::closed, std::memory_order_acq_rel);
-    pool->epoch.fetch_add(1, std::memory_order_acq_rel);
-    pool->epoch.notify_all();
-    run(pool->workers[0]);
-    pool->joined.fetch_or(Pool::closed, std::memory_order_acq_rel);
-    for (int spin = 0; pool->joined.load(std::memory_order_acquire) != Pool::closed; spin++) {
-        if (spin < spin_limit) {
-            relax();
-        } else {
-            std::this_thread::yield();  // a worker may have lost its processor
-        }
-    }
-    for (Worker* worker : pool->workers) collect(worker);
-    return pool->failure.kind;
+    return launch_all(static_cast<const Kernel*>(handle), words, false);
 }
 
+// The same, and what the launch's time depends on; null if that is more than is kept.
+int64_t tapeout_launch_noting(const void* handle, const int64_t* words, Record** record) {
+    std::lock_guard<std::mutex> lock(pool->launch_mutex);
+    int64_t failure = launch_all(static_cast<const Kernel*>(handle), words, true);
+    *record = failure ? nullptr : record_of(words[0] * words[1] * words[2]);
+    return failure;
+}
+
+// Addresses and lengths of a record's seven arrays, in the order of `Record`.
+void tapeout_record_arrays(const Record* record, const int64_t** addresses, int64_t* lengths) {
+    for (size_t n = 0; n < record->arrays.size(); n++) {
+        addresses[n] = record->arrays[n].data();
+        lengths[n] = int64_t(record->arrays[n].size());
+    }
+}
+
+void tapeout_free_record(Record* record) { delete record; }
 // kind, detail, instruction, program x, y, z, how, other program x, y, z
 void tapeout_failure(int64_t* words) { memcpy(words, &pool->failure, sizeof(Failure)); }
 

@@ -26,6 +26,7 @@ FUNCTIONS = (
     "turn",
     "examine",
     "inspect",
+    "note_scalar",
 )
 """Functions of the native runtime that generated code calls, through addresses in the context."""
 
@@ -52,7 +53,8 @@ STRUCTURES: dict[str, tuple[tuple[str, int], ...]] = {
     ),
     # Facts of a DMA instruction known when the kernel is compiled; strides in bytes.
     "BlockFacts": (("instruction", 1), ("element_bytes", 1), ("extent", 4), ("tile_stride", 4)),
-    # The same for indexed DMA and atomics. `function` and `kind` are used by atomics only.
+    # The same for indexed DMA and atomics. `function` and `dtype` are used by atomics only. `has_index_tile`,
+    # `has_mask_tile`: the operand is a tile, not a register.
     "IndexedFacts": (
         ("instruction", 1),
         ("element_bytes", 1),
@@ -66,6 +68,8 @@ STRUCTURES: dict[str, tuple[tuple[str, int], ...]] = {
         ("previous_stride", 4),
         ("function", 1),
         ("dtype", 1),
+        ("has_index_tile", 1),
+        ("has_mask_tile", 1),
     ),
     # Register values of a DMA instruction.
     "BlockValues": (("base", 1), ("stride", 4), ("low", 4), ("high", 4), ("fill", 1)),

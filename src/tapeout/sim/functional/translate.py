@@ -346,6 +346,8 @@ class _Translator:
         elif bits < 64:
             value = text.let(f"{'zext' if item.dtype.is_float else 'sext'} i{bits} {value} to i64")
         self._set(item.destination, value)
+        noted = value if item.destination else "0"
+        text.add(f"call void %call_note_scalar(ptr %context, i64 {noted})")
 
     def _store_low_bits(self, value: str, dtype: DType, address: str) -> None:
         if dtype is DType.I1:
@@ -521,7 +523,7 @@ class _Translator:
         mask, mask_strides = self._mask(node)
         words = [node.index, item.dtype.size_bytes, *item.shape, *tile_strides]
         words += [item.index_dtype.size_bytes, item.scale, *index_strides, *mask_strides]
-        facts = self._constant(node.index, "IndexedFacts", [*words, *[0] * 8, 0, item.dtype.code])
+        facts = self._constant(node.index, "IndexedFacts", [*words, *[0] * 8, 0, item.dtype.code, *_tiles_of(item)])
         function = "load_indexed" if isinstance(item, isa.LoadIndexed) else "store_indexed"
         arguments = f"ptr %context, ptr {facts}, ptr {self._values(node)}, ptr {tile}, ptr {picks}, ptr {mask}"
         self._moved(node, self.text.let(f"call i64 %call_{function}({arguments})"))
@@ -535,6 +537,7 @@ class _Translator:
         previous, previous_strides = self._pointer(node, "previous")
         words = [node.index, item.dtype.size_bytes, *item.shape, *tile_strides, item.index_dtype.size_bytes, item.scale]
         words += [*index_strides, *mask_strides, *other_strides, *previous_strides, item.function.code, item.dtype.code]
+        words += _tiles_of(item)
         facts = self._constant(node.index, "IndexedFacts", words)
         arguments = f"ptr %context, ptr {facts}, i64 {node.values[item.base]}, ptr {tile}, ptr {other}, ptr {picks}, "
         moved = self.text.let(f"call i64 %call_atomic({arguments}ptr {mask}, ptr {previous})")
@@ -579,3 +582,8 @@ class _Translator:
         words = [size, item.index_dtype.size_bytes, item.stride * size, *item.shape]
         facts = self._constant(node.index, "PickFacts", [*words, *result_strides, *source_strides, *index_strides])
         self.text.add(f"call void %call_pick(ptr {facts}, ptr {result}, ptr {source}, ptr {picks})")
+
+
+def _tiles_of(item: Any) -> list[int]:
+    """Which of index and mask are tiles."""
+    return [int(isinstance(operand, AccessPattern)) for operand in (item.index, item.mask)]

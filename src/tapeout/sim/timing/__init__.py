@@ -2,7 +2,7 @@
 
 Takes the very Program that runs, a chip, a grid and arguments; touches no data. `reference` is the model in plain
 Python, `fast` the same in C++, which `simulate` runs. Where time depends on data (gathers, branches on loaded values) a
-`DataTrace` brings them.
+`DataTrace` brings them (`FlatTrace` is the same in a few arrays).
 """
 
 from collections.abc import Sequence
@@ -11,13 +11,14 @@ from tapeout.chip import Chip
 from tapeout.isa import Program
 from tapeout.sim.timing import fast
 from tapeout.sim.timing.result import REASONS, UNITS, Interval, Timing, differences
-from tapeout.sim.timing.trace import DataMissing, DataTrace, ProgramData, program_needs_data, record_trace
+from tapeout.sim.timing.trace import DataMissing, DataTrace, FlatTrace, ProgramData, program_needs_data, record_trace
 
 __all__ = [
     "REASONS",
     "UNITS",
     "DataMissing",
     "DataTrace",
+    "FlatTrace",
     "Interval",
     "ProgramData",
     "Timing",
@@ -34,7 +35,7 @@ def simulate(
     grid: tuple[int, int, int],
     arguments: Sequence[int],
     *,
-    data: DataTrace | None = None,
+    data: DataTrace | FlatTrace | None = None,
     record: bool = False,
     memory_base: int = 0,
     workspace: int = 0,

@@ -9,7 +9,7 @@ import functools
 import math
 import weakref
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +30,14 @@ from tapeout.sim.timing.result import REASONS, UNITS, Counts, Interval, Timing, 
 from tapeout.sim.timing.trace import (
     INDEXED,
     DataTrace,
+    FlatTrace,
     data_missing,
+    flat,
     own_extents,
     scalar_assumption,
     tile_assumption,
     trace_too_short,
+    words,
 )
 
 SOURCE = Path(__file__).with_name("fast.cpp")
@@ -85,10 +88,6 @@ def library() -> ctypes.CDLL:
     return loaded
 
 
-def _words(values: list[int]) -> Counts:
-    return np.array([value if value < 1 << 63 else value - (1 << 64) for value in values], np.int64)
-
-
 # -------------------------------------------------------------------------------------------------- preparing
 
 
@@ -109,7 +108,7 @@ class _System:
             "store_outstanding_bytes": core.store_dma.outstanding_bytes,
         }
         self.chip = chip
-        self.handle = library().tapeout_timing_system(_words(abi.CHIP.pack(facts)).ctypes.data)
+        self.handle = library().tapeout_timing_system(words(abi.CHIP.pack(facts)).ctypes.data)
         weakref.finalize(self, library().tapeout_timing_free_system, self.handle)
 
 
@@ -127,8 +126,8 @@ class _Prepared:
         self.size = len(program.instructions)
         shapes: dict[tuple[Any, ...], int] = {}
         rows = [_op(item, cost, chip, shapes) for item, cost in zip(program.instructions, self.costs, strict=True)]
-        words = np.concatenate([_words(abi.OP.pack(row)) for row in rows])
-        self.handle = library().tapeout_timing_kernel(words.ctypes.data, self.size)
+        packed = np.concatenate([words(abi.OP.pack(row)) for row in rows])
+        self.handle = library().tapeout_timing_kernel(packed.ctypes.data, self.size)
         weakref.finalize(self, library().tapeout_timing_free_kernel, self.handle)
 
 
@@ -264,44 +263,13 @@ def _prepared(program: Program, chip: Chip) -> _Prepared:
 # ------------------------------------------------------------------------------------------------- launching
 
 
-@dataclass(frozen=True)
-class _FlatTrace:
-    """The structure Trace and the arrays it points to."""
-
-    words: Counts
-    arrays: tuple[Counts, ...]
-
-
-def _flat(data: DataTrace) -> _FlatTrace:
-    programs = data.programs
-
-    def starts(lengths: list[int]) -> Counts:
-        return np.concatenate([[0], np.cumsum(np.array(lengths, np.int64))]).astype(np.int64)
-
-    scalars = _words([value for p in programs for value in p.scalars])
-    streams = [[p.load_tiles for p in programs], [p.store_tiles for p in programs]]
-    tiles = [tile for stream in streams for program_tiles in stream for tile in program_tiles]
-    values = np.concatenate([np.zeros(0, np.int64), *tiles]).astype(np.int64)
-    tile_starts = starts([len(tile) for tile in tiles])
-    load_count = sum(map(len, streams[0]))
-    arrays = (
-        scalars,
-        starts([len(p.scalars) for p in programs]),
-        values,
-        *(starts([len(program_tiles) for program_tiles in stream]) for stream in streams),
-        tile_starts,
-        tile_starts[load_count:].copy(),
-    )
-    return _FlatTrace(np.array([array.ctypes.data for array in arrays], np.int64), arrays)
-
-
 def simulate(
     program: Program,
     chip: Chip,
     grid: tuple[int, int, int],
     arguments: Sequence[int],
     *,
-    data: DataTrace | None = None,
+    data: DataTrace | FlatTrace | None = None,
     record: bool = False,
     memory_base: int = 0,
     workspace: int = 0,
@@ -310,27 +278,28 @@ def simulate(
     prepared = _prepared(program, chip)
     size, program_count = prepared.size, math.prod(grid)
     core_count = min(chip.core_count, program_count)
-    if data is not None and len(data.programs) != program_count:
-        raise TapeoutError(f"{program.name}: a trace of {len(data.programs)} programs for a grid of {program_count}")
-    trace = _flat(data) if data is not None else None
+    trace = flat(data) if isinstance(data, DataTrace) else data
+    if trace is not None and trace.program_count != program_count:
+        raise TapeoutError(f"{program.name}: a trace of {trace.program_count} programs for a grid of {program_count}")
+    trace_words = words([array.ctypes.data for array in trace.arrays]) if trace else None
     lengths = (core_count * 5, core_count * 5 * len(REASONS), size, size, size * len(REASONS), size)
     numbers = np.zeros(sum(lengths), np.int64)
     ends = np.cumsum(lengths)
     parts = np.split(numbers, ends[:-1])
     pointers = np.array([part.ctypes.data for part in parts], np.int64)
     result = np.zeros(abi.RESULT.word_count + 1, np.int64)
-    words = _words([*grid, *arguments])
+    given = words([*grid, *arguments])
     shared = library()
     failure = shared.tapeout_timing_simulate(
         prepared.handle,
         prepared.system.handle,
-        words.ctypes.data,
-        words[3:].ctypes.data,
+        given.ctypes.data,
+        given[3:].ctypes.data,
         len(arguments),
         memory_base,
         workspace,
         program.workspace_bytes,
-        trace.words.ctypes.data if trace else None,
+        trace_words.ctypes.data if trace_words is not None else None,
         pointers.ctypes.data,
         result.ctypes.data,
         record,

@@ -4,8 +4,10 @@ Loads and stores move bytes without looking at them; what matters for time is wh
 branch: values read by `scalar_load`, and the index and mask tiles of `load_indexed`, `store_indexed` and `atomic`.
 """
 
+import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -41,6 +43,76 @@ class DataTrace:
     """`programs[n]` is the data of program n of the grid, x fastest."""
 
     programs: Sequence[ProgramData]
+
+
+@dataclass(frozen=True, eq=False)
+class FlatTrace:
+    """The same as a few arrays of 64-bit words, as the fast model reads it and the functional simulator notes it.
+
+    Scalars of all programs and where each program's begin; values of all tiles, where each program's tiles of the load
+    and of the store queue begin, and where each of those tiles begins among the values. Each list of beginnings ends
+    with an end.
+    """
+
+    scalars: Tile
+    first_scalar: Tile
+    values: Tile
+    first_load: Tile
+    first_store: Tile
+    load_starts: Tile
+    store_starts: Tile
+
+    @property
+    def arrays(self) -> tuple[Tile, ...]:
+        return tuple(getattr(self, part.name) for part in fields(self))
+
+    @property
+    def program_count(self) -> int:
+        return len(self.first_scalar) - 1
+
+    @cached_property
+    def digest(self) -> bytes:
+        """Equal for equal traces."""
+        state = hashlib.blake2b(digest_size=16)
+        for array in self.arrays:
+            state.update(len(array).to_bytes(8, "little"))
+            state.update(np.ascontiguousarray(array).data)
+        return state.digest()
+
+    def by_program(self) -> DataTrace:
+        programs = []
+        for n in range(self.program_count):
+            scalars = self.scalars[self.first_scalar[n] : self.first_scalar[n + 1]].tolist()
+            loads, stores = (
+                [self.values[starts[t] : starts[t + 1]] for t in range(first[n], first[n + 1])]
+                for first, starts in ((self.first_load, self.load_starts), (self.first_store, self.store_starts))
+            )
+            programs.append(ProgramData(scalars, loads, stores))
+        return DataTrace(programs)
+
+
+def flat(data: DataTrace) -> FlatTrace:
+    programs = data.programs
+
+    def starts(lengths: list[int]) -> Tile:
+        return np.concatenate([[0], np.cumsum(np.array(lengths, np.int64))]).astype(np.int64)
+
+    loads, stores = ([tile for p in programs for tile in getattr(p, kind)] for kind in ("load_tiles", "store_tiles"))
+    tile_starts = starts([len(tile) for tile in (*loads, *stores)])
+    return FlatTrace(
+        words([value for p in programs for value in p.scalars]),
+        starts([len(p.scalars) for p in programs]),
+        np.concatenate([np.zeros(0, np.int64), *loads, *stores]).astype(np.int64),
+        starts([len(p.load_tiles) for p in programs]),
+        starts([len(p.store_tiles) for p in programs]),
+        tile_starts[: len(loads) + 1].copy(),
+        tile_starts[len(loads) :].copy(),
+    )
+
+
+def words(values: Sequence[int]) -> Tile:
+    """Whole numbers as 64-bit words."""
+    return np.array([value if value < 1 << 63 else value - (1 << 64) for value in values], np.int64)
 
 
 def program_needs_data(program: Program) -> bool:
