@@ -22,6 +22,7 @@ from tapeout.sim.timing import Interval
 Event = dict[str, Any]
 
 MICROSECOND_PS = 10**6
+NANOSECOND_PS = 1000
 CHIP_PROCESS = 1
 FIRST_CORE_PROCESS = 10
 TRACKS = {
@@ -90,9 +91,8 @@ def _names(process: int, name: str, tracks: Iterable[tuple[int, str]]) -> Iterat
 
 def _overview(activity: Activity) -> Iterator[Event]:
     place = {"pid": CHIP_PROCESS, "tid": TRACKS[activity.kind][0], "name": activity.name}
-    start_us = activity.start_ps / MICROSECOND_PS
     if activity.kind is Kind.HOST_OPERATOR:
-        yield {"ph": "i", "s": "t", "ts": start_us, **place}
+        yield {"ph": "i", "s": "t", "ts": _us(activity.start_ps // NANOSECOND_PS), **place}
         return
     facts: dict[str, Any] = {
         "operator": operator_of(activity),
@@ -107,14 +107,27 @@ def _overview(activity: Activity) -> Iterator[Event]:
             "HBM bytes": timing_.hbm_read_bytes + timing_.hbm_written_bytes,
         }
         for moment_ps, rate in ((activity.start_ps, hbm_bytes_per_s(activity.launch)), (activity.end_ps, 0)):
-            yield _counter(CHIP_PROCESS, "HBM bandwidth (GB/s)", moment_ps / MICROSECOND_PS, rate / 1e9)
+            yield _counter(CHIP_PROCESS, "HBM bandwidth (GB/s)", moment_ps, rate / 1e9)
     else:
         facts["bytes"] = activity.size_bytes
-    yield {"ph": "X", "ts": start_us, "dur": activity.duration_ps / MICROSECOND_PS, "args": facts, **place}
+    yield {**_slice(activity.start_ps, activity.end_ps), "args": facts, **place}
 
 
-def _counter(process: int, name: str, time_us: float, value: float) -> Event:
-    return {"ph": "C", "pid": process, "tid": 0, "name": name, "ts": time_us, "args": {"value": value}}
+def _us(nanoseconds: int) -> float:
+    """Microseconds that become these nanoseconds again. Perfetto multiplies by 1000 and drops the fraction, and what
+    should be a whole number may come out just below it."""
+    return (nanoseconds + 0.25) / 1000
+
+
+def _slice(start_ps: int, end_ps: int) -> Event:
+    """Both ends in whole nanoseconds, so that slices that meet still meet: Perfetto drops those that overlap."""
+    start_ns, end_ns = start_ps // NANOSECOND_PS, end_ps // NANOSECOND_PS
+    return {"ph": "X", "ts": _us(start_ns), "dur": _us(end_ns - start_ns)}
+
+
+def _counter(process: int, name: str, time_ps: int, value: float) -> Event:
+    ts = _us(time_ps // NANOSECOND_PS)
+    return {"ph": "C", "pid": process, "tid": 0, "name": name, "ts": ts, "args": {"value": value}}
 
 
 def _by_core(launch: Launch, all_cores: bool) -> dict[int, list[Interval]]:
@@ -136,25 +149,25 @@ def _by_core(launch: Launch, all_cores: bool) -> dict[int, list[Interval]]:
 
 def _engines(launch: Launch, core: int, intervals: Sequence[Interval], start_ps: int) -> Iterator[Event]:
     process = FIRST_CORE_PROCESS + core
-    cycle_us = PICOSECONDS_PER_SECOND / launch.chip.clock_hz / MICROSECOND_PS
-    origin_us = start_ps / MICROSECOND_PS
+
+    def moment_ps(cycle: int) -> int:
+        return start_ps + cycle * PICOSECONDS_PER_SECOND // launch.chip.clock_hz
+
     for interval in intervals:
         place = {"pid": process, "tid": ENGINE_TRACKS[interval.unit]}
-        begin_us = origin_us + interval.start * cycle_us
+        begin_ps = moment_ps(interval.start)
         if interval.waited_cycles:
-            waited_us = interval.waited_cycles * cycle_us
-            name = f"wait: {interval.waited_for}"
-            yield {"ph": "X", "name": name, "cat": "wait", "ts": begin_us - waited_us, "dur": waited_us, **place}
+            waited = _slice(moment_ps(interval.start - interval.waited_cycles), begin_ps)
+            yield {**waited, "name": f"wait: {interval.waited_for}", "cat": "wait", **place}
         item = launch.program.instructions[interval.instruction_index]
         facts = {
             "instruction": show(item),
             "source": launch.program.location(interval.instruction_index),
             "cycles": interval.end - interval.start,
         }
-        duration_us = (interval.end - interval.start) * cycle_us
-        yield {"ph": "X", "name": item.mnemonic, "ts": begin_us, "dur": duration_us, "args": facts, **place}
+        yield {**_slice(begin_ps, moment_ps(interval.end)), "name": item.mnemonic, "args": facts, **place}
     for unit, time, length in queue_lengths(launch.program, intervals):
-        yield _counter(process, f"queue: {unit.value}", origin_us + time * cycle_us, length)
+        yield _counter(process, f"queue: {unit.value}", moment_ps(time), length)
 
 
 def queue_lengths(program: Program, intervals: Sequence[Interval]) -> Iterator[tuple[Unit, int, int]]:
