@@ -1,8 +1,10 @@
 """How close what users call comes to what the chip can do: torch's own functions, timed, against a physical limit.
 
-    python -m benchmarks.torch_calls training
+    python -m benchmarks.torch_calls training timed
+    python -m benchmarks.torch_calls training computed
 
-prints a line of JSON for each call; `code_quality` reads them for its table. Only times are kept, nothing is computed.
+print a line of JSON for each call; `code_quality` reads them for its table. `timed`: nothing is computed. `computed`:
+the calls whose time depends on data.
 """
 
 import json
@@ -76,21 +78,43 @@ CALLS = (
 )  # fmt: skip
 
 
-def main(chip_name: str) -> None:
-    chip = chips.activate(chip_name)
-    now = clock.turn_on(only=True)
-    for call in CALLS:
-        arguments = [torch.empty(shape, dtype=call.dtype, device="chip") for shape in call.shapes]
-        before_ps = now.elapsed.busy_ps.get(clock.Kind.KERNEL, 0)
-        with torch.no_grad():
-            call.function(*arguments)
-        taken_ps = now.elapsed.busy_ps[clock.Kind.KERNEL] - before_ps
-        limit_s = call.operations / chip.peak_flops_per_s("bfloat16")
-        limit_s += call.bytes_moved / chip.hbm.bandwidth_bytes_per_s
-        share = limit_s * clock.PICOSECONDS_PER_SECOND / taken_ps
-        print(json.dumps({"name": call.name, "us": taken_ps / 1e6, "share": share, "least": call.least}), flush=True)
+TABLE_ROWS, ROW_ELEMENTS, BAGS, BAG_LENGTH = 1 << 23, 32, 1 << 15, 32
+EMBEDDING_BAG = Call(
+    "F.embedding_bag, 32 rows of 128 bytes each, int64 indices",
+    functional.embedding_bag, (), torch.float32, 0.60,
+    bytes_moved=BAGS * (BAG_LENGTH * (4 * ROW_ELEMENTS + 8) + 4 * ROW_ELEMENTS),
+)  # fmt: skip
+"""Computed as well as timed, because its time depends on its indices: rows anywhere in a table larger than the SRAM."""
+
+
+def report(call: Call, chip: chips.Chip, *arguments: torch.Tensor, **options: Any) -> None:
+    now = clock.active
+    assert now is not None
+    before_ps = now.elapsed.busy_ps.get(clock.Kind.KERNEL, 0)
+    with torch.no_grad():
+        call.function(*arguments, **options)
+    taken_ps = now.elapsed.busy_ps[clock.Kind.KERNEL] - before_ps
+    limit_s = call.operations / chip.peak_flops_per_s("bfloat16")
+    limit_s += call.bytes_moved / chip.hbm.bandwidth_bytes_per_s
+    share = limit_s * clock.PICOSECONDS_PER_SECOND / taken_ps
+    print(json.dumps({"name": call.name, "us": taken_ps / 1e6, "share": share, "least": call.least}), flush=True)
     elapsed = now.elapsed
-    assert not elapsed.host_operators and not elapsed.untimed_kernels, elapsed
+    assert not (elapsed.host_operators or elapsed.untimed_kernels or elapsed.assumptions), elapsed
+
+
+def main(chip_name: str, kind: str) -> None:
+    chip = chips.activate(chip_name)
+    if kind == "computed":
+        table = torch.empty(TABLE_ROWS, ROW_ELEMENTS, device="chip")
+        generator = torch.Generator().manual_seed(0)
+        indices = torch.randint(0, TABLE_ROWS, (BAGS * BAG_LENGTH,), generator=generator).to("chip")
+        offsets = (torch.arange(BAGS) * BAG_LENGTH).to("chip")
+        clock.turn_on()
+        report(EMBEDDING_BAG, chip, indices, table, offsets, mode="sum")
+        return
+    clock.turn_on(only=True)
+    for call in CALLS:
+        report(call, chip, *(torch.empty(shape, dtype=call.dtype, device="chip") for shape in call.shapes))
 
 
 if __name__ == "__main__":
