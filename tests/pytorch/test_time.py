@@ -83,9 +83,9 @@ assert asked > 0
 def test_an_operator_on_the_host_makes_a_lower_bound_that_says_so(run):
     done = run(
         """
-a = torch.rand(64, device="chip")
-timed(lambda: a.digamma())
-assert dict(clock.active.elapsed.host_operators) == {"aten::digamma.out": 1}, clock.active.elapsed
+a = torch.rand(8, 8, device="chip")
+timed(lambda: torch.geqrf(a))
+assert dict(clock.active.elapsed.host_operators) == {"aten::geqrf": 1}, clock.active.elapsed
 """
     )
     assert "between these events the host ran 1 operators for the chip" in done.stderr
