@@ -1,0 +1,178 @@
+"""The core: sequencer, semaphores, queues, engines and scratchpad wired together, sized by the chip."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from amaranth.hdl import Cat, Module
+from amaranth.lib.wiring import Component, In, Out
+
+from tapeout.chip import Chip
+from tapeout.isa.fields import QUEUES, Unit
+from tapeout.rtl.dma import LoadEngine, StoreEngine, load_signature, store_signature
+from tapeout.rtl.matrix import MatrixEngine
+from tapeout.rtl.queues import Queue, Semaphores
+from tapeout.rtl.scratchpad import Geometry, Scratchpad
+from tapeout.rtl.sequencer import TARGET_WIDTH, Sequencer
+from tapeout.rtl.vector import VectorEngine
+
+
+@dataclass(frozen=True)
+class CoreSizes:
+    """What of a chip shapes its core's hardware."""
+
+    geometry: Geometry
+    rows: int
+    columns: int
+    interleave: int
+    queue_depth: int
+    semaphore_count: int
+    load_block_bytes: int
+    load_outstanding: int
+    store_block_bytes: int
+    store_outstanding: int
+
+    @staticmethod
+    def of(chip: Chip) -> "CoreSizes":
+        core, pad = chip.core, chip.core.scratchpad
+        return CoreSizes(
+            geometry=Geometry(
+                lane_count=core.vector.lane_count,
+                row_bytes=pad.port_width_bytes,
+                bank_count=pad.bank_count,
+                row_count=pad.size_bytes // pad.port_width_bytes,
+                latency_cycles=pad.latency_cycles,
+            ),
+            rows=core.matrix.row_count,
+            columns=core.matrix.column_count,
+            interleave=core.matrix.accumulator_interleave,
+            queue_depth=core.queue_depth,
+            semaphore_count=core.semaphore_count,
+            load_block_bytes=core.load_dma.bytes_per_cycle,
+            load_outstanding=max(core.load_dma.outstanding_bytes // core.load_dma.bytes_per_cycle, 2),
+            store_block_bytes=core.store_dma.bytes_per_cycle,
+            store_outstanding=max(core.store_dma.outstanding_bytes // core.store_dma.bytes_per_cycle, 2),
+        )
+
+
+class Core(Component):
+    """One core. Instruction words, launch arguments and programs of the grid come from outside, as does memory."""
+
+    def __init__(self, sizes: CoreSizes) -> None:
+        self.sizes = sizes
+        super().__init__(
+            {
+                "launch": In(1),
+                "is_halted": Out(1),
+                "is_trapped": Out(1),
+                "trap_code": Out(32),
+                "is_illegal": Out(1),
+                "is_misplaced": Out(1),
+                "semaphore_overflows": Out(1),
+                "semaphores_are_zero": Out(1),
+                "instruction_address": Out(TARGET_WIDTH),
+                "instruction_word": In(64),
+                "argument_index": Out(16),
+                "argument_value": In(64),
+                "workspace": In(64),
+                "grid": In(96),
+                "program_request": Out(1),
+                "program_ready": In(1),
+                "program_exists": In(1),
+                "program_place": In(96),
+                "load": Out(load_signature(sizes.load_block_bytes)),
+                "store": Out(store_signature(sizes.store_block_bytes)),
+                "word_number": Out(TARGET_WIDTH),
+                "done": Out(len(QUEUES)),
+                "started": Out(len(QUEUES)),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        s, g = self.sizes, self.sizes.geometry
+        m.submodules.sequencer = sequencer = Sequencer(g)
+        m.submodules.semaphores = semaphores = Semaphores(s.semaphore_count, len(QUEUES) + 1, len(QUEUES))
+        engines: dict[Unit, Any] = {
+            Unit.LOAD: LoadEngine(g, s.load_block_bytes, s.load_outstanding),
+            Unit.STORE: StoreEngine(g, s.store_block_bytes, s.store_outstanding),
+            Unit.MATRIX: MatrixEngine(g, s.rows, s.columns, s.interleave),
+            Unit.VECTOR: VectorEngine(g),
+        }
+        queues = {}
+        for number, unit in enumerate(QUEUES):
+            queues[unit] = queue = Queue(unit, s.queue_depth)
+            engine = engines[unit]
+            m.submodules[f"{unit.value}_queue"] = queue
+            m.submodules[f"{unit.value}_engine"] = engine
+            taker, giver = semaphores.takers[number], semaphores.givers[number]
+            issue = sequencer.issue[number]
+            m.d.comb += [
+                engine.valid.eq(queue.valid),
+                *(mine.eq(theirs) for mine, theirs in zip(engine.words, queue.words, strict=True)),
+                *(mine.eq(theirs) for mine, theirs in zip(engine.values, queue.values, strict=True)),
+                queue.accept.eq(engine.accept),
+                queue.done.eq(engine.done),
+                taker.valid.eq(queue.take.valid),
+                taker.a.eq(queue.take.a),
+                taker.b.eq(queue.take.b),
+                queue.take.ready.eq(taker.ready),
+                giver.valid.eq(queue.give.valid),
+                giver.number.eq(queue.give.number),
+                queue.give.ready.eq(giver.ready),
+                queue.issue.write.eq(issue.write),
+                queue.issue.position.eq(issue.position),
+                queue.issue.word.eq(issue.word),
+                queue.issue.push.eq(issue.push),
+                issue.full.eq(queue.issue.full),
+                self.done[number].eq(queue.done),
+                self.started[number].eq(queue.accept),
+            ]
+        taker = semaphores.takers[len(QUEUES)]
+        m.d.comb += [
+            taker.valid.eq(sequencer.take.valid),
+            taker.a.eq(sequencer.take.a),
+            sequencer.take.ready.eq(taker.ready),
+            sequencer.queues_are_idle.eq(Cat(queue.is_empty for queue in queues.values()).all()),
+            self.semaphores_are_zero.eq(semaphores.all_zero),
+        ]
+
+        load, store, matrix, vector = (engines[unit] for unit in QUEUES)
+        writers = [sequencer.write, store.writer, load.writer, vector.writer, matrix.writer]
+        readers = [sequencer.read, *load.readers, *store.readers, matrix.reader, *vector.readers]
+        m.submodules.scratchpad = scratchpad = Scratchpad(g, len(writers), len(readers))
+        for theirs, mine in zip(writers, scratchpad.writers, strict=True):
+            m.d.comb += [
+                mine.valid.eq(theirs.valid),
+                mine.row.eq(theirs.row),
+                mine.data.eq(theirs.data),
+                mine.mask.eq(theirs.mask),
+                theirs.ready.eq(mine.ready),
+            ]
+        for theirs, mine in zip(readers, scratchpad.readers, strict=True):
+            m.d.comb += [
+                mine.valid.eq(theirs.valid),
+                mine.row.eq(theirs.row),
+                theirs.ready.eq(mine.ready),
+                theirs.data.eq(mine.data),
+            ]
+        for name in ("valid", "address"):
+            m.d.comb += getattr(self.load, name).eq(getattr(load.memory, name))
+        for name in ("ready", "data_valid", "data"):
+            m.d.comb += getattr(load.memory, name).eq(getattr(self.load, name))
+        for name in ("valid", "address", "data", "mask", "is_atomic", "function", "dtype", "operand", "other"):
+            m.d.comb += getattr(self.store, name).eq(getattr(store.memory, name))
+        for name in ("ready", "answer_valid", "answer"):
+            m.d.comb += getattr(store.memory, name).eq(getattr(self.store, name))
+
+        for name in ("is_halted", "is_trapped", "trap_code", "is_illegal", "instruction_address", "argument_index",
+                     "program_request", "word_number"):  # fmt: skip
+            m.d.comb += getattr(self, name).eq(getattr(sequencer, name))
+        for name in ("launch", "instruction_word", "argument_value", "workspace", "grid", "program_ready",
+                     "program_exists", "program_place"):  # fmt: skip
+            m.d.comb += getattr(sequencer, name).eq(getattr(self, name))
+        # Faults stay until reset.
+        with m.If(Cat(engine.is_misplaced for engine in engines.values()).any()):
+            m.d.sync += self.is_misplaced.eq(1)
+        with m.If(semaphores.overflows):
+            m.d.sync += self.semaphore_overflows.eq(1)
+        return m

@@ -1,0 +1,100 @@
+"""Where the parts of a queued instruction lie in its queue's memory, derived from the instruction's definition.
+
+An entry of a queue has the instruction's words, from 0 on, and from VALUES on the contents of the registers it names,
+one word each, in the order of its fields.
+"""
+
+from dataclasses import dataclass
+
+from amaranth.hdl import Cat, Signal, Value
+
+from tapeout.isa.fields import REGISTRY, WORD_BITS, Instruction, Unit
+
+ENTRY_WORDS = 64
+VALUES = 16
+"""First word of an entry that holds a register's content."""
+
+OPCODE_OF = {kind: opcode for opcode, kind in REGISTRY.items()}
+QUEUED = tuple(kind for kind in REGISTRY.values() if kind.unit is not Unit.SEQUENCER)
+
+
+@dataclass(frozen=True)
+class RegisterPlace:
+    """A register named by a field (`part` of several): the bit of the instruction where its number begins."""
+
+    field: str
+    part: int
+    bit: int
+
+
+def register_places(kind: type[Instruction]) -> tuple[RegisterPlace, ...]:
+    """Every register an instruction names, in the order their contents have in an entry."""
+    places = []
+    for field, offset in zip(kind.fields, kind.offsets, strict=True):
+        if field.kind == "register":
+            places.append(RegisterPlace(field.name, 0, offset))
+        elif field.kind == "registers":
+            places += [RegisterPlace(field.name, part, offset + 8 * part) for part in range(4)]
+        elif "tile" in field.kind:
+            places.append(RegisterPlace(field.name, 0, offset + 22))
+    return tuple(places)
+
+
+def of_unit(unit: Unit) -> tuple[type[Instruction], ...]:
+    return tuple(kind for kind in QUEUED if kind.unit is unit)
+
+
+def word_count(unit: Unit) -> int:
+    return max(kind.word_count for kind in of_unit(unit))
+
+
+def value_count(unit: Unit) -> int:
+    return max(len(register_places(kind)) for kind in of_unit(unit))
+
+
+class View:
+    """An entry read as an instruction of one kind."""
+
+    def __init__(self, kind: type[Instruction], words: list[Signal], values: list[Signal]) -> None:
+        self.kind = kind
+        self.bits = Cat(words)
+        self.values = dict(zip(((place.field, place.part) for place in register_places(kind)), values, strict=False))
+
+    def has(self, name: str) -> bool:
+        return any(field.name == name for field in self.kind.fields)
+
+    def field(self, name: str) -> Value:
+        for field, offset in zip(self.kind.fields, self.kind.offsets, strict=True):
+            if field.name == name:
+                return self.bits[offset : offset + field.width]
+        raise KeyError(f"{self.kind.mnemonic} has no field {name}")
+
+    def register(self, name: str, part: int = 0) -> Value:
+        """Content of a register the field names."""
+        return self.values[name, part]
+
+    def names_register(self, name: str, part: int = 0) -> Value:
+        """Whether the field names a register other than register 0."""
+        place = next(p for p in register_places(self.kind) if (p.field, p.part) == (name, part))
+        return self.bits[place.bit : place.bit + 8].any()
+
+    def extents(self) -> list[Value]:
+        return [self.field("shape")[16 * d : 16 * (d + 1)] for d in range(4)]
+
+    def is_register(self, name: str) -> Value:
+        """Whether a tile operand is a register's value instead."""
+        return self.field(name)[30:32] == 1
+
+    def base(self, name: str) -> Value:
+        """A tile operand's address, register included."""
+        return self.field(name)[0:22] + self.register(name)
+
+    def strides(self, name: str) -> list[Value]:
+        """A tile operand's strides, in elements, signed."""
+        return [self.field(name)[32 + 24 * d : 32 + 24 * (d + 1)].as_signed() for d in range(4)]
+
+
+WORDS_LIMIT = VALUES
+assert all(kind.word_count <= WORDS_LIMIT for kind in QUEUED)
+assert all(VALUES + len(register_places(kind)) <= ENTRY_WORDS for kind in QUEUED)
+assert WORD_BITS == 64

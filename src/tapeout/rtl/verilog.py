@@ -1,0 +1,30 @@
+"""Verilog of a core, from the chip's description."""
+
+from amaranth.back import verilog
+
+from tapeout.chip import Chip
+from tapeout.rtl import microcode
+from tapeout.rtl.core import Core, CoreSizes
+from tapeout.rtl.lane import Lane
+from tapeout.rtl.matrix import Cell
+from tapeout.rtl.support import check_chip
+from tapeout.rtl.tiles import TileReader, TileWriter
+from tapeout.rtl.vector import DEPTH, GROUPS
+
+TOP = "core"
+
+
+def verilog_of(chip: Chip) -> str:
+    """The core and the modules it uses. Raises UnsupportedError for a chip whose core the RTL does not have."""
+    check_chip(chip)
+    sizes = CoreSizes.of(chip)
+    temporaries = microcode.rom(microcode.vector_programs()).temporary_count
+    shared = (
+        Cell(sizes.interleave),
+        Lane(group_count=GROUPS, temporary_count=temporaries),
+        TileReader(sizes.geometry, DEPTH),
+        TileReader(sizes.geometry, DEPTH, displaced=True),
+        TileWriter(sizes.geometry),
+    )
+    texts = [verilog.convert(unit, name=unit.module_name, emit_src=False) for unit in shared]
+    return "\n".join([verilog.convert(Core(sizes), name=TOP, emit_src=False), *texts])
