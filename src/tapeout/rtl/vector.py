@@ -167,7 +167,7 @@ class VectorEngine(Component):
                             m.d.sync += [
                                 bases[name].eq(view.base(theirs)),
                                 sizes[name].eq(size),
-                                is_flag[name].eq(codes[name] == DType.I1.code),
+                                is_flag[name].eq((codes[name] == DType.I1.code) & (kind is not isa.Gather)),
                                 is_tile[name].eq(~as_register),
                             ]
                             m.d.sync += [
