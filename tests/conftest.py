@@ -8,11 +8,12 @@ import pytest
 hypothesis.settings.register_profile("tapeout", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("tapeout")
 
-ON_HOST_MEMORY = ("passes", "runtime", "sim")
+ON_HOST_MEMORY = ("passes", "rtl", "runtime", "sim")
 
 
 def pytest_addoption(parser):
     parser.addoption("--update-golden", action="store_true", help="rewrite the golden texts instead of comparing")
+    parser.addoption("--build-rtl", action="store_true", help="also run tests that build the model of a core")
 
 
 @pytest.fixture(autouse=True)

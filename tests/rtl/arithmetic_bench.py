@@ -82,7 +82,8 @@ class Bench(Component):
 
 @functools.cache
 def bench():
-    return library(verilog.convert(Bench(), name="bench", emit_src=False), "bench", TESTBENCH)
+    text = verilog.convert(Bench(), name="bench", emit_src=False)
+    return library(lambda: text, text, "bench", TESTBENCH)
 
 
 def computed(operation, width, a, b=None, c=None):

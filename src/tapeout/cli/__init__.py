@@ -12,13 +12,16 @@ from tapeout.cli import (
     chat,
     chips,
     compare,
+    cosim,
     cost,
     datasheet,
     export_check,
     isa,
     profile,
+    rtl,
     run,
     scoreboard,
+    synth,
 )
 from tapeout.errors import InternalError, TapeoutError
 
@@ -49,10 +52,13 @@ app.command("calibration")(calibration.calibration)
 app.command("chat")(chat.chat)
 app.command("chips")(chips.chips)
 app.command("compare")(compare.compare)
+app.command("cosim", context_settings=run.SCRIPT_OPTIONS)(cosim.cosim)
 app.command("cost")(cost.cost)
 app.command("datasheet")(datasheet.datasheet)
 app.command("export-check")(export_check.export_check)
 app.command("isa")(isa.isa)
 app.command("profile", context_settings=run.SCRIPT_OPTIONS)(profile.profile)
+app.command("rtl")(rtl.rtl)
 app.command("run", context_settings=run.SCRIPT_OPTIONS)(run.run)
 app.command("scoreboard")(scoreboard.scoreboard)
+app.command("synth")(synth.synth)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from amaranth.hdl import Cat, Module
-from amaranth.lib.wiring import Component, In, Out
+from amaranth.lib.wiring import Component, In, Out, Signature
 
 from tapeout.chip import Chip
 from tapeout.isa.fields import QUEUES, Unit
@@ -54,8 +54,22 @@ class CoreSizes:
         )
 
 
+def write_record(geometry: Geometry) -> Signature:
+    """A row that is written into the scratchpad now, for whoever watches."""
+    return Signature(
+        {
+            "valid": Out(1),
+            "row": Out(geometry.row_bits),
+            "data": Out(8 * geometry.row_bytes),
+            "mask": Out(geometry.row_bytes),
+        }
+    )
+
+
 class Core(Component):
-    """One core. Instruction words, launch arguments and programs of the grid come from outside, as does memory."""
+    """One core. `done`, `started` and `written` (a queue each, then the sequencer) tell a testbench what happens.
+
+    Instruction words, launch arguments and programs of the grid come from outside, as does memory."""
 
     def __init__(self, sizes: CoreSizes) -> None:
         self.sizes = sizes
@@ -84,6 +98,7 @@ class Core(Component):
                 "word_number": Out(TARGET_WIDTH),
                 "done": Out(len(QUEUES)),
                 "started": Out(len(QUEUES)),
+                "written": Out(write_record(sizes.geometry)).array(len(QUEUES) + 1),
             }
         )
 
@@ -154,6 +169,14 @@ class Core(Component):
                 mine.row.eq(theirs.row),
                 theirs.ready.eq(mine.ready),
                 theirs.data.eq(mine.data),
+            ]
+        watched = (load.writer, store.writer, matrix.writer, vector.writer, sequencer.write)
+        for record, theirs in zip(self.written, watched, strict=True):
+            m.d.comb += [
+                record.valid.eq(theirs.valid & theirs.ready),
+                record.row.eq(theirs.row),
+                record.data.eq(theirs.data),
+                record.mask.eq(theirs.mask),
             ]
         for name in ("valid", "address"):
             m.d.comb += getattr(self.load, name).eq(getattr(load.memory, name))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from amaranth.hdl import Cat, Signal, Value
 
-from tapeout.isa.fields import REGISTRY, WORD_BITS, Instruction, Unit
+from tapeout.isa.fields import REGISTRY, SCRATCHPAD_ADDRESS_BITS, WORD_BITS, Instruction, Unit
 
 ENTRY_WORDS = 64
 VALUES = 16
@@ -81,17 +81,34 @@ class View:
     def extents(self) -> list[Value]:
         return [self.field("shape")[16 * d : 16 * (d + 1)] for d in range(4)]
 
+    def tile(self, name: str) -> "TileOperand":
+        """A tile operand with the content of its register."""
+        return TileOperand(self.field(name), self.register(name))
+
     def is_register(self, name: str) -> Value:
         """Whether a tile operand is a register's value instead."""
-        return self.field(name)[30:32] == 1
+        return self.tile(name).is_register
 
     def base(self, name: str) -> Value:
         """A tile operand's address, register included."""
-        return self.field(name)[0:22] + self.register(name)
+        return self.tile(name).base
 
     def strides(self, name: str) -> list[Value]:
         """A tile operand's strides, in elements, signed."""
-        return [self.field(name)[32 + 24 * d : 32 + 24 * (d + 1)].as_signed() for d in range(4)]
+        return self.tile(name).strides
+
+
+TILE_BITS = 128
+
+
+class TileOperand:
+    """The bits of a tile operand, and what the register it names contains."""
+
+    def __init__(self, bits: Value, content: Value) -> None:
+        self.content = content
+        self.is_register = bits[30:32] == 1
+        self.base = bits[0:SCRATCHPAD_ADDRESS_BITS] + content[0:SCRATCHPAD_ADDRESS_BITS]
+        self.strides = [bits[32 + 24 * d : 32 + 24 * (d + 1)].as_signed() for d in range(4)]
 
 
 WORDS_LIMIT = VALUES

@@ -74,6 +74,8 @@ class _Transfer:
         self.high = [Signal(BOUND_BITS, name=f"high_{d}") for d in range(4)]
         self.scale = Signal(16)
         self.is_indexed, self.is_masked = Signal(), Signal()
+        self.all_outside = Signal()
+        """A dimension of one element that was moved away lies outside its bounds."""
         self.tiles = tiles
         bits = geometry.address_bits
         self.tile_base = {name: Signal(bits, name=f"{name}_base") for name in tiles}
@@ -90,6 +92,7 @@ class _Transfer:
         m.d.sync += [
             *(mine.eq(theirs) for mine, theirs in zip(self.shape, view.extents(), strict=True)),
             self.size.eq(size),
+            self.all_outside.eq(0),
             self.base.eq(view.register("base")),
             self.scale.eq(view.field("scale") if view.has("scale") else 0),
             self.is_indexed.eq(view.has("index")),
@@ -139,6 +142,8 @@ class _Transfer:
         m = self.m
         wants = wire(m, (self.shape[3] == 1) & (Cat(self.shape[0:3]) != (1 | 1 << 16 | 1 << 32)), "moves_in")
         with m.If(wants):
+            with m.If(self.low[3].any() | ~self.high[3].any()):
+                m.d.sync += self.all_outside.eq(1)
             m.d.sync += [self.shape[d].eq(self.shape[d - 1] if d else 1) for d in range(4)]
             m.d.sync += [self.strides[d].eq(self.strides[d - 1] if d else 0) for d in range(4)]
             m.d.sync += [self.low[d].eq(self.low[d - 1] if d else 0) for d in range(4)]
@@ -174,7 +179,7 @@ class _Transfer:
             lanes[n] & (walker.index[3] + n >= self.low[3]) & (walker.index[3] + n < self.high[3])
             for n in range(lane_count)
         ]
-        return wire(self.m, Mux(Cat(outer).all(), Cat(inside), 0), "valid_lanes")
+        return wire(self.m, Mux(Cat(outer).all() & ~self.all_outside, Cat(inside), 0), "valid_lanes")
 
 
 def _limited(value: Value) -> Value:

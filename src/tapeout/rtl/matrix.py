@@ -127,6 +127,37 @@ class Cell(Component):
         return m
 
 
+class OperandLine(Component):
+    """The steps of k that are at hand for one row of lhs or one column of rhs.
+
+    Steps in `mask` are written: from `vector` if `by_vector`, else all with `element`.
+    """
+
+    module_name = "operand_line"
+
+    def __init__(self, depth: int) -> None:
+        self.depth = depth
+        super().__init__(
+            {
+                "mask": In(depth),
+                "by_vector": In(1),
+                "vector": In(data.ArrayLayout(32, depth)),
+                "element": In(32),
+                "step": In(range(depth + 1)),
+                "value": Out(32),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        steps = [Signal(32, name=f"step_{k}", reset_less=True) for k in range(self.depth)]
+        for k, step in enumerate(steps):
+            with m.If(self.mask[k]):
+                m.d.sync += step.eq(Mux(self.by_vector, self.vector[k], self.element))
+        m.d.comb += self.value.eq(Array(steps)[self.step])
+        return m
+
+
 def widened(m: Module, dtype: Value, bits: Value, name: str) -> Signal:
     """An element of a type the engine multiplies, as float32."""
     result = Signal(32, name=name)
@@ -207,13 +238,9 @@ class MatrixEngine(Component):
 
         # -------------------------------------------------------------------------- operand buffers and the array
 
-        left_buffer = [
-            [Signal(32, name=f"lhs_{i}_{kk}", reset_less=True) for kk in range(depth)] for i in range(self.rows)
-        ]
         width = self.columns * self.interleave
-        right_buffer = [
-            [Signal(32, name=f"rhs_{kk}_{j}", reset_less=True) for j in range(width)] for kk in range(depth)
-        ]
+        lhs_lines = [OperandLine(depth) for _ in range(self.rows)]
+        rhs_lines = [OperandLine(depth) for _ in range(width)]
         m.submodules.fetch = fetch = RowReader(g, 8)
         m.submodules.put = put = RowWriter(g)
         m.d.comb += [
@@ -232,18 +259,27 @@ class MatrixEngine(Component):
         """What arrives: 0 accumulators, 1 lhs, 2 rhs."""
         # A tag is a row (lhs), a step of k and a tile (rhs along n), a column (rhs along k), a row and tile (sums).
         tag_tile, tag_rest = fetch.tag[0:tile_bits], fetch.tag[tile_bits:]
-        for i in range(self.rows):
-            for kk in range(depth):
-                with m.If((phase == 1) & fetch.lanes[kk] & (fetch.tag == i)):
-                    m.d.sync += left_buffer[i][kk].eq(fetch.data[kk])
-        for kk in range(depth):
-            for j in range(width):
-                along_n = (tag_rest == kk) & (tag_tile == j // self.columns) & fetch.lanes[j % self.columns]
-                along_k = (fetch.tag == j) & fetch.lanes[kk]
-                with m.If((phase == 2) & Mux(rhs_along_k, along_k, along_n)):
-                    m.d.sync += right_buffer[kk][j].eq(
-                        Mux(rhs_along_k, fetch.data[kk][0:32], fetch.data[j % self.columns][0:32])
-                    )
+        arrived = Signal(data.ArrayLayout(32, depth))
+        m.d.comb += [arrived[k].eq(fetch.data[k][0:32]) for k in range(depth)]
+        one_step = wire(m, (1 << tag_rest)[0:depth], "step_of_tag")
+        for i, line in enumerate(lhs_lines):
+            instantiate(m, f"lhs_line_{i}", line)
+            m.d.comb += [
+                line.mask.eq(Mux((phase == 1) & (fetch.tag == i), fetch.lanes, 0)),
+                line.by_vector.eq(1),
+                line.vector.eq(arrived),
+                line.element.eq(0),
+            ]
+        for j, line in enumerate(rhs_lines):
+            instantiate(m, f"rhs_line_{j}", line)
+            along_n = Mux((tag_tile == j // self.columns) & fetch.lanes[j % self.columns], one_step, 0)
+            along_k = Mux(fetch.tag == j, fetch.lanes, 0)
+            m.d.comb += [
+                line.mask.eq(Mux(phase == 2, Mux(rhs_along_k, along_k, along_n), 0)),
+                line.by_vector.eq(rhs_along_k),
+                line.vector.eq(arrived),
+                line.element.eq(arrived[j % self.columns]),
+            ]
 
         step_k, step_tile, step_part = Signal(range(depth + 1)), Signal(tile_bits), Signal(2)
         issues, clears = Signal(), Signal()
@@ -270,19 +306,12 @@ class MatrixEngine(Component):
                 m.d.sync += held[part].eq(value)
             return held
 
-        lhs_edge = [
-            edge(wire(m, Array(left_buffer[i])[step_k], f"lhs_now_{i}"), left_type, f"lhs_edge_{i}")
-            for i in range(self.rows)
-        ]
+        m.d.comb += [line.step.eq(step_k) for line in (*lhs_lines, *rhs_lines)]
+        lhs_edge = [edge(line.value, left_type, f"lhs_edge_{i}") for i, line in enumerate(lhs_lines)]
         rhs_edge = []
         for c in range(self.columns):
-            of_tile = [
-                wire(
-                    m, Array(right_buffer[kk][t * self.columns + c] for kk in range(depth))[step_k], f"rhs_now_{c}_{t}"
-                )
-                for t in range(self.interleave)
-            ]
-            rhs_edge.append(edge(wire(m, Array(of_tile)[step_tile], f"rhs_now_{c}"), right_type, f"rhs_edge_{c}"))
+            of_tile = Array(rhs_lines[t * self.columns + c].value for t in range(self.interleave))
+            rhs_edge.append(edge(wire(m, of_tile[step_tile], f"rhs_now_{c}"), right_type, f"rhs_edge_{c}"))
         one = Const(1, 1)
         last_part = 3
         issued = {

@@ -29,7 +29,7 @@ class Semaphores(Component):
     takers."""
 
     def __init__(self, semaphore_count: int, takers: int, givers: int) -> None:
-        self.semaphore_count = semaphore_count
+        self.counts = [Signal(COUNT_BITS, name=f"count_{n}") for n in range(semaphore_count)]
         super().__init__(
             {
                 "takers": In(TAKER).array(takers),
@@ -41,7 +41,7 @@ class Semaphores(Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        counts = [Signal(COUNT_BITS, name=f"count_{n}") for n in range(self.semaphore_count)]
+        counts = self.counts
         some = wire(m, Cat(count.any() for count in counts), "some")
         several = wire(m, Cat(count[1:].any() for count in counts), "several")
         full = wire(m, Cat(count.all() for count in counts), "full")

@@ -108,18 +108,20 @@ class Scratchpad(Component):
                         m.d.comb += [write.en.eq(port.mask), write.data.eq(port.data)]
                 taken = wire(m, taken | wants, f"taken_{bank}_{number}")
             m.d.comb += [write.addr.eq(line), read.addr.eq(line), read.en.eq(1)]
-            of_bank.append(read.data)
+            row: Value = read.data
+            for stage in range(g.latency_cycles - 1):
+                later = Signal(8 * g.row_bytes, name=f"data_{bank}_{stage}", reset_less=True)
+                m.d.sync += later.eq(row)
+                row = later
+            of_bank.append(row)
         for number, port in enumerate(ports):
             m.d.comb += port.ready.eq(Cat(granted[number]).any())
             if number >= len(self.writers):
-                bank_read = Signal(bank_bits, name=f"bank_of_{number}")
-                m.d.sync += bank_read.eq(port.row[0:bank_bits])
-                row: Value = Array(of_bank)[bank_read]
-                for stage in range(g.latency_cycles - 1):
-                    later = Signal(8 * g.row_bytes, name=f"data_{number}_{stage}", reset_less=True)
-                    m.d.sync += later.eq(row)
-                    row = later
-                m.d.comb += port.data.eq(row)
+                bank_read: Value = port.row[0:bank_bits]
+                for stage in range(g.latency_cycles):
+                    before, bank_read = bank_read, Signal(bank_bits, name=f"bank_of_{number}_{stage}", reset_less=True)
+                    m.d.sync += bank_read.eq(before)
+                m.d.comb += port.data.eq(Array(of_bank)[bank_read])
         return m
 
 

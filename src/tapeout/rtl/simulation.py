@@ -5,18 +5,22 @@ Takes what the reference evaluator takes and changes the memory in place like it
 
 import ctypes
 import functools
+import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 
+import tapeout
 from tapeout.chip import Chip
 from tapeout.isa import Program
 from tapeout.isa.fields import QUEUES, Unit
 from tapeout.isa.program import encode
 from tapeout.rtl import verilator
+from tapeout.rtl.core import CoreSizes
 from tapeout.rtl.support import check_chip, check_program
 from tapeout.rtl.verilog import TOP, verilog_of
 from tapeout.sim.evaluator import Memory
@@ -45,6 +49,7 @@ class _Launch(ctypes.Structure):
         ("dispatch_cycles", ctypes.c_int64),
         ("cycle_limit", ctypes.c_int64),
         ("waveform", ctypes.c_char_p),
+        ("trace", ctypes.c_char_p),
         ("cycles", ctypes.c_int64),
         ("status", ctypes.c_int64),
         ("core", ctypes.c_int64),
@@ -52,6 +57,23 @@ class _Launch(ctypes.Structure):
         ("detail", ctypes.c_int64),
         ("started", ctypes.c_int64 * len(QUEUES)),
     )
+
+
+WRITE_RECORD = np.dtype(
+    [
+        ("cycle", "i8"),
+        ("serial", "i8"),
+        ("address", "u8"),
+        ("core", "i4"),
+        ("queue", "i4"),
+        ("is_memory", "i4"),
+        ("bytes", "i4"),
+        ("mask", "u8"),
+        ("data", "u1", 64),
+    ]
+)
+"""`Record` of testbench.cpp: bytes an instruction wrote. `serial` counts from 0 what its queue began; the last queue is
+the sequencer."""
 
 
 @dataclass(frozen=True)
@@ -64,19 +86,48 @@ class RtlOutcome:
     host_seconds: float
 
 
-@functools.cache
-def _library(chip: Chip, trace: bool) -> ctypes.CDLL:
-    check_chip(chip)
+def testbench_of(chip: Chip) -> str:
+    """The testbench in C++ with this chip's sizes."""
     core = chip.core
-    sizes = (
-        f"#define LOAD_BLOCK_BYTES {core.load_dma.bytes_per_cycle}\n"
-        f"#define STORE_BLOCK_BYTES {core.store_dma.bytes_per_cycle}\n"
+    sizes = {
+        "LOAD_BLOCK_BYTES": core.load_dma.bytes_per_cycle,
+        "STORE_BLOCK_BYTES": core.store_dma.bytes_per_cycle,
+        "ROW_BYTES": core.scratchpad.port_width_bytes,
+        "LATENCY_CYCLES": chip.last_level_sram.latency_cycles,
+        "DISPATCH_CYCLES": chip.host.dispatch_cycles,
+    }
+    return "".join(f"#define {name} {value}\n" for name, value in sizes.items()) + TESTBENCH.read_text("utf-8")
+
+
+NOT_IN_THE_MODEL = ("difference", "files", "simulation", "synthesis", "verilator")
+"""Modules here that have no part in a core's Verilog."""
+
+
+@functools.cache
+def _sources() -> str:
+    """Changes with every source file that has a part in the Verilog of a core."""
+    package = Path(tapeout.__file__).parent
+    digest = hashlib.sha256(metadata.version("amaranth").encode())
+    for folder in ("rtl", "isa", "numerics"):
+        for path in sorted((package / folder).glob("*.py")):
+            if folder == "rtl" and path.stem in NOT_IN_THE_MODEL:
+                continue
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+@functools.cache
+def library(chip: Chip, *, trace: bool = False, optimised: bool = True) -> ctypes.CDLL:
+    """The model of a chip's core with its testbench, made now or taken from the cache."""
+    check_chip(chip)
+    return verilator.library(
+        lambda: verilog_of(chip),
+        f"{_sources()} {CoreSizes.of(chip)}",
+        TOP,
+        testbench_of(chip),
+        trace=trace,
+        optimised=optimised,
     )
-    return verilator.library(_verilog(chip), TOP, sizes + TESTBENCH.read_text(), trace=trace)
-
-
-def _verilog(chip: Chip) -> str:
-    return verilog_of(chip)
 
 
 def run(
@@ -88,9 +139,12 @@ def run(
     *,
     workspace: int = 0,
     waveform: Path | None = None,
+    trace: Path | None = None,
+    optimised: bool = True,
     cycle_limit: int = CYCLE_LIMIT,
 ) -> RtlOutcome:
-    """As `tapeout.sim.evaluator.run`. `waveform`: a file (FST) for the signals of core 0.
+    """As `tapeout.sim.evaluator.run`. `waveform`: a file (FST) for the signals of core 0. `trace`: a file for
+    every write (`WRITE_RECORD`). `optimised`: as for `library`.
 
     Raises UnsupportedError for what the RTL does not have, before simulating anything, and a
     `tapeout.sim.faults.Fault` where the hardware reports one.
@@ -115,10 +169,11 @@ def run(
         dispatch_cycles=chip.host.dispatch_cycles,
         cycle_limit=cycle_limit,
         waveform=str(waveform).encode() if waveform else None,
+        trace=str(trace).encode() if trace else None,
     )
-    library = _library(chip, waveform is not None)
+    model = library(chip, trace=waveform is not None, optimised=optimised)
     begin = time.perf_counter()
-    library.tapeout_rtl_run(ctypes.byref(launch))
+    model.tapeout_rtl_run(ctypes.byref(launch))
     seconds = time.perf_counter() - begin
     _refuse(program, launch)
     counts = dict(zip(QUEUES, launch.started, strict=True))

@@ -3,10 +3,15 @@
 // Memory answers loads and stores in order, a fixed number of cycles after it took them, one block a cycle and core.
 // Writes and atomics happen when they are taken; cores take turns within a cycle in the order of their numbers.
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <deque>
+#include <fstream>
+#include <iterator>
 #include <memory>
 #include <vector>
 
@@ -33,6 +38,7 @@ struct Launch {
   int64_t dispatch_cycles;
   int64_t cycle_limit;
   const char* waveform;
+  const char* trace;  // a file for a Record of every row written
   // Results.
   int64_t cycles;
   int64_t status;  // see Status
@@ -94,6 +100,16 @@ static uint64_t atomic(int function, int dtype, uint64_t x, uint64_t a, uint64_t
   }
 }
 
+// A row of the scratchpad, or a block of memory, that an instruction wrote: the `serial`-th its queue began.
+struct Record {
+  int64_t cycle, serial;
+  uint64_t address;
+  int32_t core, queue;  // 4: the sequencer
+  int32_t is_memory, bytes;
+  uint64_t mask;
+  uint8_t data[64];
+};
+
 struct Answer { int64_t cycle; uint64_t value; std::vector<uint32_t> data; };
 
 struct Simulated {
@@ -102,11 +118,23 @@ struct Simulated {
   std::vector<int64_t> programs;
   size_t next_program = 0;
   int64_t dispatch_left = -1;
+  int64_t serial[5] = {-1, -1, -1, -1, -1};
   bool halted = false;
 };
 
 // (Verilator writes __ in a name as ___05F.)  Amaranth's wide ports are VlWide, those up to 64 bits plain integers.
 template <typename T> static uint32_t* words_of(T& port) { return reinterpret_cast<uint32_t*>(&port); }
+
+static void record(FILE* file, int64_t cycle, int64_t serial, int core, int queue, uint64_t address, const void* data,
+                   const void* mask, int bytes, bool is_memory) {
+  for (int part = 0; part < bytes; part += 64) {
+    int size = bytes - part < 64 ? bytes - part : 64;
+    Record one{cycle, serial, address + part, core, queue, is_memory, size, 0, {}};
+    memcpy(&one.mask, static_cast<const uint8_t*>(mask) + part / 8, size / 8);
+    memcpy(one.data, static_cast<const uint8_t*>(data) + part, size);
+    fwrite(&one, sizeof one, 1, file);
+  }
+}
 
 extern "C" void tapeout_rtl_run(Launch* launch) {
   VerilatedContext context;
@@ -126,6 +154,7 @@ extern "C" void tapeout_rtl_run(Launch* launch) {
     trace.open(launch->waveform);
   }
 #endif
+  FILE* file = launch->trace ? fopen(launch->trace, "wb") : nullptr;
   const int64_t block = LOAD_BLOCK_BYTES, store_block = STORE_BLOCK_BYTES;
   for (auto& core : cores) {
     Model& model = core->model;
@@ -136,8 +165,10 @@ extern "C" void tapeout_rtl_run(Launch* launch) {
     for (int n = 0; n < 2; ++n) { model.eval(); model.clk = 1; model.eval(); model.clk = 0; }
     model.rst = 0; model.launch = 1;
   }
-  for (int64_t n = 0; n < launch->core_count; ++n)
+  for (int64_t n = 0; n < launch->core_count; ++n) {
     cores[n]->model.workspace = launch->workspace + n * launch->workspace_bytes;
+    cores[n]->model.eval();
+  }
   launch->status = CYCLE_LIMIT;
   auto fail = [&](int64_t status, int64_t number, int64_t detail) {
     launch->status = status;
@@ -152,14 +183,24 @@ extern "C" void tapeout_rtl_run(Launch* launch) {
       Simulated& core = *cores[number];
       if (core.halted) continue;
       all_halted = false;
-      Model& model = core.model;
-      model.eval();
+      Model& model = core.model;  // settled, its clock low
 #ifdef TRACE
       if (launch->waveform && number == 0) trace.dump(uint64_t(2 * cycle));
 #endif
       // What the core asks for in this cycle.
       uint32_t address = model.instruction_address, index = model.argument_index;
-      for (int queue = 0; queue < 4; ++queue) launch->started[queue] += model.started >> queue & 1;
+      if (file) {
+#define WRITTEN(n)                                                                                              \
+  if (model.written___05F##n##___05Fvalid)                                                                      \
+    record(file, cycle, core.serial[n], int(number), n, uint64_t(model.written___05F##n##___05Frow) * ROW_BYTES, \
+           words_of(model.written___05F##n##___05Fdata), words_of(model.written___05F##n##___05Fmask), ROW_BYTES, false);
+        WRITTEN(0) WRITTEN(1) WRITTEN(2) WRITTEN(3) WRITTEN(4)
+      }
+      for (int queue = 0; queue < 4; ++queue)
+        if (model.started >> queue & 1) {
+          launch->started[queue] += 1;
+          core.serial[queue] += 1;
+        }
       auto inside = [&](uint64_t at, int64_t size) {
         return at >= launch->memory_base && at + size <= launch->memory_base + launch->memory_bytes;
       };
@@ -183,11 +224,14 @@ extern "C" void tapeout_rtl_run(Launch* launch) {
           if (!inside(at, size)) { fail(OUTSIDE, number, at); goto end; }
           uint8_t* place = launch->memory + (at - launch->memory_base);
           memcpy(&old, place, size);
+          const uint64_t written = (1ull << size) - 1;
           uint64_t now = atomic(model.store___05Ffunction, model.store___05Fdtype, old, model.store___05Foperand, model.store___05Fother);
           memcpy(place, &now, size);
+          if (file) record(file, cycle, core.serial[1], int(number), 1, at, &now, &written, 8, true);
         } else {
           const uint8_t* data = reinterpret_cast<const uint8_t*>(words_of(model.store___05Fdata));
           const uint8_t* mask = reinterpret_cast<const uint8_t*>(words_of(model.store___05Fmask));
+          if (file) record(file, cycle, core.serial[1], int(number), 1, at, data, mask, int(store_block), true);
           for (int64_t byte = 0; byte < store_block; ++byte)
             if (mask[byte / 8] >> (byte % 8) & 1) {
               if (!inside(at + byte, 1)) { fail(OUTSIDE, number, at + byte); goto end; }
@@ -251,7 +295,44 @@ extern "C" void tapeout_rtl_run(Launch* launch) {
   }
 end:
   launch->cycles = cycle;
+  if (file) fclose(file);
 #ifdef TRACE
   if (launch->waveform) trace.close();
 #endif
+}
+
+// The testbench as a program of its own: runs the words of PROGRAM on the image MEMORY, which lies at BASE, and writes
+// the image back. Numbers may be given in hexadecimal (0x...).
+int main(int count, char** given) {
+  if (count < 10) {
+    fprintf(stderr, "usage: %s PROGRAM MEMORY BASE CORES X Y Z WORKSPACE WORKSPACE_BYTES [ARGUMENT ...]\n", given[0]);
+    return 2;
+  }
+  auto number = [&](int n) { return strtoull(given[n], nullptr, 0); };
+  auto content = [](const char* path) {
+    std::ifstream file(path, std::ios::binary);
+    return std::vector<char>(std::istreambuf_iterator<char>(file), {});
+  };
+  std::vector<char> program = content(given[1]), memory = content(given[2]);
+  std::vector<uint64_t> arguments;
+  for (int n = 10; n < count; ++n) arguments.push_back(number(n));
+  Launch launch{};
+  launch.words = reinterpret_cast<const uint64_t*>(program.data());
+  launch.word_count = int64_t(program.size() / 8);
+  launch.arguments = arguments.data();
+  launch.argument_count = int64_t(arguments.size());
+  for (int axis = 0; axis < 3; ++axis) launch.grid[axis] = int64_t(number(5 + axis));
+  launch.core_count = std::min(int64_t(number(4)), launch.grid[0] * launch.grid[1] * launch.grid[2]);
+  launch.workspace = number(8);
+  launch.workspace_bytes = int64_t(number(9));
+  launch.memory_base = number(3);
+  launch.memory = reinterpret_cast<uint8_t*>(memory.data());
+  launch.memory_bytes = int64_t(memory.size());
+  launch.latency_cycles = LATENCY_CYCLES;
+  launch.dispatch_cycles = DISPATCH_CYCLES;
+  launch.cycle_limit = INT64_MAX;
+  tapeout_rtl_run(&launch);
+  printf("%lld cycles, status %lld\n", (long long)launch.cycles, (long long)launch.status);
+  std::ofstream(given[2], std::ios::binary).write(memory.data(), std::streamsize(memory.size()));
+  return launch.status == DONE ? 0 : 1;
 }

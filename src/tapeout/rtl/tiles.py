@@ -179,9 +179,12 @@ class TileReader(Component):
             m.d.comb += self.displaced_ready.eq(walker.valid & room & rows.ready)
         with m.If(asks):
             m.d.sync += tail.eq(tail + 1)
+        # A vector can be read a cycle after it was written.
+        done = Signal()
         m.d.sync += [
+            done.eq(rows.done),
             asked.eq(asked + asks - self.release),
-            available.eq(available + rows.done - self.release),
+            available.eq(available + done - self.release),
             head.eq(head + self.release),
         ]
         for n in range(g.lane_count):

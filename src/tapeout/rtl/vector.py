@@ -19,7 +19,7 @@ from tapeout.isa.functions import REDUCTION_PARTIALS, Function
 from tapeout.numerics.dtypes import DType
 from tapeout.rtl import microcode
 from tapeout.rtl.arithmetic import wire
-from tapeout.rtl.descriptor import View, value_count, word_count
+from tapeout.rtl.descriptor import TILE_BITS, TileOperand, View, value_count, word_count
 from tapeout.rtl.lane import Lane
 from tapeout.rtl.microcode import STEP_BITS, Operation
 from tapeout.rtl.scratchpad import Geometry, read_signature, write_signature
@@ -119,6 +119,9 @@ class VectorEngine(Component):
         codes = {name: Signal(4, name=f"{name}_code") for name in names}
         is_predicate = Signal()
         latch = Signal()
+        bits = {name: Signal(TILE_BITS, name=f"{name}_bits") for name in names}
+        content = {name: Signal(64, name=f"{name}_content") for name in names}
+        is_there = {name: Signal(name=f"{name}_is_there") for name in names}
         with m.Switch(opcode):
             for kind, view in views.items():
                 with m.Case(kind.opcode):
@@ -150,6 +153,13 @@ class VectorEngine(Component):
                     of_operand = {"result": "result", "a": "a", "b": "b", "c": "c"}
                     if kind is isa.Gather:
                         of_operand = {"result": "result", "a": "index", "c": "source"}
+                    for name, theirs in of_operand.items():
+                        if view.has(theirs):
+                            m.d.comb += [
+                                bits[name].eq(view.field(theirs)),
+                                content[name].eq(view.register(theirs)),
+                                is_there[name].eq(1),
+                            ]
                     with m.If(latch):
                         m.d.sync += [
                             table_index.eq(index),
@@ -157,36 +167,31 @@ class VectorEngine(Component):
                             is_gather.eq(kind is isa.Gather),
                             *(mine.eq(theirs) for mine, theirs in zip(shape, view.extents(), strict=True)),
                         ]
-                        for name in names:
-                            m.d.sync += is_tile[name].eq(0)
-                        for name, theirs in of_operand.items():
-                            if not view.has(theirs):
-                                continue
-                            size = size_of(m, codes[name], f"{kind.mnemonic}_{name}_size")
-                            as_register = view.is_register(theirs)
-                            m.d.sync += [
-                                bases[name].eq(view.base(theirs)),
-                                sizes[name].eq(size),
-                                is_flag[name].eq((codes[name] == DType.I1.code) & (kind is not isa.Gather)),
-                                is_tile[name].eq(~as_register),
-                            ]
-                            m.d.sync += [
-                                stride.eq(elements << size)
-                                for stride, elements in zip(strides[name], view.strides(theirs), strict=True)
-                            ]
-                            content = view.register(theirs)
-                            with m.Switch(Cat(size, codes[name] == DType.I1.code)):
-                                for code in range(4):
-                                    with m.Case(code):
-                                        m.d.sync += scalar[name].eq(content[0 : 8 << code])
-                                with m.Default():
-                                    m.d.sync += scalar[name].eq(content[0])
                         if kind is isa.Iota:
                             m.d.sync += iota_base.eq(view.register("start"))
                             m.d.sync += [iota_steps[d].eq(view.register("steps", d)) for d in range(4)]
                         if kind is isa.Gather:
                             gather_size = size_of(m, view.field("dtype"), "gather_size")
                             m.d.sync += step_between.eq(view.field("stride") << gather_size)
+
+        for name in names:
+            tile = TileOperand(bits[name], content[name])
+            size = size_of(m, codes[name], f"size_of_{name}")
+            flag = codes[name] == DType.I1.code
+            with m.If(latch):
+                m.d.sync += [
+                    bases[name].eq(tile.base),
+                    sizes[name].eq(size),
+                    is_flag[name].eq(flag & (opcode != isa.Gather.opcode)),
+                    is_tile[name].eq(is_there[name] & ~tile.is_register),
+                    *(mine.eq(theirs << size) for mine, theirs in zip(strides[name], tile.strides, strict=True)),
+                ]
+                with m.Switch(Cat(size, flag)):
+                    for code in range(4):
+                        with m.Case(code):
+                            m.d.sync += scalar[name].eq(content[name][0 : 8 << code])
+                    with m.Default():
+                        m.d.sync += scalar[name].eq(content[name][0])
 
         # -------------------------------------------------------------------------------- units around the lanes
 

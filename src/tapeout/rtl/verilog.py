@@ -6,7 +6,7 @@ from tapeout.chip import Chip
 from tapeout.rtl import microcode
 from tapeout.rtl.core import Core, CoreSizes
 from tapeout.rtl.lane import Lane
-from tapeout.rtl.matrix import Cell
+from tapeout.rtl.matrix import Cell, OperandLine
 from tapeout.rtl.support import check_chip
 from tapeout.rtl.tiles import TileReader, TileWriter
 from tapeout.rtl.vector import DEPTH, GROUPS
@@ -21,6 +21,7 @@ def verilog_of(chip: Chip) -> str:
     temporaries = microcode.rom(microcode.vector_programs()).temporary_count
     shared = (
         Cell(sizes.interleave),
+        OperandLine(sizes.geometry.lane_count),
         Lane(group_count=GROUPS, temporary_count=temporaries),
         TileReader(sizes.geometry, DEPTH),
         TileReader(sizes.geometry, DEPTH, displaced=True),

@@ -1,0 +1,30 @@
+"""`tapeout synth`: gates and area of a chip's core."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tapeout.report.page import Format, write
+
+
+def synth(
+    chip: Annotated[str, typer.Argument(help="A reference chip, or a chip file of your own.")],
+    liberty: Annotated[Path | None, typer.Option(help="Map cells to this liberty file.")] = None,
+    technology: Annotated[Path | None, typer.Option(help="A file of further technology figures.")] = None,
+    figures: Annotated[
+        Path | None, typer.Option(help="Write the areas to this file, for `tapeout datasheet --technology`.")
+    ] = None,
+    form: Annotated[Format, typer.Option("--format", help="How to write it.")] = Format.text,
+    output: Annotated[Path | None, typer.Option(help="Write it to this file.")] = None,
+) -> None:
+    """Synthesize every block of a chip's core with Yosys: gates, flip-flops, memory, area and clock."""
+    from tapeout.chip import load
+    from tapeout.report import synthesis as report
+    from tapeout.rtl.synthesis import synthesize
+    from tapeout.silicon import technology as known
+
+    found, facts = synthesize(load(chip), liberty=liberty), known.load(technology)
+    if figures:
+        figures.write_text(report.technology_figures(found, facts), "utf-8")
+    write(report.page(found, facts), form, output)
