@@ -2,6 +2,11 @@
 
 import io
 import itertools
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -177,6 +182,26 @@ def test_a_run_goes_on_from_its_checkpoint():
     assert first + losses_of(model, values, optimizer, 3) == whole
 
 
+def test_a_killed_run_goes_on_to_the_same_losses_bit_for_bit(tmp_path):
+    """Killed in the second step after its checkpoint; what it did in the first must come out again, and go on."""
+    script = Path(__file__).with_name("resumable_training.py")
+
+    def run(*options):
+        environment = {**os.environ, "TAPEOUT_FALLBACK": "error"}
+        command = [sys.executable, str(script), str(tmp_path), *options]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        return done, dict(line.split() for line in done.stdout.splitlines())
+
+    killed, before = run("3", "--killed-in-step", "5")
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert list(before) == ["0", "1", "2", "3", "4"]
+    resumed, after = run("3")
+    assert resumed.returncode == 0, resumed.stderr
+    assert list(after) == ["3", "4", "5", "6", "7", "8"]
+    assert (after["3"], after["4"]) == (before["3"], before["4"])
+    assert len(set(after.values())) == 6
+
+
 def test_memory_is_counted_and_its_end_is_torchs_error():
     before = torch.chip.memory_allocated()
     torch.chip.reset_peak_memory_stats()
@@ -199,6 +224,19 @@ def test_a_compiled_training_step():
         run = torch.compile(model) if device == "chip" else model
         losses[device] = losses_of(run, values, optimizer, 3)
     torch.testing.assert_close(torch.tensor(losses["chip"]), torch.tensor(losses["cpu"]), rtol=1e-5, atol=1e-7)
+
+
+def test_compiled_attention_of_transposed_heads_has_its_gradients():
+    torch._dynamo.reset()
+    values = randn(2, 9, 3, 8)
+
+    def attend(x):
+        heads = x.transpose(1, 2)
+        return F.scaled_dot_product_attention(heads, heads * 2, heads + 1).transpose(1, 2)
+
+    expected = gradients(attend, [values], "cpu")
+    for one, other in zip(gradients(torch.compile(attend), [values], "chip"), expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=2e-4, atol=1e-5)
 
 
 def test_the_hosts_ledger_stays_empty():

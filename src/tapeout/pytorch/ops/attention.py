@@ -342,8 +342,8 @@ def fused_attention(
     if written is not out:
         out.copy_(written)
     count("aten::_scaled_dot_product_fused_attention_overrideable")
-    unused = torch.empty(0, dtype=torch.long, device=out.device)
-    return out, log_sum_exp, unused, unused, queries, keys, unused, unused, unused
+    unused, no_seed = (torch.empty(shape, dtype=torch.long, device=out.device) for shape in ((0,), ()))
+    return out, log_sum_exp, unused, unused, queries, keys, no_seed, no_seed, unused
 
 
 def fused_attention_backward(
@@ -352,7 +352,9 @@ def fused_attention_backward(
     cum_seq_q: torch.Tensor, cum_seq_k: torch.Tensor, max_q: int, max_k: int, dropout_p: float, is_causal: bool,
     philox_seed: torch.Tensor, philox_offset: torch.Tensor, *, scale: float | None = None,
 ) -> tuple[torch.Tensor | None, ...]:  # fmt: skip
-    """Gradients of query, key and value. A bias has none here: shim.cpp chooses this attention only without it."""
+    """Gradients of query, key and value, laid out as they are. A bias has none here: shim.cpp chooses this attention
+    only without it."""
+    gradients = [torch.empty_like(t) for t in (query, key, value)]
     of_query, of_key, of_value = (torch.empty(t.shape, dtype=t.dtype, device=t.device) for t in (query, key, value))
     gradient, query, key, value = (t if t.stride(-1) == 1 else t.contiguous() for t in (grad_out, query, key, value))
     batches, heads, queries, size = query.shape
@@ -384,4 +386,7 @@ def fused_attention_backward(
         if written[0].numel():
             launch(grid, (*(t.data_ptr() for t in tensors), *words))
     count("aten::_scaled_dot_product_fused_attention_overrideable_backward")
-    return of_query, of_key, of_value, None
+    found = (of_query, of_key, of_value)
+    return *(
+        t if t.stride() == like.stride() else like.copy_(t) for t, like in zip(found, gradients, strict=True)
+    ), None
