@@ -61,6 +61,13 @@ CASES = {
     "conv2d": (
         lambda x, w, b: F.conv2d(x, w, b, stride=2, padding=1, groups=2), randn(2, 4, 9, 8), randn(6, 2, 3, 3), randn(6)
     ),
+    "conv3d": (
+        lambda x, w, b: F.conv3d(x, w, b, stride=(2, 1, 1), padding=(1, 0, 1)),
+        randn(2, 3, 5, 6, 4), randn(4, 3, 3, 2, 3), randn(4),
+    ),
+    "transposed conv3d": (
+        lambda x, w: F.conv_transpose3d(x, w, stride=2, padding=1), randn(2, 3, 3, 2, 4), randn(3, 2, 3, 3, 2)
+    ),
     "transposed conv2d": (
         lambda x, w, b: F.conv_transpose2d(x, w, b, stride=2), randn(2, 4, 5, 4), randn(4, 6, 3, 3), randn(6)
     ),

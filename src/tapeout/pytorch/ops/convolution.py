@@ -1,10 +1,11 @@
-"""Convolutions in one and two dimensions, transposed ones, and their gradients, as matrix products.
+"""Convolutions in one to three dimensions, transposed ones, and their gradients, as matrix products.
 
 Every element that a tap of the filter meets is laid out as a column of a matrix by one kernel of block reads; what is
 left is a product with the filter. The gradient of the input is a convolution too, of the spread-out gradient with the
-filter reversed, and so is a transposed convolution.
+filter reversed, and so is a transposed convolution. All is done in three dimensions; absent ones have one element.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,15 +24,17 @@ aten = torch.ops.aten
 @triton.jit
 def _columns(
     source, out,
-    channels, height, width, out_height, out_width, tap_columns,
-    source_batch, source_channel, source_row, source_column,
+    channels, depth, height, width, out_depth, out_height, out_width, tap_rows, tap_columns,
+    source_batch, source_channel, source_layer, source_row, source_column,
     out_channel, out_tap, out_batch,
-    row_step, column_step, row_start, column_start, tap_row_step, tap_column_step,
+    layer_step, row_step, column_step, layer_start, row_start, column_start,
+    tap_layer_step, tap_row_step, tap_column_step,
     CHANNELS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """out[c, tap, b, y, x] = source[b, c, y * step + start + tap * tap_step], zero outside. A program for a tap, a
-    batch, and some channels, rows and columns."""
-    tap = tl.program_id(1).to(tl.int64)
+    """out[c, tap, b, z, y, x] = source[b, c, z, y, x each * step + start + tap * tap_step], zero outside. A program for
+    a tap and a layer, a batch, and some channels, rows and columns."""
+    tap = tl.program_id(1).to(tl.int64) // out_depth
+    layer = tl.program_id(1).to(tl.int64) % out_depth
     batch = tl.program_id(2).to(tl.int64)
     row_tiles = tl.cdiv(out_height, ROWS)
     column_tiles = tl.cdiv(out_width, COLUMNS)
@@ -39,43 +42,46 @@ def _columns(
     column = place % column_tiles * COLUMNS + tl.arange(0, COLUMNS)
     row = place // column_tiles % row_tiles * ROWS + tl.arange(0, ROWS)
     channel = place // column_tiles // row_tiles * CHANNELS + tl.arange(0, CHANNELS)
-    y = row * row_step + row_start + tap // tap_columns * tap_row_step
+    z = layer * layer_step + layer_start + tap // tap_columns // tap_rows * tap_layer_step
+    y = row * row_step + row_start + tap // tap_columns % tap_rows * tap_row_step
     x = column * column_step + column_start + tap % tap_columns * tap_column_step
     c, y, x = channel[:, None, None], y[None, :, None], x[None, None, :]
-    inside = (c < channels) & (y >= 0) & (y < height) & (x >= 0) & (x < width)
-    value = tl.load(
-        source + batch * source_batch + c * source_channel + y * source_row + x * source_column, mask=inside, other=0.0
-    )
+    inside = (c < channels) & (z >= 0) & (z < depth) & (y >= 0) & (y < height) & (x >= 0) & (x < width)
+    source += batch * source_batch + z * source_layer
+    value = tl.load(source + c * source_channel + y * source_row + x * source_column, mask=inside, other=0.0)
     row, column = row[None, :, None], column[None, None, :]
-    target = out + c * out_channel + tap * out_tap + batch * out_batch + row * out_width + column
+    out += tap * out_tap + batch * out_batch + layer * out_height * out_width
+    target = out + c * out_channel + row * out_width + column
     tl.store(target, value, mask=(c < channels) & (row < out_height) & (column < out_width))
 
 
-Pair = tuple[int, int]
+Triple = tuple[int, int, int]
 
 
-def _unfold(source: torch.Tensor, taps: Pair, size: Pair, step: Pair, start: Pair, tap_step: Pair) -> torch.Tensor:
+def _unfold(
+    source: torch.Tensor, taps: Triple, size: Triple, step: Triple, start: Triple, tap_step: Triple
+) -> torch.Tensor:
     """(channels, taps, batch, size): the elements each tap of a filter meets at each place of the result."""
-    batch, channels, height, width = source.shape
-    out = torch.empty((channels, taps[0] * taps[1], batch, size[0] * size[1]), dtype=source.dtype, device=source.device)
+    batch, channels, *extents = source.shape
+    out = torch.empty((channels, math.prod(taps), batch, math.prod(size)), dtype=source.dtype, device=source.device)
     if out.numel() == 0:
         return out
-    columns = min(power_of_two_at_least(size[1]), 256)
-    rows = min(power_of_two_at_least(size[0]), TILE_ELEMENTS // columns)
+    columns = min(power_of_two_at_least(size[2]), 256)
+    rows = min(power_of_two_at_least(size[1]), TILE_ELEMENTS // columns)
     depth = min(power_of_two_at_least(channels), TILE_ELEMENTS // columns // rows)
     launch = kernel(
         _columns,
-        (POINTER[source.dtype], POINTER[out.dtype], *INTEGERS[:19]),
+        (POINTER[source.dtype], POINTER[out.dtype], *INTEGERS[:26]),
         CHANNELS=depth,
         ROWS=rows,
         COLUMNS=columns,
     )
     words = (
-        source.data_ptr(), out.data_ptr(), channels, height, width, *size, taps[1], *source.stride(),
+        source.data_ptr(), out.data_ptr(), channels, *extents, *size, *taps[1:], *source.stride(),
         *out.stride()[:3], *step, *start, *tap_step,
     )  # fmt: skip
-    tiles = ceil_div(size[1], columns) * ceil_div(size[0], rows) * ceil_div(channels, depth)
-    launch((tiles, taps[0] * taps[1], batch), words)
+    tiles = ceil_div(size[2], columns) * ceil_div(size[1], rows) * ceil_div(channels, depth)
+    launch((tiles, math.prod(taps) * size[0], batch), words)
     return out
 
 
@@ -85,7 +91,7 @@ def _grouped(tensor: torch.Tensor, groups: int) -> torch.Tensor:
 
 
 def _product_of_filters(
-    filters: torch.Tensor, columns: torch.Tensor, size: Pair, bias: torch.Tensor | None
+    filters: torch.Tensor, columns: torch.Tensor, size: Triple, bias: torch.Tensor | None
 ) -> torch.Tensor:
     """(batch, outputs, size): filters (groups, outputs, channels * taps) times what _unfold gave."""
     groups, outputs, inner = filters.shape
@@ -108,43 +114,43 @@ def _product_of_filters(
 
 
 def _correlate(
-    source: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, step: Pair, padding: Pair, spread: Pair,
-    groups: int,
+    source: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, step: Triple, padding: Triple,
+    spread: Triple, groups: int,
 ) -> torch.Tensor:  # fmt: skip
-    size = _pair(
+    size = _triple(
         (source.shape[2 + d] + 2 * padding[d] - spread[d] * (weight.shape[2 + d] - 1) - 1) // step[d] + 1
-        for d in range(2)
+        for d in range(3)
     )
-    taps = _pair(weight.shape[2:])
-    columns = _unfold(source, taps, size, step, _pair(-p for p in padding), spread)
+    taps = _triple(weight.shape[2:])
+    columns = _unfold(source, taps, size, step, _triple(-p for p in padding), spread)
     return _product_of_filters(_grouped(weight, groups), columns, size, bias)
 
 
 def _spread(
-    gradient: torch.Tensor, weight: torch.Tensor, size: Pair, bias: torch.Tensor | None, step: Pair, padding: Pair,
-    spread: Pair, groups: int,
+    gradient: torch.Tensor, weight: torch.Tensor, size: Triple, bias: torch.Tensor | None, step: Triple,
+    padding: Triple, spread: Triple, groups: int,
 ) -> torch.Tensor:  # fmt: skip
     """The gradient of _correlate's source, which has that size; a transposed convolution."""
     batch, outputs = gradient.shape[:2]
-    if step != (1, 1):
+    if step != (1, 1, 1):
         wide = [(n - 1) * s + 1 for n, s in zip(gradient.shape[2:], step, strict=True)]
         apart = torch.zeros((batch, outputs, *wide), dtype=gradient.dtype, device=gradient.device)
-        apart[:, :, :: step[0], :: step[1]] = gradient
+        apart[:, :, :: step[0], :: step[1], :: step[2]] = gradient
         gradient = apart
-    taps = _pair(weight.shape[2:])
+    taps = _triple(weight.shape[2:])
     # Result place y meets gradient place y + padding - tap * spread.
-    columns = _unfold(gradient, taps, size, (1, 1), padding, _pair(-s for s in spread))
+    columns = _unfold(gradient, taps, size, (1, 1, 1), padding, _triple(-s for s in spread))
     channels = weight.shape[1]
-    turned = weight.reshape(groups, outputs // groups, channels, taps[0] * taps[1]).transpose(1, 2)
+    turned = weight.reshape(groups, outputs // groups, channels, math.prod(taps)).transpose(1, 2)
     return _product_of_filters(turned.reshape(groups, channels, -1), columns, size, bias)
 
 
 def _gradient_of_filters(
-    gradient: torch.Tensor, source: torch.Tensor, weight: torch.Tensor, step: Pair, padding: Pair, spread: Pair,
+    gradient: torch.Tensor, source: torch.Tensor, weight: torch.Tensor, step: Triple, padding: Triple, spread: Triple,
     groups: int,
 ) -> torch.Tensor:  # fmt: skip
-    taps = _pair(weight.shape[2:])
-    columns = _unfold(source, taps, _pair(gradient.shape[2:]), step, _pair(-p for p in padding), spread)
+    taps = _triple(weight.shape[2:])
+    columns = _unfold(source, taps, _triple(gradient.shape[2:]), step, _triple(-p for p in padding), spread)
     left = _grouped(gradient.transpose(0, 1).contiguous(), groups)
     right = columns.view(groups, left.shape[2] and columns.numel() // groups // left.shape[2], left.shape[2])
     out = torch.empty(weight.shape, dtype=weight.dtype, device=weight.device)
@@ -152,23 +158,25 @@ def _gradient_of_filters(
     return out
 
 
-def _pair(values: Any) -> Pair:
-    first, second = values
-    return first, second
+def _triple(values: Any) -> Triple:
+    first, second, third = values
+    return first, second, third
 
 
-def _in_two_dimensions(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.unsqueeze(2) if tensor.dim() == 3 else tensor
+def _in_three_dimensions(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor[(slice(None), slice(None), *(None,) * (5 - tensor.dim()))]
 
 
-def _two(values: Sequence[int], filler: int) -> Pair:
-    return (filler, values[0]) if len(values) == 1 else _pair(values)
+def _three(values: Sequence[int], filler: int) -> Triple:
+    return _triple((*(filler,) * (3 - len(values)), *values))
 
 
 def _is_ours(*tensors: torch.Tensor | None) -> bool:
     given = [tensor for tensor in tensors if tensor is not None]
     first = given[0]
-    return first.dtype in MATRIX_DTYPES and first.dim() in (3, 4) and all(other.dtype == first.dtype for other in given)
+    return (
+        first.dtype in MATRIX_DTYPES and first.dim() in (3, 4, 5) and all(other.dtype == first.dtype for other in given)
+    )
 
 
 def convolution(
@@ -181,19 +189,19 @@ def convolution(
             operator, input, weight, bias, stride, padding, dilation, transposed, output_padding, groups
         )
         return result
-    source, filters = _in_two_dimensions(input), _in_two_dimensions(weight)
-    step, before, spread = _two(stride, 1), _two(padding, 0), _two(dilation, 1)
+    source, filters = _in_three_dimensions(input), _in_three_dimensions(weight)
+    step, before, spread = _three(stride, 1), _three(padding, 0), _three(dilation, 1)
     if transposed:
-        after = _two(output_padding, 0)
-        size = _pair(
+        after = _three(output_padding, 0)
+        size = _triple(
             (source.shape[2 + d] - 1) * step[d] - 2 * before[d] + spread[d] * (filters.shape[2 + d] - 1) + after[d] + 1
-            for d in range(2)
+            for d in range(3)
         )
         out = _spread(source, filters, size, bias, step, before, spread, groups)
     else:
         out = _correlate(source, filters, bias, step, before, spread, groups)
     count("aten::convolution")
-    return out.squeeze(2) if input.dim() == 3 else out
+    return out.flatten(2, 7 - input.dim())  # without the dimensions of one element
 
 
 def convolution_backward(
@@ -208,19 +216,19 @@ def convolution_backward(
             output_mask,
         )  # fmt: skip
         return result
-    gradient, source, filters = (_in_two_dimensions(t) for t in (grad_output, input, weight))
-    step, before, spread = _two(stride, 1), _two(padding, 0), _two(dilation, 1)
+    gradient, source, filters = (_in_three_dimensions(t) for t in (grad_output, input, weight))
+    step, before, spread = _three(stride, 1), _three(padding, 0), _three(dilation, 1)
     of_input = of_weight = of_bias = None
     if output_mask[0]:
         if transposed:
             of_input = _correlate(gradient, filters, None, step, before, spread, groups)
         else:
-            of_input = _spread(gradient, filters, _pair(source.shape[2:]), None, step, before, spread, groups)
+            of_input = _spread(gradient, filters, _triple(source.shape[2:]), None, step, before, spread, groups)
         of_input = of_input.view(input.shape)
     if output_mask[1]:
         small, large = (source, gradient) if transposed else (gradient, source)
         of_weight = _gradient_of_filters(small, large, filters, step, before, spread, groups).view(weight.shape)
     if output_mask[2]:
-        of_bias = gradient.sum((0, 2, 3))
+        of_bias = gradient.sum((0, 2, 3, 4))
     count("aten::convolution_backward")
     return of_input, of_weight, of_bias

@@ -28,6 +28,8 @@ def run(operator: Any, *args: Any, **kwargs: Any) -> Any:
 
 def _with_tensors_for_numbers(operator: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
     """torch hands over `2` where an operator that takes a tensor was given one; its own overloads refuse that."""
+    if not any(value.__class__ in (bool, int, float) for value in args):
+        return args
     numbers = [
         place
         for place, (value, argument) in enumerate(zip(args, operator._schema.arguments, strict=False))
