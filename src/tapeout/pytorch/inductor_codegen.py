@@ -106,7 +106,7 @@ class ChipScheduling(TritonScheduling):
             joined = max(0, len(dims) - (config.triton.max_tiles or 2)) + 1
             return (sympy.prod(dims[:joined]), *dims[joined:])
 
-        tilings = {}
+        tilings: dict[Any, None] = {}
         for node in node_schedule:
             if not isinstance(node, SchedulerNode):
                 continue

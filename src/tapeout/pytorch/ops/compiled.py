@@ -7,6 +7,7 @@ function. Inductor's own cache on disk keeps what it wrote for the next process.
 """
 
 import contextlib
+import functools
 import threading
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
@@ -189,13 +190,17 @@ def _obstacle(operator: Any, args: Sequence[Any], kwargs: dict[str, Any], tensor
     return None
 
 
+@functools.cache
 def _decompositions() -> dict[Any, Callable[..., Any]]:
-    """Inductor's, and our own of what it leaves to a vendor's library."""
+    """Inductor's, torch's of the operators that Inductor would leave to the device, and our own."""
+    from torch._decomp import decomposition_table
     from torch._inductor.decomposition import select_decomp_table
+    from torch._inductor.lowering import fallbacks, lowerings
 
     from tapeout.pytorch.ops import decompositions
 
-    return {**select_decomp_table(), **decompositions.table()}
+    left = {o: rule for o, rule in decomposition_table.items() if o not in lowerings or o in fallbacks}
+    return {**left, **select_decomp_table(), **decompositions.table()}
 
 
 def _functional_overloads(operator: Any) -> list[Any]:

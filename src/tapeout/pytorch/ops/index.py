@@ -200,6 +200,13 @@ def index_put_(
     unsafe: bool = False,
 ) -> torch.Tensor:  # fmt: skip
     """What `self[indices] = values` comes down to; torch's own way there has an operator that cannot be traced."""
+    mask = indices[0] if len(indices) == 1 else None
+    if mask is not None and mask.dtype == torch.bool and values.numel() == 1 and not accumulate:
+        padded = mask[(..., *(None,) * (self.dim() - mask.dim()))]
+        return self.masked_fill_(padded, values.reshape(()).to(self.dtype))
+    indices = _without_masks(indices)
+    if any(index is not None and index.numel() == 0 for index in indices):
+        return self
     result: torch.Tensor = otherwise(aten.index_put_.default, self, indices, values, accumulate)
     return result
 

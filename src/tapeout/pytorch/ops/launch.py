@@ -55,7 +55,8 @@ def _compile(function: "triton.JITFunction[Any]", types: tuple[str, ...], consta
     signature = dict(zip(names, [*types, *("constexpr" for _ in constants)], strict=True))
     target = triton.runtime.driver.active.get_current_target()
     positions = {(names.index(name),): value for name, value in constants.items()}
-    compiled = triton.compile(ASTSource(function, signature, positions), target=target)
+    source = ASTSource(function, signature, positions)
+    compiled = triton.compile(source, target=target, options={"debug": True})  # which keeps assertions
     compiled._init_handles()
     launch: Launch = compiled.function.launch
     return launch

@@ -78,6 +78,19 @@ def _dropout(source, out, mask, seed, first, size, kept, scale, TILE: tl.constex
     tl.store(mask + element, keep, mask=inside)
 
 
+@triton.jit
+def _check_weights(weights, columns, least, COLUMNS: tl.constexpr):
+    """Stops the launch if a row of weights is none, or fewer than `least` of it can be drawn."""
+    row = tl.program_id(0).to(tl.int64)
+    drawable = tl.zeros((COLUMNS,), tl.int64)
+    for start in range(0, columns, COLUMNS):
+        column = start + tl.arange(0, COLUMNS)
+        weight = tl.load(weights + row * columns + column, mask=column < columns, other=0.0)
+        tl.device_assert((weight >= 0) & (weight < float("inf")), "a weight is negative, infinite or NaN")
+        drawable += (weight > 0).to(tl.int64)
+    tl.device_assert(tl.sum(drawable) >= least, "too few weights above zero for so many samples")
+
+
 def _fill(
     out: torch.Tensor, kind: str, low: float, high: float, generator: torch.Generator | None, bits: int = 24
 ) -> None:
@@ -271,7 +284,16 @@ def multinomial(
     self: torch.Tensor, num_samples: int, replacement: bool = False, *, generator: torch.Generator | None = None
 ) -> torch.Tensor:
     """Indices drawn with these weights: the first to arrive, if index i arrives at the rate weights[i]."""
-    weights = self if self.dtype in (torch.float32, torch.float64) else self.float()
+    weights = (self if self.dtype in (torch.float32, torch.float64) else self.float()).contiguous()
+    columns = weights.shape[-1]
+    check = kernel(
+        _check_weights,
+        (POINTER[weights.dtype], *INTEGERS[:2]),
+        COLUMNS=min(TILE, power_of_two_at_least(columns)),
+    )
+    least = 1 if replacement else num_samples
+    if weights.numel():
+        check((weights.numel() // columns, 1, 1), (weights.data_ptr(), columns, least))
     if replacement and num_samples > 1:
         cumulative = weights.cumsum(-1)
         drawn = torch.empty((*self.shape[:-1], num_samples), dtype=weights.dtype, device=self.device)
