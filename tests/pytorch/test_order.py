@@ -59,7 +59,6 @@ GRADIENTS = {
     "adaptive average": lambda x: F.adaptive_avg_pool2d(x, (4, 3)),
     "adaptive average of volumes": lambda x: F.adaptive_avg_pool3d(x, (2, 4, 3)),
     "adaptive maximum": lambda x: F.adaptive_max_pool2d(x, (4, 3)),
-    "distances": lambda x: torch.cdist(x[0], x[1]),
     "lstm": lambda x: _cell(torch.nn.LSTM, x),
     "gru": lambda x: _cell(torch.nn.GRU, x),
 }
