@@ -88,6 +88,23 @@ def test_without_data_a_branch_on_them_is_refused():
         timing.simulate(program_of(text), TINY, (1, 1, 1), (0,))
 
 
+@pytest.mark.parametrize(
+    "branches",
+    [
+        "branch_zero condition=r1 target=L\njump target=E\nL:\ntrap code=0\nE:\n",
+        "branch_nonzero condition=r1 target=E\ntrap code=0\nE:\n",
+    ],
+)
+def test_without_data_an_assertion_about_them_holds(branches):
+    program = program_of(f"scalar_load destination=r1 address=0 dtype=i32\n{branches}halt\n")
+    assert_same(program, TINY, (1, 1, 1), (0,))
+    held = timing.DataTrace([timing.ProgramData(scalars=[1])])
+    known = timing.simulate(program, TINY, (1, 1, 1), (0,), data=held)
+    unknown = timing.simulate(program, TINY, (1, 1, 1), (0,))
+    assert unknown.cycles == known.cycles
+    assert "taken as 0" in unknown.assumed[0] and not known.assumed
+
+
 def test_a_trace_of_another_launch_is_refused():
     case = random_case(3, TINY, instruction_count=25)
     trace, places = traced(case, TINY)

@@ -777,13 +777,22 @@ void Core::sequence(Word time) {
             case WAIT: take(op.a); break;
             case JUMP:
             case BRANCH_ZERO:
-            case BRANCH_NONZERO:
-                if (op.kind != JUMP && unknown[op.condition]) throw Failure{DATA_MISSING, index, program};
-                if (op.kind == JUMP || (registers[op.condition] == 0) == (op.kind == BRANCH_ZERO)) {
+            case BRANCH_NONZERO: {
+                bool taken = op.kind == JUMP || (registers[op.condition] == 0) == (op.kind == BRANCH_ZERO);
+                if (op.kind != JUMP && unknown[op.condition]) {
+                    // An assertion of unknown data holds: a launch that traps has no time.
+                    const std::vector<Op> &ops = launch->kernel->ops;
+                    auto traps = [&](Word at) { return at < Word(ops.size()) && ops[at].kind == TRAP; };
+                    if (traps(op.value)) taken = false;
+                    else if (traps(pc)) taken = true;
+                    else throw Failure{DATA_MISSING, index, program};
+                }
+                if (taken) {
                     pc = op.value;
                     cycles = std::max<Word>(cycles, TAKEN_BRANCH_CYCLES);
                 }
                 break;
+            }
             case NEXT_PROGRAM:
                 if (next_number < launch->program_count)
                     dispatch = std::max<Word>(0, launch->chip.dispatch_cycles - cycles);

@@ -541,6 +541,10 @@ class _Sequencer:
         if isinstance(item, isa.Jump):
             return True
         if item.condition in core.unknown:
+            instructions = core.program.instructions
+            for next_index, is_taken in ((item.target, False), (self.pc, True)):
+                if next_index < len(instructions) and isinstance(instructions[next_index], isa.Trap):
+                    return is_taken  # an assertion of unknown data holds: a launch that traps has no time
             raise data_missing(core.program, self.pc - 1)
         return (core.registers[item.condition] == 0) is isinstance(item, isa.BranchZero)
 
