@@ -14,6 +14,7 @@ BENCHMARKS = (
     "tpuv3",
     "virtual_time",
     "pytorch",
+    "cosimulation",
 )
 
 
