@@ -91,7 +91,15 @@ def test_multinomial_refuses_what_is_no_weight(bad):
 
 
 def test_an_index_that_is_out_of_range_is_said_so():
-    table = torch.ones(4, 2, device="chip")
-    for look_up in (lambda index: F.embedding(index, table), lambda index: table[index]):
-        with pytest.raises(Exception, match="index out of range"):
-            look_up(torch.tensor([0, 4], device="chip"))
+    table = torch.arange(8.0, device="chip").reshape(4, 2)
+    bag = torch.tensor([0], device="chip")
+    for look_up, bad in (
+        (lambda index: F.embedding(index, table), (4, -1)),
+        (lambda index: table.index_select(0, index), (4, -1)),
+        (lambda index: F.embedding_bag(index, table, bag), (4, -1)),
+        (lambda index: table[index], (4, -5)),
+    ):
+        for entry in bad:
+            with pytest.raises(Exception, match="index out of range"):
+                look_up(torch.tensor([0, entry], device="chip"))
+    assert table[torch.tensor([-1], device="chip")].tolist() == [[6.0, 7.0]]

@@ -34,10 +34,11 @@ def test_a_page_is_read_back():
     assert "| svd | eager | float32 | fallback | aten::_linalg_svd.U |" in page
 
 
-def test_only_what_is_worse_than_before_is_a_regression():
+def test_what_is_worse_than_before_or_newly_wrong_is_a_regression():
     before = {outcome(name, Verdict.NATIVE).case: Verdict.FALLBACK for name in ("a", "b", "c")}
     now = [outcome("a", Verdict.NATIVE), outcome("b", Verdict.FALLBACK), outcome("c", Verdict.REFUSED, "why")]
-    assert report.regressions([*now, outcome("new", Verdict.WRONG, "x")], before) == [now[2]]
+    new = [outcome("new", Verdict.WRONG, "x"), outcome("other", Verdict.FALLBACK)]
+    assert report.regressions([*now, *new], before) == [now[2], new[0]]
 
 
 @pytest.mark.parametrize("name", OPERATORS)

@@ -124,11 +124,15 @@ def recorded(page: str) -> dict[Case, Verdict]:
 
 
 def regressions(outcomes: Iterable[Outcome], before: Mapping[Case, Verdict]) -> list[Outcome]:
-    """Outcomes that are worse than they were before."""
+    """Outcomes that are worse than they were before, and wrong ones of cases that were not run before."""
     return [
         outcome
         for outcome in outcomes
-        if outcome.case in before and SEVERITY.index(outcome.verdict) > SEVERITY.index(before[outcome.case])
+        if (
+            SEVERITY.index(outcome.verdict) > SEVERITY.index(before[outcome.case])
+            if outcome.case in before
+            else outcome.verdict is Verdict.WRONG
+        )
     ]
 
 

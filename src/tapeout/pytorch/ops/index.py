@@ -20,12 +20,13 @@ aten = torch.ops.aten
 @triton.jit
 def _rows(
     source, index, out, size, rows, columns, source_row, index_step,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    WRAPS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(1).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(0).to(tl.int64) * COLUMNS + tl.arange(0, COLUMNS)
     chosen = tl.load(index + row * index_step, mask=row < rows, other=0).to(tl.int64)
-    chosen = tl.where(chosen < 0, chosen + size, chosen)
+    if WRAPS:
+        chosen = tl.where(chosen < 0, chosen + size, chosen)
     tl.device_assert((chosen >= 0) & (chosen < size), "index out of range")
     inside = (row[:, None] < rows) & (column[None, :] < columns)
     value = tl.load(source + chosen[:, None] * source_row + column[None, :], mask=inside)
@@ -66,8 +67,9 @@ def _arange(out, start, step, size, TYPE: tl.constexpr, TILE: tl.constexpr):
     tl.store(out + place, value.to(out.dtype.element_ty), mask=place < size)
 
 
-def gather_rows(source: torch.Tensor, index: torch.Tensor) -> torch.Tensor | None:
-    """source[index] for a vector of indices into the first dimension; None: not for this kernel."""
+def gather_rows(source: torch.Tensor, index: torch.Tensor, *, wraps: bool = False) -> torch.Tensor | None:
+    """source[index] for a vector of indices into the first dimension; None: not for this kernel. `wraps`: negative
+    indices count from the end, otherwise they are out of range."""
     if source.dtype not in TRITON_DTYPES or index.dtype not in (torch.int64, torch.int32) or index.dim() != 1:
         return None
     if not source[:1].is_contiguous() or source.dim() == 0:
@@ -80,6 +82,7 @@ def gather_rows(source: torch.Tensor, index: torch.Tensor) -> torch.Tensor | Non
     launch = kernel(
         _rows,
         (POINTER[source.dtype], POINTER[index.dtype], POINTER[out.dtype], *INTEGERS[:5]),
+        WRAPS=wraps,
         ROWS=ROW_TILE,
         COLUMNS=column_tile,
     )
@@ -162,7 +165,7 @@ def index_tensor(self: torch.Tensor, indices: list[torch.Tensor | None]) -> torc
     indices = _without_masks(indices)
     first = indices[0] if indices else None
     if first is not None and all(other is None for other in indices[1:]) and first.device == self.device:
-        out = gather_rows(self, first.reshape(-1)) if first.dtype != torch.bool else None
+        out = gather_rows(self, first.reshape(-1), wraps=True) if first.dtype != torch.bool else None
         if out is not None:
             count("aten::index")
             return out.view(*first.shape, *self.shape[1:])
