@@ -71,8 +71,8 @@ def test_replacing_a_field_is_checked_at_the_line_of_the_replacement():
         (tiny, {"core": tiny}, "core=Chip(...) is not a Core(...)"),
         (
             tiny.core.scratchpad,
-            {"size_bytes": 32 * MiB},
-            "scratchpad.size_bytes=33554432 is too large; the most is 4194304",
+            {"size_bytes": 256 * MiB},
+            "scratchpad.size_bytes=268435456 is too large; the most is 134217728",
         ),
         (
             tiny.core.scratchpad,

@@ -26,8 +26,8 @@ from tapeout.numerics.dtypes import DType
 
 registers = st.integers(0, 255)
 quads = st.tuples(*[registers] * 4)
-strides = st.one_of(st.integers(-(2**23), 2**23 - 1), st.integers(-4, 4))
-patterns = st.builds(AccessPattern, st.integers(0, 2**22 - 1), st.tuples(*[strides] * 4), registers)
+strides = st.one_of(st.integers(-(2**22), 2**22 - 1), st.integers(-4, 4))
+patterns = st.builds(AccessPattern, st.integers(0, 2**27 - 1), st.tuples(*[strides] * 4), registers)
 scalars = st.builds(RegisterValue, registers)
 
 VALUES_OF_KIND = {
@@ -35,6 +35,7 @@ VALUES_OF_KIND = {
     "registers": lambda field: quads,
     "semaphore": lambda field: st.integers(0, 63),
     "unsigned": lambda field: st.integers(0, 2**field.width - 1),
+    "rotation": lambda field: st.integers(0, 2**field.width - 1).map(lambda units: 64 * units),
     "signed": lambda field: st.integers(-(2 ** (field.width - 1)), 2 ** (field.width - 1) - 1),
     "flag": lambda field: st.booleans(),
     "dtype": lambda field: st.sampled_from(list(DType)),
@@ -177,8 +178,10 @@ def test_what_is_wrong_with_text_is_said(text, sentence):
     [
         (definitions.LoadImmediate(destination=256, value=0),
          "load_immediate: destination=256: register 256 is outside 0..255"),
-        (definitions.Rotate(register=1, step=1 << 22, limit=0),
-         "rotate: step=4194304: value 4194304 is outside 0..4194303"),
+        (definitions.Rotate(register=1, step=1 << 27, limit=0),
+         "rotate: step=134217728: value 134217728 is outside 0..134217727"),
+        (definitions.Rotate(register=1, step=64, limit=100),
+         "rotate: limit=100: value 100 is not a multiple of 64"),
         (definitions.Jump(target=3), "jump: target=3: list index out of range"),
         (definitions.Map1(function=Function.NEG, dtype=DType.F32, shape=(1, 1, 1, 0),
                           result=AccessPattern(0, (0, 0, 0, 1)), a=RegisterValue(0)),

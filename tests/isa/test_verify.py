@@ -76,7 +76,7 @@ WRONG = [
      "(map1): result and a overlap without being the same tile"),
     ("scalar_load destination=r1 address=254 dtype=i32",
      "(scalar_load): address 0xfe is outside the 256 bytes the program declares"),
-    ("rotate register=r1 step=4 limit=4194304", "(rotate): rotate: limit=4194304: value 4194304 is outside 0..4194303"),
+    ("rotate register=r1 step=64 limit=96", "(rotate): rotate: limit=96: value 96 is not a multiple of 64"),
 ]  # fmt: skip
 
 

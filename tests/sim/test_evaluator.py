@@ -274,10 +274,10 @@ def test_scalar_unit():
     scalar_store a=r4 address=16 dtype=i64
     scalar_select destination=r5 condition=r4 a=r1 b=r2
     scalar_store a=r5 address=24 dtype=i64
-    load_immediate destination=r6 value=32
-    rotate register=r6 step=16 limit=64
+    load_immediate destination=r6 value=-16
+    rotate register=r6 step=64 limit=128
     scalar_store a=r1 address=0 offset=r6 dtype=i16
-    rotate register=r6 step=16 limit=64
+    rotate register=r6 step=64 limit=64
     scalar_store a=r6 address=32 dtype=i64
     scalar_load destination=r7 address=48 dtype=i16
     scalar_store a=r7 address=40 dtype=i64

@@ -26,8 +26,8 @@ GiB = 1 << 30
 
 PROCESS_NODES = ("N7", "N6", "N5", "N4", "N3", "N2")
 
-# Limits of the instruction encoding: a tile address has 24 bits, a semaphore or register number 6.
-SCRATCHPAD_ADDRESS_LIMIT_BYTES = 4 * MiB
+# Limits of the instruction encoding: a tile address has 27 bits, a semaphore number 6, a register number 8.
+SCRATCHPAD_ADDRESS_LIMIT_BYTES = 128 * MiB
 SEMAPHORE_NUMBER_LIMIT = 64
 REGISTER_NUMBER_LIMIT = 256
 

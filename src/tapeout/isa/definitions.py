@@ -169,8 +169,8 @@ class Rotate(f.Instruction):
     """Advance a buffer offset to the next copy, cyclically."""
 
     register: int = f.register("offset in bytes")
-    step: int = f.unsigned(22, "size of one copy")
-    limit: int = f.unsigned(22, "size of all copies")
+    step: int = f.rotation("size of one copy")
+    limit: int = f.rotation("size of all copies")
 
 
 @instruction(
@@ -184,7 +184,7 @@ class ScalarLoad(f.Instruction):
     """Read one element of the scratchpad into a register (floats: their bits, zero-extended; i1: 0 or 1)."""
 
     destination: int = f.register("result")
-    address: int = f.unsigned(22, "byte address")
+    address: int = f.scratchpad_address("byte address")
     offset: int = f.register("added to the address", 0)
     dtype: DType = f.dtype("element type")
 
@@ -200,7 +200,7 @@ class ScalarStore(f.Instruction):
     """Write one element of the scratchpad from a register."""
 
     a: int = f.register("value")
-    address: int = f.unsigned(22, "byte address")
+    address: int = f.scratchpad_address("byte address")
     offset: int = f.register("added to the address", 0)
     dtype: DType = f.dtype("element type")
 

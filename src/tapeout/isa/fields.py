@@ -20,8 +20,15 @@ SEMAPHORE_COUNT = 64
 WORD_BITS = 64
 DIMENSIONS = 4
 MAX_EXTENT = 65535
-SCRATCHPAD_ADDRESS_BITS = 22
-STRIDE_BITS = 24
+SCRATCHPAD_ADDRESS_BITS = 27
+STRIDE_BITS = 23
+ROTATION_UNIT_BYTES = 64
+
+# A tile operand, from bit 0: address, register, whether it is that register's value instead, four strides.
+REGISTER_BIT = SCRATCHPAD_ADDRESS_BITS
+IS_REGISTER_BIT = REGISTER_BIT + 8
+STRIDES_BIT = IS_REGISTER_BIT + 1
+TILE_BITS = STRIDES_BIT + 4 * STRIDE_BITS
 
 
 class EncodingError(TapeoutError):
@@ -151,6 +158,31 @@ def unsigned(width: int, doc: str, default: Any = REQUIRED) -> Any:
     )
 
 
+def scratchpad_address(doc: str) -> Any:
+    return unsigned(SCRATCHPAD_ADDRESS_BITS, doc)
+
+
+def rotation(doc: str) -> Any:
+    """Bytes of the scratchpad, encoded in units of ROTATION_UNIT_BYTES, so that two of them fit a word."""
+    limit = 1 << SCRATCHPAD_ADDRESS_BITS
+
+    def pack(value: int) -> int:
+        _check_range(value, 0, limit, "value")
+        if value % ROTATION_UNIT_BYTES:
+            raise EncodingError(f"value {value} is not a multiple of {ROTATION_UNIT_BYTES}")
+        return value // ROTATION_UNIT_BYTES
+
+    return Field(
+        (limit // ROTATION_UNIT_BYTES - 1).bit_length(),
+        f"{doc}, in units of {ROTATION_UNIT_BYTES} bytes",
+        pack,
+        lambda bits: bits * ROTATION_UNIT_BYTES,
+        str,
+        lambda s: int(s, 0),
+        "rotation",
+    )
+
+
 def signed(width: int, doc: str) -> Any:
     low, high = -(1 << (width - 1)), 1 << (width - 1)
     return Field(
@@ -238,24 +270,26 @@ def _read_operand(text: str) -> Operand:
 
 def _pack_operand(value: Operand) -> int:
     if isinstance(value, RegisterValue):
-        return 1 << 30 | _check_range(value.register, 0, REGISTER_COUNT, "register") << 22
+        return 1 << IS_REGISTER_BIT | _check_range(value.register, 0, REGISTER_COUNT, "register") << REGISTER_BIT
     bits = _check_range(value.base, 0, 1 << SCRATCHPAD_ADDRESS_BITS, "scratchpad address")
-    bits |= _check_range(value.register, 0, REGISTER_COUNT, "register") << 22
+    bits |= _check_range(value.register, 0, REGISTER_COUNT, "register") << REGISTER_BIT
     if len(value.strides) != DIMENSIONS:
         raise EncodingError(f"access pattern {value!r} has not {DIMENSIONS} strides")
     half = 1 << (STRIDE_BITS - 1)
     for i, stride in enumerate(value.strides):
-        bits |= (_check_range(stride, -half, half, "stride") & (2 * half - 1)) << (32 + STRIDE_BITS * i)
+        bits |= (_check_range(stride, -half, half, "stride") & (2 * half - 1)) << (STRIDES_BIT + STRIDE_BITS * i)
     return bits
 
 
 def _unpack_operand(bits: int) -> Operand:
-    register_number = bits >> 22 & 255
-    if bits >> 30 & 3 == 1:
+    register_number = bits >> REGISTER_BIT & 255
+    if bits >> IS_REGISTER_BIT & 1:
         return RegisterValue(register_number)
     mask = (1 << STRIDE_BITS) - 1
-    strides = tuple(_two_complement(bits >> (32 + STRIDE_BITS * i) & mask, STRIDE_BITS) for i in range(DIMENSIONS))
-    return AccessPattern(bits & ((1 << 22) - 1), strides, register_number)  # type: ignore[arg-type]
+    strides = tuple(
+        _two_complement(bits >> (STRIDES_BIT + STRIDE_BITS * i) & mask, STRIDE_BITS) for i in range(DIMENSIONS)
+    )
+    return AccessPattern(bits & ((1 << SCRATCHPAD_ADDRESS_BITS) - 1), strides, register_number)  # type: ignore[arg-type]
 
 
 def operand(doc: str, *, written: bool = False, scalar: bool = False) -> Any:
@@ -267,7 +301,7 @@ def operand(doc: str, *, written: bool = False, scalar: bool = False) -> Any:
         return _pack_operand(value)
 
     kind = "written tile" if written else "tile or register" if scalar else "tile"
-    return Field(128, doc, pack, _unpack_operand, _show_operand, _read_operand, kind)
+    return Field(TILE_BITS, doc, pack, _unpack_operand, _show_operand, _read_operand, kind)
 
 
 class Instruction:

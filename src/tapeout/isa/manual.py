@@ -6,13 +6,17 @@ from tapeout.isa import definitions
 from tapeout.isa.costs import Cost
 from tapeout.isa.fields import (
     BY_MNEMONIC,
+    IS_REGISTER_BIT,
     LENGTH_BITS,
     OPCODE_BITS,
+    REGISTER_BIT,
     REGISTER_COUNT,
     REGISTRY,
     SCRATCHPAD_ADDRESS_BITS,
     SEMAPHORE_COUNT,
     STRIDE_BITS,
+    STRIDES_BIT,
+    TILE_BITS,
     WORD_BITS,
     AccessPattern,
     Field,
@@ -84,6 +88,7 @@ EXAMPLE_OF_KIND: dict[str, object] = {
     "register": 5,
     "registers": (0, 0, 2, 3),
     "unsigned": 1,
+    "rotation": 4096,
     "signed": 128,
     "flag": False,
     "dtype": DType.F32,
@@ -232,7 +237,6 @@ def _bits(offset: int, width: int) -> str:
 
 
 def _encoding() -> list[str]:
-    strides = 4 * STRIDE_BITS
     return [
         f"An instruction is one or more {WORD_BITS}-bit little-endian words. The first begins with the opcode "
         f"({OPCODE_BITS} bits) and the number of words ({LENGTH_BITS} bits). Bits are written `word:high..low`. Bits "
@@ -244,9 +248,13 @@ def _encoding() -> list[str]:
                 ("registers", "7..0, 15..8, 23..16, 31..24", "one register for each dimension, outermost first"),
                 ("shape", "15..0, 31..16, 47..32, 63..48", "extents 1 to 65535, outermost first"),
                 ("tile", f"{SCRATCHPAD_ADDRESS_BITS - 1}..0", "scratchpad address, bytes"),
-                ("", "29..22", "register added to the address"),
-                ("", "31..30", "0: tile; 1: the operand is the register's value and the strides are zero"),
-                ("", f"{31 + strides}..32", f"four strides of {STRIDE_BITS} bits, two's complement, in elements"),
+                ("", f"{IS_REGISTER_BIT - 1}..{REGISTER_BIT}", "register added to the address"),
+                ("", f"{IS_REGISTER_BIT}", "0: tile; 1: the operand is the register's value and the strides are zero"),
+                (
+                    "",
+                    f"{TILE_BITS - 1}..{STRIDES_BIT}",
+                    f"four {STRIDE_BITS}-bit strides in elements, two's complement",
+                ),
             ),
         ),
     ]

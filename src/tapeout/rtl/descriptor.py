@@ -8,7 +8,17 @@ from dataclasses import dataclass
 
 from amaranth.hdl import Cat, Signal, Value
 
-from tapeout.isa.fields import REGISTRY, SCRATCHPAD_ADDRESS_BITS, WORD_BITS, Instruction, Unit
+from tapeout.isa.fields import (
+    IS_REGISTER_BIT,
+    REGISTER_BIT,
+    REGISTRY,
+    SCRATCHPAD_ADDRESS_BITS,
+    STRIDE_BITS,
+    STRIDES_BIT,
+    WORD_BITS,
+    Instruction,
+    Unit,
+)
 
 ENTRY_WORDS = 64
 VALUES = 16
@@ -36,7 +46,7 @@ def register_places(kind: type[Instruction]) -> tuple[RegisterPlace, ...]:
         elif field.kind == "registers":
             places += [RegisterPlace(field.name, part, offset + 8 * part) for part in range(4)]
         elif "tile" in field.kind:
-            places.append(RegisterPlace(field.name, 0, offset + 22))
+            places.append(RegisterPlace(field.name, 0, offset + REGISTER_BIT))
     return tuple(places)
 
 
@@ -98,17 +108,14 @@ class View:
         return self.tile(name).strides
 
 
-TILE_BITS = 128
-
-
 class TileOperand:
     """The bits of a tile operand, and what the register it names contains."""
 
     def __init__(self, bits: Value, content: Value) -> None:
         self.content = content
-        self.is_register = bits[30:32] == 1
+        self.is_register = bits[IS_REGISTER_BIT]
         self.base = bits[0:SCRATCHPAD_ADDRESS_BITS] + content[0:SCRATCHPAD_ADDRESS_BITS]
-        self.strides = [bits[32 + 24 * d : 32 + 24 * (d + 1)].as_signed() for d in range(4)]
+        self.strides = [bits[STRIDES_BIT + STRIDE_BITS * d :][:STRIDE_BITS].as_signed() for d in range(4)]
 
 
 WORDS_LIMIT = VALUES

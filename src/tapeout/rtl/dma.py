@@ -96,7 +96,7 @@ class _Transfer:
             self.base.eq(view.register("base")),
             self.scale.eq(view.field("scale") if view.has("scale") else 0),
             self.is_indexed.eq(view.has("index")),
-            self.is_masked.eq((view.field("mask")[22:32] != 1 << 8) if view.has("mask") else 0),
+            self.is_masked.eq((~view.is_register("mask") | view.names_register("mask")) if view.has("mask") else 0),
         ]
         for d in range(4):
             if not bounded:

@@ -11,7 +11,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out
 
 from tapeout.isa import definitions as isa
-from tapeout.isa.fields import QUEUES, REGISTER_COUNT, Instruction
+from tapeout.isa.fields import QUEUES, REGISTER_COUNT, ROTATION_UNIT_BYTES, Instruction
 from tapeout.numerics.dtypes import DType
 from tapeout.rtl import microcode
 from tapeout.rtl.arithmetic import wire
@@ -30,6 +30,10 @@ def field(kind: type[Instruction], name: str, bits: Value) -> Value:
         if spec.name == name:
             return bits[offset : offset + spec.width]
     raise KeyError(f"{kind.mnemonic} has no field {name}")
+
+
+def bytes_of_rotation(name: str, bits: Value) -> Value:
+    return Cat(Const(0, (ROTATION_UNIT_BYTES - 1).bit_length()), field(isa.Rotate, name, bits))
 
 
 def step_fields(word: Value) -> tuple[Value, Value, list[Value], list[Value], Value, Value, Value]:
@@ -227,7 +231,7 @@ class Sequencer(Component):
             for code, width in enumerate(WIDTHS):
                 with m.Case(code):
                     m.d.comb += converted_unsigned.eq(operand[0][0:width])
-        rotated = wire(m, (operand[0] + field(isa.Rotate, "step", bits))[0:64], "rotated")
+        rotated = wire(m, (operand[0] + bytes_of_rotation("step", bits))[0:64], "rotated")
         value_written = Mux(store_flag, operand[1][0], stored)
         m.d.comb += [
             self.write.row.eq(store_address[low:]),
@@ -398,7 +402,7 @@ class Sequencer(Component):
                     give(isa.ScalarConvert, Mux(unsigned_flag, converted_unsigned, converted_signed))
                     finish()
                 with case(isa.Rotate):
-                    limit = field(isa.Rotate, "limit", bits)
+                    limit = bytes_of_rotation("limit", bits)
                     wraps = rotated.as_signed() >= Cat(limit, Const(0, 1)).as_signed()
                     give(isa.Rotate, Mux(wraps, 0, rotated), "register")
                     finish()

@@ -14,12 +14,12 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out
 
 from tapeout.isa import definitions as isa
-from tapeout.isa.fields import Unit
+from tapeout.isa.fields import TILE_BITS, Unit
 from tapeout.isa.functions import REDUCTION_PARTIALS, Function
 from tapeout.numerics.dtypes import DType
 from tapeout.rtl import microcode
 from tapeout.rtl.arithmetic import wire
-from tapeout.rtl.descriptor import TILE_BITS, TileOperand, View, value_count, word_count
+from tapeout.rtl.descriptor import TileOperand, View, value_count, word_count
 from tapeout.rtl.lane import Lane
 from tapeout.rtl.microcode import STEP_BITS, Operation
 from tapeout.rtl.scratchpad import Geometry, read_signature, write_signature
