@@ -6,10 +6,11 @@ is remembered, so that a call costs a look-up and the function. Numbers among th
 function. Inductor's own cache on disk keeps what it wrote for the next process.
 """
 
-import contextlib
+import concurrent.futures
+import contextvars
 import functools
 import threading
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -253,20 +254,20 @@ def _compile(
                 layout.append(None)
         return results
 
+    def compile_it() -> tuple[Callable[..., Any], Any, list[Any]]:
+        traced = make_fx(
+            torch.func.functionalize(functional, remove="mutations"),
+            decomposition_table=_decompositions(),
+            tracing_mode="symbolic",
+        )(*tensors)
+        fakes = [node.meta["val"] for node in traced.graph.nodes if node.op == "placeholder"]
+        values = (node.meta.get("val") for node in traced.graph.nodes)
+        mode = next(value.fake_mode for value in values if isinstance(value, FakeTensor))
+        with tracing(TracingContext(mode)), config.patch(emulate_precision_casts=True):
+            return compile_fx.compile_fx_inner(traced, fakes), mode.shape_env, fakes
+
     try:
-        with _undisturbed():
-            traced = make_fx(
-                torch.func.functionalize(functional, remove="mutations"),
-                decomposition_table=_decompositions(),
-                tracing_mode="symbolic",
-            )(*tensors)
-            fakes = [node.meta["val"] for node in traced.graph.nodes if node.op == "placeholder"]
-            values = (node.meta.get("val") for node in traced.graph.nodes)
-            mode = next(value.fake_mode for value in values if isinstance(value, FakeTensor))
-            shapes = mode.shape_env
-            assert shapes is not None
-            with tracing(TracingContext(mode)), config.patch(emulate_precision_casts=True):
-                run_compiled = compile_fx.compile_fx_inner(traced, fakes)
+        run_compiled, shapes, fakes = _undisturbed(compile_it)
     except (
         InductorError,
         NotImplementedError,
@@ -312,8 +313,12 @@ def _replace(value: Any, own: dict[int, torch.Tensor]) -> Any:
     return torch.device("chip") if isinstance(value, torch.device) else value
 
 
-@contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Tracing sees the operator as if called at the top: no modes, no autograd, no autocast around it."""
-    with torch.utils._python_dispatch._disable_current_modes(), torch._C._DisableAutocast(), torch.no_grad():
-        yield
+def _undisturbed(work: Callable[[], Any]) -> Any:
+    """What `work` returns in a thread of its own: it sees the operator as if called at the top.
+
+    A call may come from inside a mode, autograd, autocast or a compiled graph, each of which leaves its marks on the
+    thread; the dispatch keys that a compiled graph excludes keep functionalization from unwrapping its tensors.
+    """
+    context = contextvars.copy_context()  # Inductor's settings
+    with concurrent.futures.ThreadPoolExecutor(max_workers=1) as thread:
+        return thread.submit(context.run, torch.no_grad()(work)).result()
