@@ -7,6 +7,7 @@ import torch
 import triton
 import triton.language as tl
 
+from tapeout.errors import LaunchError
 from tapeout.isa import Program
 from tapeout.triton_backend.benchmark import milliseconds
 from tests.triton.harness import run, run_three_ways
@@ -230,3 +231,21 @@ def test_warmup_of_every_configuration():
     compiled = kernel.warmup(x, out, 64, grid=(1,))
     assert len({one.asm["program"] for one in compiled}) == len(CONFIGS["many"])
     assert out.cpu().eq(0).all()
+
+
+@triton.jit
+def scaled(source, SCALE: tl.constexpr, target, BLOCK: tl.constexpr):
+    place = tl.arange(0, BLOCK)
+    tl.store(target + place, tl.load(source + place) * SCALE)
+
+
+def test_a_compiled_kernel_is_launched_with_and_without_its_constants():
+    source, target = torch.ones(16, device="chip"), torch.zeros(16, device="chip")
+    compiled = scaled[(1,)](source, 3, target, BLOCK=16)
+    for arguments in ((source, 3, target, 16), (source, target)):
+        target.zero_()
+        compiled[(1, 1, 1)](*arguments)
+        assert target.cpu().eq(3).all()
+    wrong = "scaled: 3 arguments; it takes 4, or 2 without its constants: source, SCALE, target, BLOCK"
+    with pytest.raises(LaunchError, match=re.escape(wrong)):
+        compiled[(1, 1, 1)](source, target, 16)

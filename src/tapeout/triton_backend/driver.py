@@ -66,9 +66,13 @@ class Launcher:
             None if type == "constexpr" or position in constants else _converter(type)
             for position, type in enumerate(self.types)
         ]
-        self.simple = all(
-            converter is None or converter is _address or converter is int for converter in self.converters
-        )
+        parameters = source.fn.params if hasattr(source, "fn") else []
+        # Programs that launch a compiled kernel themselves may leave out the constants, unlike Triton itself.
+        self.converters_without_constants = [
+            converter
+            for converter, parameter in zip(self.converters, parameters, strict=False)
+            if not parameter.is_constexpr
+        ]
 
     def __call__(
         self,
@@ -84,7 +88,15 @@ class Launcher:
         *args: Any,
     ) -> None:
         words: list[int] = []
-        for convert, argument in zip(self.converters, args, strict=True):
+        converters = self.converters
+        if len(args) != len(converters):
+            converters = self.converters_without_constants
+            if len(args) != len(converters):
+                raise LaunchError(
+                    f"{kernel.program.name}: {len(args)} arguments; it takes {len(self.converters)}, "
+                    f"or {len(converters)} without its constants: {', '.join(self.names)}"
+                )
+        for convert, argument in zip(converters, args, strict=True):
             if convert is not None:
                 word = convert(argument)
                 words += word if word.__class__ is list else (word,)
