@@ -2,14 +2,15 @@
 
 `liger_kernel`: every function of its functional interface, forward and backward, against a reference in plain PyTorch.
 `flag_gems`: every function that it registers for an operator of PyTorch's, called as that operator is called when the
-samples of PyTorch's own database (OpInfo) run, against the operator. The packages were written for NVIDIA's GPUs:
-CUDA's names mean the chip in a process that judges them. A call that the package's own Python code refuses (FlagGems'
-softmax takes no tensor without dimensions) is skipped.
+samples of PyTorch's own database (OpInfo) run, or as `flag_gems_calls` has it, against the operator. The packages were
+written for NVIDIA's GPUs: CUDA's names mean the chip in a process that judges them. A call that the package's own
+Python code refuses (FlagGems' softmax takes no tensor without dimensions) is skipped.
 """
 
 import contextlib
 import functools
 import os
+import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -20,12 +21,18 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tapeout import work
+from tapeout.scoreboard import flag_gems_calls, operators, verdicts
 from tapeout.scoreboard import liger_kernel_references as liger
-from tapeout.scoreboard import operators, verdicts
 from tapeout.scoreboard.verdicts import Case, Outcome, Verdict
 
-# Where the database has an operator's samples under a name that does not contain the operator's.
-DATABASE_NAMES: dict[str, tuple[str, ...]] = {}
+FORMS_TRIED = 12  # samples of an operator of the database that are looked at for calls
+# What PyTorch has for CUDA only, or under that name for numbers only, in words of its other operators.
+REFERENCES: dict[str, Callable[..., Any]] = {
+    "aten.copysign.default": torch.copysign,
+    "aten._conv_depthwise2d.default": lambda image, weight, size, bias, stride, padding, dilation: (
+        torch.nn.functional.conv2d(image, weight, bias, stride, padding, dilation, groups=weight.shape[0])
+    ),
+}
 
 
 def cases(modes: tuple[str, ...]) -> list[Case]:
@@ -70,6 +77,9 @@ def gems_functions() -> dict[str, Callable[..., Any]]:
     os.environ.setdefault("GEMS_VENDOR", "nvidia")
     import flag_gems
 
+    for name, module in list(sys.modules.items()):  # they compare the type of a tensor's device with this name
+        if name.startswith("flag_gems.") and vars(module).get("device") == "cuda":
+            vars(module)["device"] = "chip"
     return {entry[0]: entry[1] for entry in flag_gems._FULL_CONFIG}
 
 
@@ -98,9 +108,11 @@ def _judge_gems(case: Case, name: str, sample_limit: int) -> Outcome:
     operator = _overload(name)
     if operator is None:
         return Outcome(case, Verdict.SKIPPED, "this PyTorch has no such operator")
-    calls = _calls(operator, sample_limit)
-    if not calls:
-        return Outcome(case, Verdict.SKIPPED, "no sample of PyTorch's database calls the operator")
+    if name in flag_gems_calls.NO_REFERENCE:
+        return Outcome(case, Verdict.SKIPPED, flag_gems_calls.NO_REFERENCE[name])
+    torch.manual_seed(operators.SEED)
+    calls = [flag_gems_calls.CALLS[name]()] if name in flag_gems_calls.CALLS else _calls(operator, sample_limit)
+    assert calls, f"no sample of PyTorch's database calls {name}: flag_gems_calls wants a call of it"
     decisive = verdicts.worst([_judge_call(case, operator, gems_functions()[name], call) for call in calls])
     return Outcome(case, decisive.verdict, decisive.cause, len(calls))
 
@@ -117,7 +129,11 @@ def _judge_call(case: Case, operator: Any, function: Callable[..., Any], call: A
             found = operators.results(callee, arguments, differentiable=False)
         return [*found, *(leaf.cpu() for leaf in pytree.tree_leaves(arguments) if isinstance(leaf, torch.Tensor))]
 
-    expected = run(operator, operators.copied(call, "cpu"))
+    reference = REFERENCES.get(str(operator), operator)
+    try:
+        expected = run(reference, operators.copied(call, "cpu"))
+    except Exception as error:
+        return Outcome(case, Verdict.SKIPPED, f"the CPU refuses: {verdicts.first_line(error)}", 1)
     before = work.so_far()
     try:
         got = run(function, operators.copied(call, "chip"))
@@ -136,16 +152,16 @@ def _is_of_package(error: Exception, package: str) -> bool:
     """Whether a line of the package's own checked an argument and raised the error."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     own = f"{os.sep}{package}{os.sep}" in frame.filename
-    return own and isinstance(error, AssertionError | ValueError | TypeError | IndexError)
+    return own and isinstance(error, AssertionError | ValueError | TypeError | IndexError | ZeroDivisionError)
 
 
 def _calls(operator: Any, limit: int) -> list[Any]:
-    """Arguments with which the database's samples call an operator, different in form; made here if none calls it."""
+    """Arguments with which the database's samples call an operator, different in form."""
     recorder = _Recorder(operator)
     for info in _related(operator.overloadpacket.__name__):
         dtype = next(dtype for dtype in operators.DTYPES.values() if dtype in info.supported_dtypes("cpu"))
         differentiable = info.supports_autograd and dtype in info.supported_backward_dtypes("cpu")
-        for sample in operators.samples(info, dtype, differentiable, limit):
+        for sample in operators.samples(info, dtype, differentiable, FORMS_TRIED):
             _exercise(info, sample, operator, recorder)
             if len(recorder.calls) >= limit:
                 return recorder.calls
@@ -156,22 +172,36 @@ def _exercise(info: Any, sample: Any, operator: Any, recorder: "_Recorder") -> N
     """Run a sample in the ways that may call the operator; errors mean that a way does not fit the operator."""
     arguments = (sample.input, *sample.args), sample.kwargs
     outs = [argument.name for argument in operator._schema.arguments if argument.is_out]
-    positional, named = operators.copied(arguments, "cpu")
-    ways: list[Callable[[], Any]] = []
-    if outs:
-        results = pytree.tree_leaves(info(*positional, **named))
-        named = named | {name: torch.empty_like(result) for name, result in zip(outs, results, strict=False)}
-    elif operator._schema.name.endswith("_") and info.inplace_variant is not None:
-        positional = tuple(a.detach() if isinstance(a, torch.Tensor) else a for a in positional)
-        ways.append(lambda: info.inplace_variant(*positional, **named))
-    else:
-        ways.append(lambda: operators.results(info, (positional, named), differentiable=info.supports_autograd))
-    ways.append(lambda: operator(*positional, **named))
-    for way in ways:
-        with recorder, contextlib.suppress(Exception):
+
+    def directly() -> None:
+        positional, named = _detached(operators.copied(arguments, "cpu"))
+        if outs:
+            results = pytree.tree_leaves(info(*positional, **named))
+            named = named | {name: torch.empty_like(result) for name, result in zip(outs, results, strict=False)}
+        call = _detached(operators.copied((positional, named), "cpu"))
+        with torch.no_grad():
+            operator(*positional, **named)
+        recorder.keep(call)
+
+    def as_the_database_does() -> None:
+        with recorder:
+            operators.results(info, operators.copied(arguments, "cpu"), differentiable=info.supports_autograd)
+
+    def in_place() -> None:
+        positional, named = _detached(operators.copied(arguments, "cpu"))
+        with recorder:
+            info.inplace_variant(*positional, **named)
+
+    for way in (directly, as_the_database_does, in_place):
+        before = len(recorder.calls)
+        with contextlib.suppress(Exception):
             way()
-        if recorder.calls:
+        if len(recorder.calls) > before:
             return
+
+
+def _detached(arguments: Any) -> Any:
+    return pytree.tree_map(lambda leaf: leaf.detach() if isinstance(leaf, torch.Tensor) else leaf, arguments)
 
 
 def _related(packet: str) -> Iterator[Any]:
@@ -179,10 +209,13 @@ def _related(packet: str) -> Iterator[Any]:
     stem = packet.strip("_")
     for affix in ("_backward_data", "_backward", "_forward", "_interface", "_with_indices", "_impl"):
         stem = stem.removesuffix(affix)
-    database = operators.database()
-    names = [name for name in database if name.rpartition(".")[2] == stem or database[name].name == stem]
-    names += [name for name in DATABASE_NAMES.get(packet, ()) if name not in names]
-    yield from (database[name] for name in names)
+    names = [name for name, info in operators.database().items() if stem in _names_of(name, info)]
+    yield from (operators.database()[name] for name in names)
+
+
+def _names_of(name: str, info: Any) -> set[str]:
+    """What an operator of the database is called, without the module it is in."""
+    return {each.rpartition(".")[2] for each in (name, info.name, *(alias.name for alias in info.aliases))}
 
 
 class _Recorder(TorchDispatchMode):
@@ -195,9 +228,12 @@ class _Recorder(TorchDispatchMode):
         self.forms: set[Any] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        call = (args, kwargs or {})
-        if func == self.operator and (form := operators.form_of(call)) not in self.forms:
+        if func == self.operator:
+            self.keep((args, kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+    def keep(self, call: Any) -> None:
+        if (form := operators.form_of(call)) not in self.forms:
             self.forms.add(form)
             with torch.no_grad():
                 self.calls.append(operators.copied(call, "cpu"))
-        return func(*args, **(kwargs or {}))

@@ -1,5 +1,8 @@
 """Judges cases in processes of their own: a crash or a hang ends one case.
 
+A process judges many cases, one after the other, so that it starts seldom. Processes are forked from this one, which
+has imported what they need, and share the caches of kernels on disk.
+
 Takes the cases and the file of outcomes; cases that the file has are not run again. Outcomes are written as they come,
 so that a run can be interrupted and continued.
 """
@@ -7,7 +10,9 @@ so that a run can be interrupted and continued.
 import concurrent.futures
 import importlib
 import os
+import time
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pebble
@@ -32,6 +37,7 @@ def run(
 ) -> dict[Case, Outcome]:
     """Outcomes of all cases: new ones of the missing, the others from the file. `suite` names a module beside this."""
     build.library()  # building the shim would count as the first case's time
+    _import_once_for_all()
     todo = missing(cases, file, again)
     known = verdicts.read(file)
     outcomes = {case: known[case] for case in cases if case in known}
@@ -59,7 +65,14 @@ def missing(cases: Sequence[Case], file: Path, again: Collection[Verdict] = ()) 
     return [case for case in cases if case not in known or known[case].verdict in again]
 
 
-def _judge(suite: str, case: Case, sample_limit: int) -> Outcome:
+def _import_once_for_all() -> None:
+    """What takes seconds to import and every process needs. The chip itself wakes in each process."""
     os.environ.setdefault("TORCH_WARM_POOL", "0")  # kernels for the chip are compiled here, not in Inductor's pool
+    for module in ("torch._inductor.compile_fx", "triton.compiler"):
+        importlib.import_module(module)
+
+
+def _judge(suite: str, case: Case, sample_limit: int) -> Outcome:
+    started_s = time.process_time()
     outcome: Outcome = importlib.import_module(f"tapeout.scoreboard.{suite}").judge(case, sample_limit)
-    return outcome
+    return replace(outcome, processor_s=round(time.process_time() - started_s, 2))

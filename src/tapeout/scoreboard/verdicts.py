@@ -47,12 +47,16 @@ class Case:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The verdict on a case. `cause`: what was refused, wrong or run on the host; empty for native."""
+    """The verdict on a case. `cause`: what was refused, wrong or run on the host; empty for native.
+
+    `processor_s`: what judging took, the CPU's own run with it; 0 where the process did not live to say it.
+    """
 
     case: Case
     verdict: Verdict
     cause: str = ""
     sample_count: int = 0
+    processor_s: float = 0.0
 
 
 def worst(outcomes: Iterable[Outcome]) -> Outcome:
