@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from amaranth.hdl import Cat, Module
+from amaranth.hdl import Cat, ClockDomain, ClockSignal, DomainRenamer, Module, ResetSignal, Signal, Value
 from amaranth.lib.wiring import Component, In, Out, Signature
 
 from tapeout.chip import Chip
@@ -14,6 +14,9 @@ from tapeout.rtl.queues import Queue, Semaphores
 from tapeout.rtl.scratchpad import Geometry, Scratchpad
 from tapeout.rtl.sequencer import TARGET_WIDTH, Sequencer
 from tapeout.rtl.vector import VectorEngine
+
+DRAIN_CYCLES = 7
+"""For so long an engine's clock goes on after its last instruction was done, so that its pipelines run empty."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,30 @@ def write_record(geometry: Geometry) -> Signature:
     )
 
 
+def gate_clock(m: Module, name: str, runs: Value) -> None:
+    """A clock domain that ticks at the end of cycles in which `runs` (or reset) holds, as a clock-gating cell makes it:
+    a flip-flop at the falling edge keeps `runs` still while the clock is high."""
+    held = Signal(name=f"{name}_runs", init=1)
+    setattr(m.domains, name, ClockDomain(name))
+    m.d.falling += held.eq(runs | ResetSignal())
+    m.d.comb += [ClockSignal(name).eq(ClockSignal() & held), ResetSignal(name).eq(ResetSignal())]
+
+
+def has_work(m: Module, queue: Queue) -> Value:
+    """Whether a queue's engine has an instruction, or had one a few cycles ago."""
+    name = queue.unit.value
+    unfinished = Signal(8, name=f"{name}_unfinished")
+    draining = Signal(range(DRAIN_CYCLES + 1), name=f"{name}_draining")
+    busy = Signal(name=f"{name}_busy")
+    m.d.comb += busy.eq(queue.valid | (unfinished != 0))
+    m.d.sync += unfinished.eq(unfinished + queue.accept - queue.done)
+    with m.If(busy):
+        m.d.sync += draining.eq(DRAIN_CYCLES)
+    with m.Elif(draining != 0):
+        m.d.sync += draining.eq(draining - 1)
+    return busy | (draining != 0)
+
+
 class Core(Component):
     """One core. `done`, `started` and `written` (a queue each, then the sequencer) tell a testbench what happens.
 
@@ -113,12 +140,15 @@ class Core(Component):
             Unit.MATRIX: MatrixEngine(g, s.rows, s.columns, s.interleave),
             Unit.VECTOR: VectorEngine(g),
         }
+        m.domains.falling = ClockDomain("falling", clk_edge="neg", local=True, reset_less=True)
+        m.d.comb += ClockSignal("falling").eq(ClockSignal())
         queues = {}
         for number, unit in enumerate(QUEUES):
             queues[unit] = queue = Queue(unit, s.queue_depth)
             engine = engines[unit]
             m.submodules[f"{unit.value}_queue"] = queue
-            m.submodules[f"{unit.value}_engine"] = engine
+            m.submodules[f"{unit.value}_engine"] = DomainRenamer(f"{unit.value}_clock")(engine)
+            gate_clock(m, f"{unit.value}_clock", runs=has_work(m, queue))
             taker, giver = semaphores.takers[number], semaphores.givers[number]
             issue = sequencer.issue[number]
             m.d.comb += [
