@@ -59,6 +59,7 @@ with torch.device("cuda"):
 assert torch.zeros_like(torch.ones(2), device="cuda:0").is_cuda and torch.tensor([1.0], device=device).is_cuda
 generator = torch.Generator(device="cuda").manual_seed(1)
 assert torch.rand(2, device="cuda", generator=generator).is_cuda
+assert torch.cuda.default_generators[0].device.type == "chip" and len(torch.cuda.default_generators) == 1
 assert torch.cuda.max_memory_allocated() >= torch.cuda.memory_allocated() > 0
 torch.cuda.reset_peak_memory_stats()
 torch.cuda.empty_cache()

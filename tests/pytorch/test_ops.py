@@ -147,6 +147,10 @@ CASES = {
     "norm": lambda d: torch.linalg.vector_norm(values(50).to(d)),
     "in place of its argument": lambda d: values(50).to(d).tan_(),
     "into a given tensor": lambda d: torch.atan2(values(5).to(d), values(5).to(d), out=torch.empty(0, device=d)),
+    "unsigned words": lambda d: (
+        torch.tensor([1, -1, 2**40 + 5]).to(d).to(torch.uint32).view(torch.int32),
+        torch.full((3,), 2**32 - 1, dtype=torch.uint32, device=d).view(torch.int32),
+    ),
     "nothing": lambda d: torch.empty(0, 3).to(d) + 1,
 }
 RELATIVE = {torch.bfloat16: 1e-2, torch.float16: 2e-3}

@@ -11,7 +11,7 @@ import inspect
 import sys
 import types
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -146,11 +146,22 @@ def _map_module() -> None:
             setattr(cuda.memory, name, value)
         if hasattr(cuda.random, name):
             setattr(cuda.random, name, value)
+    cuda.default_generators = _Generators()  # type: ignore[assignment]
     for name, result in IGNORED.items():
         *inside, last = name.split(".")
         setattr(getattr(cuda, inside[0]) if inside else cuda, last, _ignored(f"torch.cuda.{name}", result))
     for name, remedy in REFUSED.items():
         setattr(cuda, name, _refused(f"torch.cuda.{name}", remedy))
+
+
+class _Generators(Sequence[torch.Generator]):
+    """torch.cuda.default_generators: the chip's one, which libraries of kernels take seed and offset from."""
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: Any) -> Any:
+        return (chip_device._generator(),)[index]
 
 
 def _for_scripts(name: str, answer: Callable[..., Any]) -> Callable[..., Any]:

@@ -14,7 +14,31 @@ Call = tuple[tuple[Any, ...], dict[str, Any]]
 NO_REFERENCE = {
     "_flash_attention_forward": "PyTorch has the operator for CUDA only, so there is nothing to compare with",
     "max_pool2d_backward": "PyTorch has the operator for MPS only, so there is nothing to compare with",
+    "greater.out": "PyTorch has no such operator",
+    "new_full.Tensor": "PyTorch has no such operator",
+    "nll_loss_nd_backward": "PyTorch has no such operator",
+    "nll_loss_nd_forward": "PyTorch has no such operator",
+    "scaled_softmax_backward": "PyTorch has no such operator",
+    "scaled_softmax_forward": "PyTorch has no such operator",
 }
+"""Functions for which there is nothing to compare with."""
+
+FAULTS_OF_THE_PACKAGE = {
+    "_upsample_nearest_exact1d": "it takes the element at floor(i * in / out), PyTorch at floor((i + 0.5) * in / out)",
+    "bitwise_left_shift": "it hands its own code None where a tensor for the result is expected",
+    "bitwise_right_shift": "it hands its own code None where a tensor for the result is expected",
+    "native_batch_norm": "it returns statistics in evaluation too, where PyTorch returns empty tensors",
+    "native_batch_norm_backward": "it reads saved statistics in evaluation, where there are none",
+    "native_group_norm": "with a group size that is no power of two it averages channels of the next group too",
+    "native_layer_norm": "it returns the statistics in another shape than PyTorch",
+    "nll_loss_forward": "it leaves the total weight uninitialised where PyTorch returns 0",
+    "repeat": "the Python code that it writes for tensors without dimensions is not Python",
+    "tile": "the Python code that it writes for tensors without dimensions is not Python",
+    "unique_consecutive": "it returns only the results asked for, the operator all",
+    "var.dim": "it does not take the operator's argument `unbiased`",
+    "zero": "it overwrites its argument, of which the operator returns a zeroed copy",
+}
+"""What FlagGems does otherwise than the operator on every device, as its source says."""
 
 
 def _floats(*shape: int) -> Tensor:
@@ -87,11 +111,13 @@ CALLS: dict[str, Callable[[], Call]] = {
     **{f"{name}{place}": _call(matrix, -0.5, 0.5) for name in ("clamp", "clip") for place in ("", "_")},
     **{f"clamp_min{place}": _call(matrix, 0.1) for place in ("", "_")},
     "copysign": _call(matrix, matrix),
+    **{f"bitwise_{side}_shift": _call(counts, counts) for side in ("left", "right")},
     "isin.Scalar_Tensor": _call(4, counts),
     "isin.Tensor_Scalar": _call(counts, 4),
     "_is_all_true": _call(mask),
     "_assert_async": _call(lambda: torch.ones(1)),
     "_functional_sym_constrain_range_for_size": _call(3, 1, 8, lambda: torch.zeros(1)),
+    "conv3d": _call(lambda: _floats(1, 2, 4, 5, 5), lambda: _floats(3, 2, 2, 2, 3)),
     # Filling and copying
     "arange": _call(7, device=torch.device("cpu")),
     "rand": _call([4, 5], device=torch.device("cpu")),

@@ -23,12 +23,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tapeout import work
 from tapeout.scoreboard import flag_gems_calls, operators, verdicts
 from tapeout.scoreboard import liger_kernel_references as liger
-from tapeout.scoreboard.verdicts import Case, Outcome, Verdict
+from tapeout.scoreboard.verdicts import FAULTS, Case, Outcome, Verdict
 
 FORMS_TRIED = 12  # samples of an operator of the database that are looked at for calls
-# What PyTorch has for CUDA only, or under that name for numbers only, in words of its other operators.
+# What PyTorch has for CUDA only, in words of its other operators.
 REFERENCES: dict[str, Callable[..., Any]] = {
-    "aten.copysign.default": torch.copysign,
     "aten._conv_depthwise2d.default": lambda image, weight, size, bias, stride, padding, dilation: (
         torch.nn.functional.conv2d(image, weight, bias, stride, padding, dilation, groups=weight.shape[0])
     ),
@@ -78,7 +77,7 @@ def gems_functions() -> dict[str, Callable[..., Any]]:
     import flag_gems
 
     for name, module in list(sys.modules.items()):  # they compare the type of a tensor's device with this name
-        if name.startswith("flag_gems.") and vars(module).get("device") == "cuda":
+        if name.partition(".")[0] == "flag_gems" and vars(module).get("device") == "cuda":
             vars(module)["device"] = "chip"
     return {entry[0]: entry[1] for entry in flag_gems._FULL_CONFIG}
 
@@ -105,21 +104,31 @@ def _judge_liger(case: Case, name: str) -> Outcome:
 
 
 def _judge_gems(case: Case, name: str, sample_limit: int) -> Outcome:
-    operator = _overload(name)
-    if operator is None:
-        return Outcome(case, Verdict.SKIPPED, "this PyTorch has no such operator")
+    """Calls until as many as `sample_limit` were taken; those that FlagGems itself refuses do not count."""
     if name in flag_gems_calls.NO_REFERENCE:
         return Outcome(case, Verdict.SKIPPED, flag_gems_calls.NO_REFERENCE[name])
+    operator = _overload(name)
     torch.manual_seed(operators.SEED)
-    calls = [flag_gems_calls.CALLS[name]()] if name in flag_gems_calls.CALLS else _calls(operator, sample_limit)
+    calls = [flag_gems_calls.CALLS[name]()] if name in flag_gems_calls.CALLS else _calls(operator)
     assert calls, f"no sample of PyTorch's database calls {name}: flag_gems_calls wants a call of it"
-    decisive = verdicts.worst([_judge_call(case, operator, gems_functions()[name], call) for call in calls])
-    return Outcome(case, decisive.verdict, decisive.cause, len(calls))
+    outcomes: list[Outcome] = []
+    for call in calls:
+        outcomes.append(_judge_call(case, operator, gems_functions()[name], call))
+        if sum(outcome.verdict != Verdict.SKIPPED for outcome in outcomes) == sample_limit:
+            break
+    decisive = verdicts.worst(outcomes)
+    if decisive.verdict in (*FAULTS, Verdict.REFUSED) and name in flag_gems_calls.FAULTS_OF_THE_PACKAGE:
+        reason = f"a fault of FlagGems: {flag_gems_calls.FAULTS_OF_THE_PACKAGE[name]}"
+        return Outcome(case, Verdict.SKIPPED, reason, len(outcomes))
+    return Outcome(case, decisive.verdict, decisive.cause, len(outcomes))
 
 
 def _overload(name: str) -> Any:
+    """FlagGems leaves out the overload of operators that have no default one, or one for numbers only."""
     packet, _, overload = name.partition(".")
-    return getattr(getattr(torch.ops.aten, packet, None), overload or "default", None)
+    found = getattr(torch.ops.aten, packet)
+    without = "Tensor" if packet in ("copysign", "bitwise_left_shift", "bitwise_right_shift") else "default"
+    return getattr(found, overload or without)
 
 
 def _judge_call(case: Case, operator: Any, function: Callable[..., Any], call: Any) -> Outcome:
@@ -155,7 +164,7 @@ def _is_of_package(error: Exception, package: str) -> bool:
     return own and isinstance(error, AssertionError | ValueError | TypeError | IndexError | ZeroDivisionError)
 
 
-def _calls(operator: Any, limit: int) -> list[Any]:
+def _calls(operator: Any) -> list[Any]:
     """Arguments with which the database's samples call an operator, different in form."""
     recorder = _Recorder(operator)
     for info in _related(operator.overloadpacket.__name__):
@@ -163,8 +172,6 @@ def _calls(operator: Any, limit: int) -> list[Any]:
         differentiable = info.supports_autograd and dtype in info.supported_backward_dtypes("cpu")
         for sample in operators.samples(info, dtype, differentiable, FORMS_TRIED):
             _exercise(info, sample, operator, recorder)
-            if len(recorder.calls) >= limit:
-                return recorder.calls
     return recorder.calls
 
 

@@ -554,7 +554,16 @@ def relu_(self: torch.Tensor) -> torch.Tensor:
     return otherwise(aten.relu_.default, self)
 
 
+# Storage types without arithmetic of their own; their bits are copied and filled as those of the signed type.
+SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
+
+
 def fill_scalar_(self: torch.Tensor, value: float) -> torch.Tensor:
+    if self.dtype in SIGNED and isinstance(value, int):
+        bits = 8 * self.itemsize
+        wrapped = value % (1 << bits)
+        fill_scalar_(self.view(SIGNED[self.dtype]), wrapped - (wrapped >> (bits - 1) << bits))
+        return self
     if _run(aten.fill_.Scalar, "copy", self, value, common=self.dtype):
         return self
     return otherwise(aten.fill_.Scalar, self, value)
@@ -580,6 +589,10 @@ def zero_(self: torch.Tensor) -> torch.Tensor:
 def copy_from(self: torch.Tensor, dst: torch.Tensor, non_blocking: bool = False) -> torch.Tensor:
     """What copy_, to, contiguous and clone come down to. Copies from or to the host are the shim's."""
     between_chip_tensors = self.device.type == dst.device.type
+    keeps_low_bits = not self.is_floating_point() and not self.is_complex() and self.itemsize >= dst.itemsize
+    if dst.dtype in SIGNED and between_chip_tensors and keeps_low_bits:
+        copy_from(self.view(SIGNED.get(self.dtype, self.dtype)), dst.view(SIGNED[dst.dtype]))
+        return dst
     plain = not (self.is_conj() or self.is_neg() or dst.is_conj() or dst.is_neg())
     if between_chip_tensors and plain and elementwise("copy", dst, self, common=dst.dtype, first=self.dtype):
         count("aten::copy_")
