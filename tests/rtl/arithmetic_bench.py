@@ -8,8 +8,8 @@ from amaranth.back import verilog
 from amaranth.hdl import Module
 from amaranth.lib.wiring import Component, In, Out
 
+from tapeout.isa.microcode import ITERATIVE, OPERATION_BITS, WIDTH_BITS, WIDTHS, Operation, division_cycles
 from tapeout.rtl.lane import ArithmeticUnit, Divider
-from tapeout.rtl.microcode import ITERATIVE, OPERATION_BITS, WIDTH_BITS, WIDTHS, Operation, division_cycles
 from tapeout.rtl.verilator import library
 
 TESTBENCH = """

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from tapeout.isa.microcode import Operation
 from tapeout.numerics.builder import INTEGER_OF_BITS, Kind
 from tapeout.numerics.numpy_builder import NUMPY_OF_KIND, NumpyBuilder
-from tapeout.rtl.microcode import Operation
 from tests.rtl.arithmetic_bench import computed
 
 BUILDER = NumpyBuilder()

@@ -16,6 +16,7 @@ from tapeout.sim.generate import random_case
 from tapeout.sim.timing import fast, reference
 
 TINY = chip.load("tiny")
+PIPELINED = replace(TINY, core=replace(TINY.core, design="pipelined"))
 WORKSPACE = 1 << 26
 
 
@@ -37,28 +38,58 @@ def traced(case, chip_used, base=1 << 20):
     return trace, {"memory_base": base, "workspace": workspace}
 
 
+SCALARS = """
+load_immediate destination=r1 value=5
+scalar function=add destination=r2 a=r1 b=r1 dtype=i32
+scalar function=mul destination=r2 a=r2 b=r1 dtype=i32
+halt
+"""
+NEGATIONS = """
+map1 function=neg dtype=f32 shape=1x1x1x64 a=@0x0{0,0,0,1} result=@0x400{0,0,0,1}
+map1 function=neg dtype=f32 shape=1x1x1x64 a=@0x400{0,0,0,1} result=@0x800{0,0,0,1}
+halt
+"""
+
+
 def test_hand_count_of_scalar_code():
-    """tiny fetches a word a cycle: load_immediate has 2 words, scalar add 1; mul takes 3 cycles."""
-    text = "load_immediate destination=r1 value=5\nscalar function=add destination=r2 a=r1 b=r1 dtype=i32\n"
-    text += "scalar function=mul destination=r2 a=r2 b=r1 dtype=i32\nhalt\n"
-    result = reference.simulate(program_of(text), TINY, (1, 1, 1), (0,))
+    """A word is fetched a cycle: load_immediate has 2 words, scalar add 1; mul takes 3 cycles. Microcoded: a further word
+    and each register a cycle, four cycles a step, and four to fetch the first word, decode and execute."""
+    result = reference.simulate(program_of(SCALARS), PIPELINED, (1, 1, 1), (0,))
     assert result.cycles == 2 + 1 + 3 + 1
     assert result.busy_by_unit[Unit.SEQUENCER] == 7
     assert_sums(result)
+    microcoded = reference.simulate(program_of(SCALARS), TINY, (1, 1, 1), (0,))
+    assert microcoded.cycles == (4 + 1) + (4 + 2 + 4) + (4 + 2 + 4) + 4
+    assert_sums(microcoded)
 
 
 def test_hand_count_of_vector_code():
     """Two dependent element-wise instructions of 64 elements on 16 lanes: 5 words to issue each, then 4 cycles each;
     the second may follow the first as soon as its first elements are there (12 + 4 cycles)."""
-    text = "map1 function=neg dtype=f32 shape=1x1x1x64 a=@0x0{0,0,0,1} result=@0x400{0,0,0,1}\n"
-    text += "map1 function=neg dtype=f32 shape=1x1x1x64 a=@0x400{0,0,0,1} result=@0x800{0,0,0,1}\nhalt\n"
-    program = program_of(text)
+    program = program_of(NEGATIONS)
     words = program.instructions[0].word_count
-    result = reference.simulate(program, TINY, (1, 1, 1), (0,), record=True)
+    result = reference.simulate(program, PIPELINED, (1, 1, 1), (0,), record=True)
     first, second = (i for i in result.intervals if i.unit is Unit.VECTOR)
     assert (first.start, first.end) == (words, words + 4)
     assert (second.start, second.waited_for) == (words + 16, "dependency")
     assert result.cycles == words + 16 + 4 + 16 + 1  # halt
+    assert_sums(result)
+
+
+def test_hand_count_of_microcoded_vector_code():
+    """The same in a microcoded core: 6 words and 2 registers to issue, and to read from the queue. Then 3 cycles until the
+    readers start; the fourth vector is asked for 4 cycles later, its row a cycle after, there in the scratchpad's latency
+    of 4 and 2 more; a step of 4 cycles; 4 until the first result can go out, 4 rows, and one to see that all have."""
+    program = program_of(NEGATIONS)
+    words = program.instructions[0].word_count
+    assert words == 6
+    result = reference.simulate(program, TINY, (1, 1, 1), (0,), record=True)
+    first, second = (i for i in result.intervals if i.unit is Unit.VECTOR)
+    issued, read = words + 2 + 4, words + 2 + 3
+    service = 3 + (4 + 1) + (4 + 2) + 4 + 4 + 4 + 1
+    assert (first.start, first.end) == (issued + read, issued + read + service + 2)
+    assert (second.start, second.end) == (first.end, first.end + service + 2)
+    assert result.cycles == second.end + 1  # halt
     assert_sums(result)
 
 
@@ -77,7 +108,7 @@ def test_without_data_a_gather_is_assumed_and_says_so():
     text += "tile=@0x0{0,0,0,1} index=@0x400{0,0,0,1} mask=r0\nhalt\n"
     program = program_of(text)
     assert timing.program_needs_data(program)
-    result = timing.simulate(program, TINY, (1, 1, 1), (0,))
+    result = timing.simulate(program, PIPELINED, (1, 1, 1), (0,))
     assert len(result.assumed) == 1 and "uniformly random" in result.assumed[0]
     assert result.sram_misses == 64 - result.sram_hits
 
@@ -125,7 +156,7 @@ def test_where_the_host_keeps_memory_does_not_matter():
 def test_launch_overhead_is_separate():
     slow = replace(TINY, host=replace(TINY.host, launch_ns=99_000))
     results = [reference.simulate(program_of("halt\n"), c, (1, 1, 1), (0,)) for c in (TINY, slow)]
-    assert results[0].cycles == results[1].cycles == 1
+    assert results[0].cycles == results[1].cycles == 4
     assert [r.launch_ns for r in results] == [3000, 99_000]
 
 
@@ -146,22 +177,42 @@ def assert_same(*arguments, **options):
 
 
 @settings(max_examples=10)
-@given(st.integers(0, 1 << 30), st.sampled_from(["tiny", "inference", "training"]), st.booleans())
-def test_fast_and_reference_agree_on_random_programs(seed, chip_name, with_data):
+@given(
+    st.integers(0, 1 << 30),
+    st.sampled_from(["tiny", "inference", "training"]),
+    st.booleans(),
+    st.sampled_from([None, 40]),
+)
+def test_fast_and_reference_agree_on_random_programs(seed, chip_name, with_data, latency):
     chip_used = chip.load(chip_name)
     case = random_case(seed, chip_used, instruction_count=12)
     trace, places = traced(case, chip_used)
-    assert_same(case.program, chip_used, case.grid, (1 << 20,), data=trace if with_data else None, **places)
+    assert_same(
+        case.program,
+        chip_used,
+        case.grid,
+        (1 << 20,),
+        data=trace if with_data else None,
+        memory_latency_cycles=latency,
+        **places,
+    )
 
 
 @settings(max_examples=8)
-@given(st.integers(0, 1 << 30), st.sampled_from([1, 2, 3]), st.sampled_from([64, 200, 1024]), st.integers(1, 4))
-def test_they_agree_on_small_and_odd_memory_systems(seed, slices, outstanding, ways):
+@given(
+    st.integers(0, 1 << 30),
+    st.sampled_from([1, 2, 3]),
+    st.sampled_from([64, 200, 1024]),
+    st.integers(1, 4),
+    st.booleans(),
+)
+def test_they_agree_on_small_and_odd_memory_systems(seed, slices, outstanding, ways, is_pipelined):
     """Few lines, so that they are evicted; slices and channels that are no powers of two; hardly any latency hidden."""
     sram = replace(
         TINY.last_level_sram, slice_count=slices, size_bytes=slices * ways * 64 * 64, way_count=ways, line_bytes=64
     )
-    core = replace(TINY.core, load_dma=replace(TINY.core.load_dma, outstanding_bytes=outstanding), queue_depth=2)
+    base = (PIPELINED if is_pipelined else TINY).core
+    core = replace(base, load_dma=replace(base.load_dma, outstanding_bytes=outstanding), queue_depth=2)
     hbm = replace(TINY.hbm, channel_count=3, bank_count_per_channel=5, row_bytes=1024)
     chip_used = replace(TINY, last_level_sram=sram, core=core, hbm=hbm)
     case = random_case(seed, chip_used, instruction_count=8)

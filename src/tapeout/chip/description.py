@@ -24,6 +24,14 @@ KiB = 1 << 10
 MiB = 1 << 20
 GiB = 1 << 30
 
+CORE_DESIGNS = ("pipelined", "microcoded")
+
+MICROCODED_LANES = 32
+"""The most lanes a microcoded core has."""
+
+MICROCODED_MATRIX_RATES = {"float32": 0.25, "float16": 1, "float8": 1, "int8": 1}
+"""What a cell of a microcoded core's array does, relative to bfloat16."""
+
 PROCESS_NODES = ("N7", "N6", "N5", "N4", "N3", "N2")
 
 # Limits of the instruction encoding: a tile address has 27 bits, a semaphore number 6, a register number 8.
@@ -45,9 +53,9 @@ def rate(meaning: str, *, default: Any = MISSING) -> Any:
     return dataclasses.field(default=default, metadata={"meaning": meaning, "kind": "rate"})
 
 
-def text(meaning: str, *, choices: tuple[str, ...] = ()) -> Any:
+def text(meaning: str, *, choices: tuple[str, ...] = (), default: Any = MISSING) -> Any:
     """A word, one of `choices` when they are given."""
-    return dataclasses.field(metadata={"meaning": meaning, "kind": "text", "choices": choices})
+    return dataclasses.field(default=default, metadata={"meaning": meaning, "kind": "text", "choices": choices})
 
 
 def part(meaning: str) -> Any:
@@ -187,6 +195,29 @@ class Core(Part):
     semaphore_count: int = count("counting semaphores", maximum=SEMAPHORE_NUMBER_LIMIT, default=64)
     register_count: int = count("scalar registers", minimum=64, maximum=REGISTER_NUMBER_LIMIT, default=256)
     fetch_words_per_cycle: int = count("64-bit instruction words the sequencer fetches a cycle", maximum=64, default=4)
+    design: str = text(
+        "microcoded: lanes run microprograms and an engine does one instruction at a time, as in Tapeout's RTL; "
+        "pipelined: an element a lane and cycle, instructions overlap (no RTL)",
+        choices=CORE_DESIGNS,
+        default="pipelined",
+    )
+
+    def check(self) -> None:
+        if not self.is_microcoded:
+            return
+        rates: dict[str, tuple[float, float]] = {
+            "vector.float64_rate": (self.vector.float64_rate, 0),
+            "fetch_words_per_cycle": (self.fetch_words_per_cycle, 1),
+        }
+        for dtype, needed in MICROCODED_MATRIX_RATES.items():
+            rates[f"matrix.{dtype}_rate"] = (getattr(self.matrix, f"{dtype}_rate"), needed)
+        for name, (value, needed) in rates.items():
+            if value != needed:
+                self.refuse("design", f"needs {name}={needed}, not {value}")
+
+    @property
+    def is_microcoded(self) -> bool:
+        return self.design == "microcoded"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -76,11 +76,12 @@ tiny = Chip(
     core=Core(
         scratchpad=Scratchpad(size_bytes=128 * KiB, bank_count=8, port_width_bytes=64),
         vector=VectorEngine(lane_count=16, float64_rate=0, special_rate=1 / 4),
-        matrix=MatrixEngine(row_count=8, column_count=8),
+        matrix=MatrixEngine(row_count=8, column_count=8, float8_rate=1.0, int8_rate=1.0),
         load_dma=DmaEngine(bytes_per_cycle=32, outstanding_bytes=8 * KiB),
         store_dma=DmaEngine(bytes_per_cycle=32, outstanding_bytes=4 * KiB),
         queue_depth=4,
         fetch_words_per_cycle=1,
+        design="microcoded",
     ),
     last_level_sram=LastLevelSram(
         size_bytes=512 * KiB,

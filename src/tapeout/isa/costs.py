@@ -1,5 +1,8 @@
 """What instructions cost on a chip: cycles an engine is taken, cycles until the result is there, work done.
 
+A chip's cores are of one of two designs (`core.design`). This module counts the pipelined one; the microcoded one, of
+which there is RTL, is counted in `tapeout.isa.service`.
+
 An instruction's definition names its function here; the function's docstring is the cost paragraph of its page in the
 manual. Costs know the instruction and the chip only. What depends on registers, on other instructions or on the memory
 system (bursts of a DMA, waiting) is up to the timing simulator, which calls these functions.
@@ -14,6 +17,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tapeout.isa import service
 from tapeout.isa.fields import AccessPattern, Operand
 from tapeout.isa.functions import REDUCTION_PARTIALS, Function
 from tapeout.numerics.dtypes import DType
@@ -85,11 +89,33 @@ class Cost:
     last_read_cycles: int = 0
 
 
+def handover_cycles(chip: "Chip") -> int:
+    """Between engines, for each stage of a signal's way from one to the other."""
+    return service.HANDOVER_CYCLES if chip.core.is_microcoded else 0
+
+
+def release_cycles(item: Any, chip: "Chip") -> int:
+    """From an instruction's end until its engine can start the next: signals are given one after the other."""
+    return handover_cycles(chip) * (2 + service.signal_count(item))
+
+
+def issue_cycles(item: Any, chip: "Chip") -> int:
+    """The sequencer's, for an instruction of a queue."""
+    return service.issue_cycles(item) if chip.core.is_microcoded else sequencer_cycles(item, chip)
+
+
+def front_cycles(item: Any, chip: "Chip") -> int:
+    """From its issue until the engine could start it, if that and the queue are empty."""
+    return service.front_cycles(item) if chip.core.is_microcoded else 0
+
+
 # ------------------------------------------------------------------------------------------------ sequencer
 
 
 def sequencer_cycles(item: Any, chip: "Chip") -> int:
     """Cycles the sequencer needs for any instruction: as many as it fetches words in, at least one."""
+    if chip.core.is_microcoded:
+        return service.sequencer_cycles(item, chip)
     return -(-item.word_count // chip.core.fetch_words_per_cycle)
 
 
@@ -99,20 +125,21 @@ def one_cycle(item: Any, chip: "Chip") -> Cost:
 
 
 def branch(item: Any, chip: "Chip") -> Cost:
-    """A cycle; if taken, three."""
+    """A cycle; if taken, three. Microcoded: five."""
     return Cost(sequencer_cycles(item, chip))
 
 
 def scalar(item: Any, chip: "Chip") -> Cost:
     """A cycle; multiplications three; divisions and remainders twenty."""
+    if chip.core.is_microcoded:
+        return Cost(sequencer_cycles(item, chip))
     return Cost(max(sequencer_cycles(item, chip), SLOW_SCALAR.get(item.function, 1)))
 
 
 def scalar_load(item: Any, chip: "Chip") -> Cost:
     """The latency of the scratchpad."""
-    return Cost(
-        max(sequencer_cycles(item, chip), chip.core.scratchpad.latency_cycles), scratchpad_bytes=item.dtype.size_bytes
-    )
+    cycles = max(sequencer_cycles(item, chip), chip.core.scratchpad.latency_cycles)
+    return Cost(cycles, scratchpad_bytes=item.dtype.size_bytes)
 
 
 def scalar_store(item: Any, chip: "Chip") -> Cost:
@@ -125,6 +152,12 @@ def next_program(item: Any, chip: "Chip") -> Cost:
     return Cost(sequencer_cycles(item, chip))
 
 
+def dispatch_cycles(item: Any, chip: "Chip") -> int:
+    """What the sequencer waits for the dispatcher when there is a program, on top of the instruction's cycles."""
+    overlap = 0 if chip.core.is_microcoded else sequencer_cycles(item, chip)
+    return max(0, chip.host.dispatch_cycles - overlap)
+
+
 def waiting(item: Any, chip: "Chip") -> Cost:
     """A cycle, once what it waits for has happened."""
     return Cost(sequencer_cycles(item, chip))
@@ -135,7 +168,7 @@ def waiting(item: Any, chip: "Chip") -> Cost:
 
 def synchronise(item: Any, chip: "Chip") -> Cost:
     """A cycle of its queue, once it has its semaphores; it signals when all before it in the queue is done."""
-    return Cost(1)
+    return Cost(0 if chip.core.is_microcoded else 1)
 
 
 def block_transfer(item: Any, chip: "Chip") -> Cost:
@@ -144,6 +177,8 @@ def block_transfer(item: Any, chip: "Chip") -> Cost:
     last-level SRAM, and eight requests are a packet. A packet takes the engine its bytes over `bytes_per_cycle` (times
     the bank conflicts of a transposing tile) or its requests over `gather_addresses_per_cycle`, whichever is more. It
     waits while `outstanding_bytes` are in flight. Data arrive in order; the signal comes with the last byte."""
+    if chip.core.is_microcoded:
+        return Cost(service.transfer_lead_cycles(item, chip))
     return Cost(DESCRIPTOR_CYCLES, latency_cycles=chip.core.scratchpad.latency_cycles)
 
 
@@ -258,6 +293,11 @@ def elementwise(item: Any, chip: "Chip") -> Cost:
         if hasattr(item, "a"):
             operands.append((item.a, item.shape, item.dtype.size_bytes))
         operands.append((item.result, item.shape, getattr(item, "result_dtype", item.dtype).size_bytes))
+    if chip.core.is_microcoded:
+        moved = sum(elements * size for operand, _, size in operands if isinstance(operand, AccessPattern))
+        sizes = [(operand, size) for operand, _, size in operands]
+        cycles = service.map_cycles(item, sizes, chip)
+        return Cost(cycles, operations=elements, scratchpad_bytes=moved)
     cycles, conflicts, moved = _beat_cost(item, chip, operands, elements, _elements_per_cycle(item, chip))
     latency = _vector_latency(chip)
     return Cost(
@@ -281,6 +321,9 @@ def reduction(item: Any, chip: "Chip") -> Cost:
     row, an element a lane and cycle, five sums deep."""
     rows, extent = math.prod(item.shape[:3]), item.shape[3]
     width = min(extent, REDUCTION_PARTIALS)
+    if chip.core.is_microcoded:
+        moved = (rows * extent + rows) * item.dtype.size_bytes
+        return Cost(service.reduce_cycles(item, chip), operations=rows * extent, scratchpad_bytes=moved)
     per_cycle = _elements_per_cycle(item, chip)
     size = item.dtype.size_bytes
     operands: list[tuple[Operand, tuple[int, ...], int]] = [
@@ -308,8 +351,10 @@ def pick(item: Any, chip: "Chip") -> Cost:
     """As many elements a cycle as half the scratchpad's banks, or the lanes if those are fewer: random picks find
     about half of the banks free."""
     elements = math.prod(item.shape)
-    per_cycle = max(1, min(chip.core.vector.lane_count, chip.core.scratchpad.bank_count // 2))
     moved = elements * (2 * item.dtype.size_bytes + item.index_dtype.size_bytes)
+    if chip.core.is_microcoded:
+        return Cost(service.gather_cycles(item, chip), operations=elements, scratchpad_bytes=moved)
+    per_cycle = max(1, min(chip.core.vector.lane_count, chip.core.scratchpad.bank_count // 2))
     cycles, latency = -(-elements // per_cycle), _vector_latency(chip)
     return Cost(cycles, 0, latency, elements, moved, first_result_cycles=latency, last_read_cycles=cycles)
 
@@ -334,6 +379,8 @@ def matrix_product(item: Any, chip: "Chip") -> Cost:
     sum_bytes = batch * m * n * sum_size
     sums_per_cycle = max(sum_size, pad.bandwidth_bytes_per_cycle // 4)
     moved = batch * (m * k + k * n) * operand_size + sum_bytes * (2 if item.accumulate else 1)
+    if chip.core.is_microcoded:
+        return Cost(service.matrix_cycles(item, chip), operations=operations, scratchpad_bytes=moved)
     if item.lhs_dtype is DType.F64:
         ideal = math.ceil(operations / (chip.core.vector.lane_count * (chip.core.vector.float64_rate or 1.0)))
         fill = math.ceil(sum_bytes / sums_per_cycle) if item.accumulate else 0

@@ -333,6 +333,28 @@ class Instruction:
         return getattr(self, "target", None)
 
 
+@dataclasses.dataclass(frozen=True)
+class RegisterPlace:
+    """A register named by a field (`part` of several): the bit of the instruction where its number begins."""
+
+    field: str
+    part: int
+    bit: int
+
+
+def register_places(kind: type[Instruction]) -> tuple[RegisterPlace, ...]:
+    """Every register an instruction names, in the order their contents have in a queue's entry."""
+    places = []
+    for field, offset in zip(kind.fields, kind.offsets, strict=True):
+        if field.kind == "register":
+            places.append(RegisterPlace(field.name, 0, offset))
+        elif field.kind == "registers":
+            places += [RegisterPlace(field.name, part, offset + 8 * part) for part in range(4)]
+        elif "tile" in field.kind:
+            places.append(RegisterPlace(field.name, 0, offset + REGISTER_BIT))
+    return tuple(places)
+
+
 REGISTRY: dict[int, type[Instruction]] = {}
 BY_MNEMONIC: dict[str, type[Instruction]] = {}
 

@@ -4,13 +4,10 @@ An entry of a queue has the instruction's words, from 0 on, and from VALUES on t
 one word each, in the order of its fields.
 """
 
-from dataclasses import dataclass
-
 from amaranth.hdl import Cat, Signal, Value
 
 from tapeout.isa.fields import (
     IS_REGISTER_BIT,
-    REGISTER_BIT,
     REGISTRY,
     SCRATCHPAD_ADDRESS_BITS,
     STRIDE_BITS,
@@ -18,6 +15,7 @@ from tapeout.isa.fields import (
     WORD_BITS,
     Instruction,
     Unit,
+    register_places,
 )
 
 ENTRY_WORDS = 64
@@ -26,28 +24,6 @@ VALUES = 16
 
 OPCODE_OF = {kind: opcode for opcode, kind in REGISTRY.items()}
 QUEUED = tuple(kind for kind in REGISTRY.values() if kind.unit is not Unit.SEQUENCER)
-
-
-@dataclass(frozen=True)
-class RegisterPlace:
-    """A register named by a field (`part` of several): the bit of the instruction where its number begins."""
-
-    field: str
-    part: int
-    bit: int
-
-
-def register_places(kind: type[Instruction]) -> tuple[RegisterPlace, ...]:
-    """Every register an instruction names, in the order their contents have in an entry."""
-    places = []
-    for field, offset in zip(kind.fields, kind.offsets, strict=True):
-        if field.kind == "register":
-            places.append(RegisterPlace(field.name, 0, offset))
-        elif field.kind == "registers":
-            places += [RegisterPlace(field.name, part, offset + 8 * part) for part in range(4)]
-        elif "tile" in field.kind:
-            places.append(RegisterPlace(field.name, 0, offset + REGISTER_BIT))
-    return tuple(places)
 
 
 def of_unit(unit: Unit) -> tuple[type[Instruction], ...]:

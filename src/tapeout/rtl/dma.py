@@ -13,6 +13,7 @@ from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import Component, In, Out, Signature
 
 from tapeout.isa import definitions as isa
+from tapeout.isa.core_design import DEPTH
 from tapeout.isa.fields import Instruction, Unit
 from tapeout.numerics.dtypes import DType
 from tapeout.rtl.arithmetic import wire
@@ -20,7 +21,7 @@ from tapeout.rtl.descriptor import View, value_count, word_count
 from tapeout.rtl.scratchpad import Geometry, first_set, merged, read_signature, write_signature
 from tapeout.rtl.sharing import instantiate
 from tapeout.rtl.tiles import TileReader, TileWriter, Walker, lanes_below
-from tapeout.rtl.vector import DEPTH, size_of
+from tapeout.rtl.vector import size_of
 
 ADDRESS_BITS = 48
 BOUND_BITS = 17

@@ -1,13 +1,21 @@
 """What one lane computes with: the arithmetic unit (three stages, a step a cycle) and the divider (a bit a cycle).
 
 The sequencer has an arithmetic unit and a divider of its own, without floats. Which operation means what is in
-`tapeout.rtl.microcode.Operation`; what an operation gives, bit for bit, in `tapeout.numerics.builder`.
+`tapeout.isa.microcode.Operation`; what an operation gives, bit for bit, in `tapeout.numerics.builder`.
 """
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out
 
+from tapeout.isa.microcode import (
+    FLOAT_QUOTIENT_BITS,
+    OPERATION_BITS,
+    WIDTH_BITS,
+    WIDTHS,
+    Operation,
+    Place,
+)
 from tapeout.rtl.arithmetic import (
     WINDOW,
     Unrounded,
@@ -24,14 +32,6 @@ from tapeout.rtl.arithmetic import (
     unpack,
     unpack_normal,
     wire,
-)
-from tapeout.rtl.microcode import (
-    FLOAT_QUOTIENT_BITS,
-    OPERATION_BITS,
-    WIDTH_BITS,
-    WIDTHS,
-    Operation,
-    Place,
 )
 
 ARITHMETIC_STAGES = 3

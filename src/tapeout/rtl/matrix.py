@@ -11,6 +11,7 @@ from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 
 from tapeout.isa import definitions as isa
+from tapeout.isa.core_design import FLUSH_CYCLES
 from tapeout.isa.fields import Unit
 from tapeout.numerics.dtypes import DType
 from tapeout.rtl.arithmetic import (
@@ -30,9 +31,6 @@ from tapeout.rtl.scratchpad import Geometry, RowReader, RowWriter, read_signatur
 from tapeout.rtl.sharing import instantiate
 from tapeout.rtl.tiles import lanes_below
 from tapeout.rtl.vector import size_of
-
-FLUSH_CYCLES = 5
-"""From the last step's issue until its sum is in the cell."""
 
 FACTOR = {
     "sign": 1,

@@ -11,9 +11,9 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out, Signature
 
 from tapeout.isa import definitions as isa
-from tapeout.isa.fields import SEMAPHORE_COUNT, Unit
+from tapeout.isa.fields import SEMAPHORE_COUNT, Unit, register_places
 from tapeout.rtl.arithmetic import wire
-from tapeout.rtl.descriptor import ENTRY_WORDS, VALUES, of_unit, register_places, value_count, word_count
+from tapeout.rtl.descriptor import ENTRY_WORDS, VALUES, of_unit, value_count, word_count
 
 NUMBER_BITS = (SEMAPHORE_COUNT - 1).bit_length()
 COUNT_BITS = 16

@@ -11,13 +11,13 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out
 
 from tapeout.isa import definitions as isa
-from tapeout.isa.fields import QUEUES, REGISTER_COUNT, ROTATION_UNIT_BYTES, Instruction
+from tapeout.isa import microcode
+from tapeout.isa.fields import QUEUES, REGISTER_COUNT, ROTATION_UNIT_BYTES, Instruction, register_places
+from tapeout.isa.microcode import SOURCE_BITS, STEP_BITS, TARGET_BITS, WIDTHS, Operation, Place
 from tapeout.numerics.dtypes import DType
-from tapeout.rtl import microcode
 from tapeout.rtl.arithmetic import wire
-from tapeout.rtl.descriptor import QUEUED, VALUES, WORDS_LIMIT, register_places
+from tapeout.rtl.descriptor import QUEUED, VALUES, WORDS_LIMIT
 from tapeout.rtl.lane import ArithmeticUnit, Divider, sign_extended
-from tapeout.rtl.microcode import SOURCE_BITS, STEP_BITS, TARGET_BITS, WIDTHS, Operation, Place
 from tapeout.rtl.queues import ISSUE, TAKER
 from tapeout.rtl.scratchpad import Geometry, read_signature, write_signature
 

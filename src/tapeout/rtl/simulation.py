@@ -29,6 +29,9 @@ from tapeout.sim.faults import AccessFault, Fault, IllegalInstruction, Synchroni
 TESTBENCH = Path(__file__).with_name("testbench.cpp")
 CYCLE_LIMIT = 50_000_000
 
+LAUNCH_CYCLES = 1
+"""What the testbench counts before the first fetch."""
+
 
 class _Launch(ctypes.Structure):
     """`Launch` of testbench.cpp."""
@@ -50,6 +53,7 @@ class _Launch(ctypes.Structure):
         ("cycle_limit", ctypes.c_int64),
         ("waveform", ctypes.c_char_p),
         ("trace", ctypes.c_char_p),
+        ("timeline", ctypes.c_char_p),
         ("cycles", ctypes.c_int64),
         ("status", ctypes.c_int64),
         ("core", ctypes.c_int64),
@@ -75,10 +79,13 @@ WRITE_RECORD = np.dtype(
 """`Record` of testbench.cpp: bytes an instruction wrote. `serial` counts from 0 what its queue began; the last queue is
 the sequencer."""
 
+EVENT = np.dtype([("cycle", "i8"), ("word", "i8"), ("core", "i4"), ("queue", "i4"), ("is_end", "i4"), ("unused", "i4")])
+"""`Event` of testbench.cpp: a queue began or ended an instruction, or (the last queue) the sequencer fetches one."""
+
 
 @dataclass(frozen=True)
 class RtlOutcome:
-    """What a run on the RTL took: cycles until the last core halted, instructions each queue began, and how long
+    """What a run on the RTL took: cycles from the first fetch until the last core halted, instructions each queue began, and how long
     the host simulated it."""
 
     cycles: int
@@ -99,8 +106,11 @@ def testbench_of(chip: Chip) -> str:
     return "".join(f"#define {name} {value}\n" for name, value in sizes.items()) + TESTBENCH.read_text("utf-8")
 
 
-NOT_IN_THE_MODEL = ("difference", "files", "simulation", "synthesis", "verilator")
-"""Modules here that have no part in a core's Verilog."""
+NOT_IN_THE_MODEL = (
+    *("cosimulation", "difference", "files", "simulation", "support", "synthesis", "timeline", "verilator"),
+    *("costs", "manual", "printing", "service", "verify"),
+)
+"""Modules of the folders below that have no part in a core's Verilog."""
 
 
 @functools.cache
@@ -110,7 +120,7 @@ def _sources() -> str:
     digest = hashlib.sha256(metadata.version("amaranth").encode())
     for folder in ("rtl", "isa", "numerics"):
         for path in sorted((package / folder).glob("*.py")):
-            if folder == "rtl" and path.stem in NOT_IN_THE_MODEL:
+            if path.stem in NOT_IN_THE_MODEL:
                 continue
             digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
@@ -140,11 +150,12 @@ def run(
     workspace: int = 0,
     waveform: Path | None = None,
     trace: Path | None = None,
+    timeline: Path | None = None,
     optimised: bool = True,
     cycle_limit: int = CYCLE_LIMIT,
 ) -> RtlOutcome:
     """As `tapeout.sim.evaluator.run`. `waveform`: a file (FST) for the signals of core 0. `trace`: a file for
-    every write (`WRITE_RECORD`). `optimised`: as for `library`.
+    every write (`WRITE_RECORD`), `timeline` for every beginning and end (`EVENT`). `optimised`: as for `library`.
 
     Raises UnsupportedError for what the RTL does not have, before simulating anything, and a
     `tapeout.sim.faults.Fault` where the hardware reports one.
@@ -170,6 +181,7 @@ def run(
         cycle_limit=cycle_limit,
         waveform=str(waveform).encode() if waveform else None,
         trace=str(trace).encode() if trace else None,
+        timeline=str(timeline).encode() if timeline else None,
     )
     model = library(chip, trace=waveform is not None, optimised=optimised)
     begin = time.perf_counter()
@@ -177,7 +189,7 @@ def run(
     seconds = time.perf_counter() - begin
     _refuse(program, launch)
     counts = dict(zip(QUEUES, launch.started, strict=True))
-    return RtlOutcome(launch.cycles, counts, seconds)
+    return RtlOutcome(launch.cycles - LAUNCH_CYCLES, counts, seconds)
 
 
 def _refuse(program: Program, launch: _Launch) -> None:

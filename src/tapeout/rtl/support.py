@@ -14,7 +14,7 @@ def check_chip(chip: Chip) -> None:
     """Raises UnsupportedError if the RTL cannot be this chip's core."""
     core = chip.core
     faults = [
-        (core.vector.float64, "vector.float64_rate is not 0", "the lanes have no float64"),
+        (not core.is_microcoded, f"core.design={core.design!r}", "'microcoded' is the design there is RTL of"),
         (core.vector.lane_count not in LANE_COUNTS, f"vector.lane_count={core.vector.lane_count}", "8, 16 or 32"),
         (
             core.matrix.column_count > core.vector.lane_count or core.matrix.row_count > 32,
@@ -26,7 +26,6 @@ def check_chip(chip: Chip) -> None:
             f"matrix.accumulator_interleave={core.matrix.accumulator_interleave}",
             "2 to 4",
         ),
-        (core.fetch_words_per_cycle != 1, f"fetch_words_per_cycle={core.fetch_words_per_cycle}", "1"),
         (
             core.scratchpad.size_bytes > 1 << SCRATCHPAD_ADDRESS_BITS
             or core.scratchpad.size_bytes & (core.scratchpad.size_bytes - 1) != 0,

@@ -39,6 +39,7 @@ struct Launch {
   int64_t cycle_limit;
   const char* waveform;
   const char* trace;  // a file for a Record of every row written
+  const char* timeline;  // a file for an Event of every beginning and end
   // Results.
   int64_t cycles;
   int64_t status;  // see Status
@@ -110,6 +111,12 @@ struct Record {
   uint8_t data[64];
 };
 
+// Queue 0 to 3: it began an instruction, or ended one. Queue 4: the sequencer fetches `word`.
+struct Event {
+  int64_t cycle, word;
+  int32_t core, queue, is_end, unused;
+};
+
 struct Answer { int64_t cycle; uint64_t value; std::vector<uint32_t> data; };
 
 struct Simulated {
@@ -119,6 +126,7 @@ struct Simulated {
   size_t next_program = 0;
   int64_t dispatch_left = -1;
   int64_t serial[5] = {-1, -1, -1, -1, -1};
+  int64_t word = -1;
   bool halted = false;
 };
 
@@ -155,6 +163,11 @@ extern "C" void tapeout_rtl_run(Launch* launch) {
   }
 #endif
   FILE* file = launch->trace ? fopen(launch->trace, "wb") : nullptr;
+  FILE* timeline = launch->timeline ? fopen(launch->timeline, "wb") : nullptr;
+  auto note = [&](int64_t cycle, int64_t word, int64_t core, int queue, bool is_end) {
+    Event event{cycle, word, int32_t(core), queue, is_end, 0};
+    fwrite(&event, sizeof event, 1, timeline);
+  };
   const int64_t block = LOAD_BLOCK_BYTES, store_block = STORE_BLOCK_BYTES;
   for (auto& core : cores) {
     Model& model = core->model;
@@ -195,6 +208,13 @@ extern "C" void tapeout_rtl_run(Launch* launch) {
     record(file, cycle, core.serial[n], int(number), n, uint64_t(model.written___05F##n##___05Frow) * ROW_BYTES, \
            words_of(model.written___05F##n##___05Fdata), words_of(model.written___05F##n##___05Fmask), ROW_BYTES, false);
         WRITTEN(0) WRITTEN(1) WRITTEN(2) WRITTEN(3) WRITTEN(4)
+      }
+      if (timeline) {
+        for (int queue = 0; queue < 4; ++queue) {
+          if (model.started >> queue & 1) note(cycle, 0, number, queue, false);
+          if (model.done >> queue & 1) note(cycle, 0, number, queue, true);
+        }
+        if (model.word_number != core.word) note(cycle - 1, core.word = model.word_number, number, 4, false);
       }
       for (int queue = 0; queue < 4; ++queue)
         if (model.started >> queue & 1) {
@@ -262,7 +282,8 @@ extern "C" void tapeout_rtl_run(Launch* launch) {
       }
       if (dispatched) { model.program_ready = 0; core.dispatch_left = -1; }
       if (wants_program) {
-        if (core.dispatch_left < 0) core.dispatch_left = launch->dispatch_cycles;
+        bool is_last = core.next_program >= core.programs.size();  // that there are no more is known at once
+        if (core.dispatch_left < 0) core.dispatch_left = is_last ? 0 : launch->dispatch_cycles;
         if (core.dispatch_left-- == 0) {
           model.program_ready = 1;
           model.program_exists = core.next_program < core.programs.size();
@@ -296,6 +317,7 @@ extern "C" void tapeout_rtl_run(Launch* launch) {
 end:
   launch->cycles = cycle;
   if (file) fclose(file);
+  if (timeline) fclose(timeline);
 #ifdef TRACE
   if (launch->waveform) trace.close();
 #endif

@@ -14,24 +14,19 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out
 
 from tapeout.isa import definitions as isa
+from tapeout.isa import microcode
+from tapeout.isa.core_design import DEPTH, GROUPS
 from tapeout.isa.fields import TILE_BITS, Unit
 from tapeout.isa.functions import REDUCTION_PARTIALS, Function
+from tapeout.isa.microcode import STEP_BITS, Operation
 from tapeout.numerics.dtypes import DType
-from tapeout.rtl import microcode
 from tapeout.rtl.arithmetic import wire
 from tapeout.rtl.descriptor import TileOperand, View, value_count, word_count
 from tapeout.rtl.lane import Lane
-from tapeout.rtl.microcode import STEP_BITS, Operation
 from tapeout.rtl.scratchpad import Geometry, read_signature, write_signature
 from tapeout.rtl.sequencer import iterations, step_fields
 from tapeout.rtl.sharing import instantiate
 from tapeout.rtl.tiles import TileReader, TileWriter, Walker
-
-GROUPS = 4
-"""Vectors that take turns in the lanes: one for each cycle from reading a step's operands to writing its result."""
-
-DEPTH = 2 * GROUPS
-"""Vectors a reader fetches ahead, and results that may wait for the writer."""
 
 IOTA_CODE, GATHER_CODE = 127, 126
 """Places in the table of programs that no function has."""

@@ -3,13 +3,13 @@
 from amaranth.back import verilog
 
 from tapeout.chip import Chip
-from tapeout.rtl import microcode
+from tapeout.isa import microcode
+from tapeout.isa.core_design import DEPTH, GROUPS
 from tapeout.rtl.core import Core, CoreSizes
 from tapeout.rtl.lane import Lane
 from tapeout.rtl.matrix import Cell, OperandLine
 from tapeout.rtl.support import check_chip
 from tapeout.rtl.tiles import TileReader, TileWriter
-from tapeout.rtl.vector import DEPTH, GROUPS
 
 TOP = "core"
 

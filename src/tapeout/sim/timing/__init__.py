@@ -39,6 +39,7 @@ def simulate(
     record: bool = False,
     memory_base: int = 0,
     workspace: int = 0,
+    memory_latency_cycles: int | None = None,
 ) -> Timing:
     """Time one launch.
 
@@ -49,7 +50,8 @@ def simulate(
     loaded data raises DataMissing. `record`: keep every interval of every engine.
 
     A launch starts with nothing in the last-level SRAM and all HBM rows closed, and ends when the last byte written
-    has reached HBM.
+    has reached HBM. With `memory_latency_cycles` there is neither: memory answers every request after so long, as it does
+    in the RTL's testbench.
     """
     return fast.simulate(
         program,
@@ -60,4 +62,5 @@ def simulate(
         record=record,
         memory_base=memory_base,
         workspace=workspace,
+        memory_latency_cycles=memory_latency_cycles,
     )

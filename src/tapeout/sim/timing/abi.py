@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from tapeout.isa import Unit
+from tapeout.chip.description import MICROCODED_LANES
+from tapeout.isa import Unit, service
 from tapeout.isa.costs import TAKEN_BRANCH_CYCLES
 from tapeout.isa.fields import QUEUES
 from tapeout.isa.functions import Function
@@ -102,16 +103,17 @@ def _words(text: str) -> tuple[tuple[str, int], ...]:
 
 TILE = Layout("Tile", _words("shape base reg first end"))
 _OP_MEMBERS = _words(
-    "kind unit issue_cycles wait_a wait_b signal_a signal_b occupancy conflict latency fill first_result last_read "
+    "kind unit issue_cycles front_cycles release_cycles dispatch_cycles "
+    "wait_a wait_b signal_a signal_b occupancy conflict latency fill first_result last_read "
     "destination a b condition function bits value limit size is_indexed base scale has_index_tile index_register "
     "index_bits has_mask_tile varies has_written is_single_group read_count sum_read strides[4] low[4] high[4] "
-    "extent[4] index_own[4] mask_own[4] conflicts[4]"
+    "extent[4] index_own[4] mask_own[4] conflicts[4] vector_cycles first_request_cycles row_ticks least_cycles"
 )
 OP = Layout("Op", (*_OP_MEMBERS, ("written", TILE.word_count), ("reads", READ_COUNT * TILE.word_count)))
 CHIP = Layout(
     "ChipFacts",
     _words(
-        "core_count queue_depth dispatch_cycles line_bytes slice_count set_count way_count slice_bytes_per_cycle "
+        "core_count queue_depth is_microcoded handover_cycles lane_count fixed_latency_ticks line_bytes slice_count set_count way_count slice_bytes_per_cycle "
         "latency_ticks burst_bytes burst_ticks channel_count bank_count stripes_per_row interleave_bytes "
         "hbm_latency_ticks row_miss_ticks load_bytes_per_cycle load_addresses_per_cycle load_outstanding_bytes "
         "store_bytes_per_cycle store_addresses_per_cycle store_outstanding_bytes"
@@ -143,6 +145,10 @@ def header() -> str:
         "READ_COUNT": READ_COUNT,
         "REASON_COUNT": len(REASONS),
         "TAKEN_BRANCH_CYCLES": TAKEN_BRANCH_CYCLES,
+        "PACKET_LIMIT": max(REQUESTS_PER_PACKET, MICROCODED_LANES),
+        "ARRIVAL_TICKS": service.ARRIVAL_CYCLES * TICKS,
+        "ANSWER_CYCLES": service.ANSWER_CYCLES,
+        "ATOMIC_CYCLES": service.ATOMIC_CYCLES,
         "ASSUMED_INDEX_RANGE": ASSUMED_INDEX_RANGE,
     }
     return "\n".join(

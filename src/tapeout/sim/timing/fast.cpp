@@ -144,6 +144,7 @@ struct Memory {
     }
 
     Word access(Word time, Word address, Word size, bool reads, bool writes) {
+        if (chip.fixed_latency_ticks) return time + chip.fixed_latency_ticks;
         Word line = Word(lines.quotient(address));
         Word slice = Word(slices.remainder(folded(line)));
         Word start = std::max(time, slice_free[slice]);
@@ -318,8 +319,66 @@ struct Walk {
         return count;
     }
 
+    // Vector by vector, for a microcoded core (`extent` and what goes with it are in the order of its loops): the
+    // requests of the next one, maybe none; false if there are no more.
+    void begin_vectors(const Queued &queued, Word memory_base) {
+        q = &queued;
+        const Op &op = *q->op;
+        base = q->base - memory_base;
+        for (int d = 0; d < 4; ++d) {
+            from[d] = std::max<Word>(0, q->low[d]);
+            to[d] = std::min(op.extent[d], q->high[d]);
+            place[d] = 0;
+        }
+        is_over = false;
+    }
+
+    bool vector(Request *requests, int &count, Word &bytes, Word lanes, Word block_bytes) {
+        if (is_over) return false;
+        const Op &op = *q->op;
+        bool is_store = op.unit == STORE_ENGINE;
+        bool one_by_one = is_store && (op.is_indexed || op.kind == ATOMIC || std::abs(q->strides[3]) < op.size);
+        Word first = place[3], end = std::min(first + lanes, op.extent[3]);
+        bool is_inside = true;
+        for (int d = 0; d < 3; ++d) is_inside = is_inside && from[d] <= place[d] && place[d] < to[d];
+        count = 0;
+        bytes = 0;
+        for (; place[3] < end; ++place[3]) {
+            if (!is_inside || place[3] < from[3] || place[3] >= to[3]) continue;
+            if (q->mask && !q->mask[element(op.mask_own)]) continue;
+            Word address = address_here(), block = address / block_bytes;
+            int known = 0;
+            while (known < count && requests[known].address / block_bytes != block) ++known;
+            if (one_by_one || (known == count && is_store)) {
+                requests[count++] = {address, op.size};
+            } else if (known == count) {
+                requests[count++] = {block * block_bytes, block_bytes};
+            } else if (is_store) {
+                Request &r = requests[known];
+                Word start = std::min(r.address, address), stop = std::max(r.address + r.size, address + op.size);
+                r = {start, stop - start};
+            }
+        }
+        for (int n = 0; n < count; ++n) bytes += requests[n].size;
+        int d = 3;
+        while (d >= 0 && place[d] >= op.extent[d]) {
+            place[d] = 0;
+            if (--d >= 0) ++place[d];
+        }
+        if (d < 0) is_over = true;
+        return true;
+    }
+
 private:
     Word base;
+
+    Word address_here() const {
+        const Op &op = *q->op;
+        Word address = base;
+        for (int d = 0; d < 4; ++d) address += place[d] * q->strides[d];
+        if (op.is_indexed) address += (q->indices ? q->indices[element(op.index_own)] : q->index_value) * op.scale;
+        return address & ADDRESS_MASK;
+    }
 
     bool take_run() {
         if (!has_ahead) return false;
@@ -340,12 +399,7 @@ private:
         const Op &op = *q->op;
         while (!is_over) {
             bool is_valid = !q->mask || q->mask[element(op.mask_own)];
-            if (is_valid) {
-                address = base;
-                for (int d = 0; d < 4; ++d) address += place[d] * q->strides[d];
-                if (op.is_indexed) address += (q->indices ? q->indices[element(op.index_own)] : q->index_value) * op.scale;
-                address &= ADDRESS_MASK;
-            }
+            if (is_valid) address = address_here();
             int d = 3;
             while (d >= 0 && ++place[d] >= to[d]) {
                 place[d] = from[d];
@@ -369,7 +423,8 @@ struct Engine {
     Word conflict = 1, begun = 0, waited = 0, reason = -1, port_ticks = 0, sent = 0;
     Word next_time = 0, packet_bytes = 0;
     int packet_count = 0;
-    Request packet[PACKET_REQUESTS];
+    bool has_packet = false;
+    Request packet[PACKET_LIMIT];
     Queued current;
     Walk walk;
     std::vector<Outstanding> outstanding;  // a ring
@@ -434,6 +489,7 @@ struct Core {
     void take(Word a) {
         if (a) tokens[a].erase(tokens[a].begin());
     }
+    void signal(int unit, const Op &op);
     void give(Word time, Word a) {
         if (a) tokens[a].insert(std::upper_bound(tokens[a].begin(), tokens[a].end(), time), time);
     }
@@ -447,6 +503,8 @@ struct Core {
     struct Start {
         Word given, start;
     };
+    // When the front of a queue has read an entry.
+    Word front_of(const Engine &e, const Queued &q) const;
     Start start_of(int unit, const Queued &q) const;
     bool keeps_sums(const Queued &q) const { return has_held && q.op->has_written && held.is_same_as(q.written); }
     Word engine_time(int unit) const {
@@ -457,6 +515,8 @@ struct Core {
     void start_engine(int unit, Word time);
     void take_up(int unit, Word time);
     void send(int unit, Word time);
+    void send_vector(int unit, Word time);
+    bool take_packet(int unit);
     void finish(int unit);
     void prepare_packet(int unit);
 
@@ -550,10 +610,25 @@ void Core::note(int unit, Word index, Word start, Word end, Word waited, Word wh
         launch->intervals->push_back({number, UNIT_NUMBER[unit], start, index, end, waited, why});
 }
 
+Word Core::front_of(const Engine &e, const Queued &q) const {
+    return std::max(q.enqueued, e.last_start + launch->chip.handover_cycles) + q.op->front_cycles;
+}
+
+// Engines that hand over in stages give one semaphore after the other.
+void Core::signal(int unit, const Op &op) {
+    Word time = engines[unit].done + launch->chip.handover_cycles;
+    for (Word semaphore : {op.signal_a, op.signal_b}) {
+        if (!semaphore) continue;
+        time += launch->chip.handover_cycles;
+        give(time, semaphore);
+    }
+}
+
 Core::Start Core::start_of(int unit, const Queued &q) const {
     const Engine &e = engines[unit];
     const Op &op = *q.op;
-    Word ready = std::max(q.enqueued, tokens_at(op.wait_a, op.wait_b)), given = std::max(e.free, ready), dependency = 0;
+    Word ready = std::max(front_of(e, q), tokens_at(op.wait_a, op.wait_b) + launch->chip.handover_cycles);
+    Word given = std::max(e.free, ready), dependency = 0;
     for (const InFlight &f : e.in_flight) {
         for (Word r = 0; r < op.read_count; ++r) {
             if (!q.reads[r].overlaps(f.written) || (r == op.sum_read && keeps_sums(q))) continue;
@@ -574,7 +649,7 @@ void Core::begin(int unit, Word time, Queued &q, Word &waited, Word &why) {
     waited = 0;
     why = -1;
     if (unit <= STORE_ENGINE) wait_part(unit, front.index, REASON_MEMORY, std::min(e.done, s.start), since, waited, longest, why);
-    wait_part(unit, front.index, REASON_EMPTY, front.enqueued, since, waited, longest, why);
+    wait_part(unit, front.index, REASON_EMPTY, front_of(e, front), since, waited, longest, why);
     wait_part(unit, front.index, REASON_SEMAPHORE, s.given, since, waited, longest, why);
     wait_part(unit, front.index, REASON_DEPENDENCY, s.start, since, waited, longest, why);
     std::swap(q, front);
@@ -592,12 +667,9 @@ void Core::start_engine(int unit, Word time) {
     begin(unit, time, e.current, waited, why);
     const Queued &q = e.current;
     const Op &op = *q.op;
-    if (op.kind == SYNC) {
-        e.free = time + op.occupancy;
-        e.done = std::max(e.done, e.free);
-    } else {
-        e.free = time + op.occupancy;
-        e.done = std::max(e.done, e.free + op.latency);
+    e.free = time + op.occupancy + op.release_cycles;
+    e.done = std::max(e.done, time + op.occupancy + op.latency);
+    if (op.kind != SYNC) {
         e.in_flight.push_back({q.written, time + op.first_result, e.done});
         if (unit == MATRIX_ENGINE) {
             has_held = op.is_single_group;
@@ -609,8 +681,7 @@ void Core::start_engine(int unit, Word time) {
     account(unit, q.index, -1, e.free - time - op.conflict);
     account(unit, q.index, REASON_BANK_CONFLICT, op.conflict);
     note(unit, q.index, time, e.free, waited, why);
-    give(e.done, op.signal_a);
-    give(e.done, op.signal_b);
+    signal(unit, op);
 }
 
 void Core::take_up(int unit, Word time) {
@@ -621,18 +692,32 @@ void Core::take_up(int unit, Word time) {
     account(unit, e.current.index, -1, op.occupancy);
     e.begun = time;
     if (op.has_written) write_scratchpad(e.current.written);
-    e.packet_count = 0;
+    e.has_packet = false;
     if (op.kind != SYNC) {
-        e.walk.begin(e.current, launch->memory_base);
-        e.conflict = e.walk.along >= 0 ? op.conflicts[e.walk.along] : 1;
-        e.packet_count = e.walk.packet(e.packet, launch->chip.line_bytes, e.packet_bytes);
+        if (launch->chip.is_microcoded) {
+            e.walk.begin_vectors(e.current, launch->memory_base);
+        } else {
+            e.walk.begin(e.current, launch->memory_base);
+            e.conflict = e.walk.along >= 0 ? op.conflicts[e.walk.along] : 1;
+        }
+        e.has_packet = take_packet(unit);
     }
-    if (e.packet_count) {
+    if (e.has_packet) {
         e.is_sending = true;
         prepare_packet(unit);
     } else {
         finish(unit);
     }
+}
+
+// Makes the next packet; false if there is none.
+bool Core::take_packet(int unit) {
+    Engine &e = engines[unit];
+    const ChipFacts &chip = launch->chip;
+    if (chip.is_microcoded)
+        return e.walk.vector(e.packet, e.packet_count, e.packet_bytes, chip.lane_count, e.bytes_per_cycle);
+    e.packet_count = e.walk.packet(e.packet, chip.line_bytes, e.packet_bytes);
+    return e.packet_count > 0;
 }
 
 // Finds when the packet that is ready can go.
@@ -655,6 +740,15 @@ void Core::send(int unit, Word time) {
     Memory &memory = *launch->memory;
     account(unit, q.index, REASON_MEMORY, time - e.free);
     while (e.outstanding_count && e.back_at(0).done <= time) e.pop_outstanding();
+    if (launch->chip.is_microcoded) {
+        send_vector(unit, time);
+        e.has_packet = take_packet(unit);
+        if (e.has_packet)
+            prepare_packet(unit);
+        else
+            finish(unit);
+        return;
+    }
     Word by_bytes = ceiling(e.packet_bytes, e.bytes_per_cycle);
     Word by_requests = ceiling(e.packet_count, e.addresses_per_cycle);
     Word ideal = std::max(by_bytes, by_requests), taken = std::max(by_bytes * e.conflict, by_requests);
@@ -667,22 +761,61 @@ void Core::send(int unit, Word time) {
             e.port_ticks, memory.access(time * TICKS, e.packet[n].address, e.packet[n].size, reads, writes));
     e.port_ticks += ceiling(e.packet_bytes * TICKS, e.bytes_per_cycle);
     e.push_outstanding({ceiling(e.port_ticks, TICKS), e.packet_bytes});
-    e.packet_count = e.walk.packet(e.packet, launch->chip.line_bytes, e.packet_bytes);
-    if (e.packet_count)
+    e.has_packet = take_packet(unit);
+    if (e.has_packet)
         prepare_packet(unit);
     else
         finish(unit);
+}
+
+// A vector of a microcoded core's engine: a request a cycle. A load's rows go to the scratchpad one a cycle.
+void Core::send_vector(int unit, Word time) {
+    Engine &e = engines[unit];
+    const Queued &q = e.current;
+    const Op &op = *q.op;
+    Word first = time + op.first_request_cycles, taken = op.vector_cycles + std::max(1, e.packet_count);
+    Word back = (first - 1) * TICKS;
+    bool reads = unit == LOAD_ENGINE || op.kind == ATOMIC, writes = unit == STORE_ENGINE;
+    for (int n = 0; n < e.packet_count; ++n) {
+        const Request &r = e.packet[n];
+        back = std::max(back, launch->memory->access((first + n) * TICKS, r.address, r.size, reads, writes));
+    }
+    if (unit == LOAD_ENGINE) {
+        e.port_ticks = std::max(e.port_ticks, back + ARRIVAL_TICKS) + op.row_ticks;
+    } else {
+        taken = std::max(taken, op.least_cycles);
+        e.port_ticks = std::max(e.port_ticks, back);
+    }
+    e.free = time + taken;
+    account(unit, q.index, -1, taken);
+    if (op.kind == ATOMIC) {
+        Word answered = ceiling(back, TICKS) + ATOMIC_CYCLES;
+        account(unit, q.index, REASON_MEMORY, std::max<Word>(0, answered - e.free));
+        e.free = std::max(e.free, answered);
+    }
+    e.push_outstanding({ceiling(e.port_ticks, TICKS), e.packet_bytes});
 }
 
 void Core::finish(int unit) {
     Engine &e = engines[unit];
     const Queued &q = e.current;
     Word last = e.outstanding_count ? e.back_at(e.outstanding_count - 1).done : 0;
-    e.done = std::max(e.done, std::max(e.free, last) + q.op->latency);
+    if (launch->chip.is_microcoded) {
+        if (q.op->kind == SYNC)
+            e.done = e.free;
+        else if (unit == LOAD_ENGINE)
+            e.done = last + 1;
+        else
+            e.done = q.op->kind == ATOMIC ? e.free : std::max(e.free - 1, last + ANSWER_CYCLES);
+        account(unit, q.index, REASON_MEMORY, e.done - e.free);
+        account(unit, q.index, -1, q.op->release_cycles);
+        e.free = e.done + q.op->release_cycles;
+    } else {
+        e.done = std::max(e.done, std::max(e.free, last) + q.op->latency);
+    }
     if (q.op->has_written) e.in_flight.push_back({q.written, e.done, e.done});
     note(unit, q.index, e.begun, e.free, e.waited, e.reason);
-    give(e.done, q.op->signal_a);
-    give(e.done, q.op->signal_b);
+    signal(unit, *q.op);
     e.is_sending = false;
 }
 
@@ -761,7 +894,7 @@ Word Core::sequencer_time() {
 
 void Core::sequence(Word time) {
     const Op &op = launch->kernel->ops[pc];
-    Word index = pc++, waited = 0, why = -1, cycles = op.occupancy, dispatch = 0;
+    Word index = pc++, waited = 0, why = -1, cycles = op.occupancy, dispatch = 0, fetched = free;
     if (time > free) {
         waited = time - free;
         why = op.unit != SEQUENCER ? REASON_QUEUE_FULL : op.kind == WAIT ? REASON_SEMAPHORE : REASON_DRAIN;
@@ -795,14 +928,16 @@ void Core::sequence(Word time) {
             }
             case NEXT_PROGRAM:
                 if (next_number < launch->program_count)
-                    dispatch = std::max<Word>(0, launch->chip.dispatch_cycles - cycles);
+                    dispatch = op.dispatch_cycles;
                 compute(op);
                 break;
             default: compute(op);
         }
     }
     free = time + cycles + dispatch;
-    account(SEQUENCER, index, -1, cycles);
+    // What waits was fetched and decoded before.
+    if (op.kind == WAIT || op.kind == HALT || op.kind == DRAIN) free = std::max(time + 1, fetched + cycles);
+    account(SEQUENCER, index, -1, free - time - dispatch);
     account(SEQUENCER, index, REASON_DISPATCH, dispatch);
     note(SEQUENCER, index, time, free, waited, why);
 }

@@ -18,14 +18,24 @@ import numpy as np
 from tapeout.chip import Chip
 from tapeout.errors import InternalError, TapeoutError
 from tapeout.host_library import host_library
-from tapeout.isa import AccessPattern, Program, RegisterValue, Unit
+from tapeout.isa import AccessPattern, Program, RegisterValue, Unit, service
 from tapeout.isa import definitions as isa
-from tapeout.isa.costs import Cost, sequencer_cycles, single_group, transfer_conflict
+from tapeout.isa.costs import (
+    Cost,
+    dispatch_cycles,
+    front_cycles,
+    handover_cycles,
+    issue_cycles,
+    release_cycles,
+    sequencer_cycles,
+    single_group,
+    transfer_conflict,
+)
 from tapeout.isa.fields import Instruction
 from tapeout.isa.verify import tile_shapes
 from tapeout.sim.faults import AccessFault, SynchronisationFault, Trapped
 from tapeout.sim.timing import abi
-from tapeout.sim.timing.memory import MemoryParameters
+from tapeout.sim.timing.memory import TICKS, MemoryParameters
 from tapeout.sim.timing.result import REASONS, UNITS, Counts, Interval, Timing, activity
 from tapeout.sim.timing.trace import (
     INDEXED,
@@ -94,12 +104,14 @@ def library() -> ctypes.CDLL:
 class _System:
     """A chip's memory system and cores, in C++."""
 
-    def __init__(self, chip: Chip) -> None:
+    def __init__(self, chip: Chip, memory_latency_cycles: int | None) -> None:
         core = chip.core
-        facts = asdict(MemoryParameters.of(chip)) | {
+        facts = asdict(MemoryParameters.of(chip, memory_latency_cycles)) | {
             "core_count": chip.core_count,
             "queue_depth": core.queue_depth,
-            "dispatch_cycles": chip.host.dispatch_cycles,
+            "is_microcoded": core.is_microcoded,
+            "handover_cycles": handover_cycles(chip),
+            "lane_count": core.vector.lane_count,
             "load_bytes_per_cycle": core.load_dma.bytes_per_cycle,
             "load_addresses_per_cycle": core.load_dma.gather_addresses_per_cycle,
             "load_outstanding_bytes": core.load_dma.outstanding_bytes,
@@ -113,15 +125,14 @@ class _System:
 
 
 @functools.lru_cache(maxsize=8)
-def _system(chip: Chip) -> _System:
-    return _System(chip)
+def _system(chip: Chip, memory_latency_cycles: int | None) -> _System:
+    return _System(chip, memory_latency_cycles)
 
 
 class _Prepared:
     """A program's words for one chip, in C++."""
 
     def __init__(self, program: Program, chip: Chip) -> None:
-        self.system = _system(chip)
         self.costs: list[Cost] = [item.cost(item, chip) for item in program.instructions]
         self.size = len(program.instructions)
         shapes: dict[tuple[Any, ...], int] = {}
@@ -136,7 +147,7 @@ def _op(item: Any, cost: Cost, chip: Chip, shapes: dict[tuple[Any, ...], int]) -
     row: dict[str, Any] = {
         "kind": abi.KINDS.index(KIND_OF.get(type(item), "OTHER")),
         "unit": abi.AGENTS.index(item.unit),
-        "issue_cycles": sequencer_cycles(item, chip),
+        "issue_cycles": sequencer_cycles(item, chip) if item.unit is Unit.SEQUENCER else issue_cycles(item, chip),
         "occupancy": cost.occupancy_cycles,
         "conflict": cost.conflict_cycles,
         "latency": cost.latency_cycles,
@@ -145,18 +156,21 @@ def _op(item: Any, cost: Cost, chip: Chip, shapes: dict[tuple[Any, ...], int]) -
         "last_read": cost.last_read_cycles,
     }
     if item.unit is Unit.SEQUENCER:
-        return row | _sequencer_op(item)
+        return row | _sequencer_op(item, chip)
     for name in ("wait_a", "wait_b", "signal_a", "signal_b"):
         row[name] = getattr(item, name)
+    row |= {"front_cycles": front_cycles(item, chip), "release_cycles": release_cycles(item, chip)}
     return row | _tiles(item, chip, shapes) | _transfer_op(item, chip)
 
 
-def _sequencer_op(item: Any) -> dict[str, Any]:
+def _sequencer_op(item: Any, chip: Chip) -> dict[str, Any]:
     names = {field.name for field in item.fields}
     row = {name: getattr(item, name) for name in ("destination", "a", "b", "condition") if name in names}
     match item:
         case isa.Jump() | isa.BranchZero() | isa.BranchNonzero():
             row["value"] = item.target
+        case isa.NextProgram():
+            row["dispatch_cycles"] = dispatch_cycles(item, chip)
         case isa.ProgramId() | isa.GridSize():
             row["value"] = item.axis
         case isa.Argument():
@@ -244,7 +258,20 @@ def _transfer_op(item: Any, chip: Chip) -> dict[str, Any]:
             row |= {"has_index_tile": 1, "index_own": own_extents(item.index, item.shape)}
         if isinstance(item.mask, AccessPattern):
             row |= {"has_mask_tile": 1, "mask_own": own_extents(item.mask, item.shape)}
-    return row
+    return row | _vectors_op(item, row, chip) if chip.core.is_microcoded else row
+
+
+def _vectors_op(item: Any, row: dict[str, Any], chip: Chip) -> dict[str, Any]:
+    """What the engines of a microcoded core, which go vector by vector, need to know; dimensions as they walk them."""
+    shifts = service.inward_shifts(item.shape)
+    rows, count = service.transfer_rows(item, chip)
+    names = ("strides", "low", "high", "extent", "index_own", "mask_own")
+    return {name: service.moved_in(row[name], shifts) for name in names if name in row} | {
+        "vector_cycles": service.transfer_vector_cycles(item, chip),
+        "first_request_cycles": service.transfer_request_cycles(item, chip),
+        "row_ticks": -(-rows * TICKS // count) if item.unit is Unit.LOAD else 0,
+        "least_cycles": -(-rows // count) if item.unit is Unit.STORE else 0,
+    }
 
 
 _PREPARED: dict[tuple[int, Chip], _Prepared] = {}
@@ -273,9 +300,11 @@ def simulate(
     record: bool = False,
     memory_base: int = 0,
     workspace: int = 0,
+    memory_latency_cycles: int | None = None,
 ) -> Timing:
     """As `tapeout.sim.timing.simulate`."""
     prepared = _prepared(program, chip)
+    system = _system(chip, memory_latency_cycles)
     size, program_count = prepared.size, math.prod(grid)
     core_count = min(chip.core_count, program_count)
     trace = flat(data) if isinstance(data, DataTrace) else data
@@ -292,7 +321,7 @@ def simulate(
     shared = library()
     failure = shared.tapeout_timing_simulate(
         prepared.handle,
-        prepared.system.handle,
+        system.handle,
         given.ctypes.data,
         given[3:].ctypes.data,
         len(arguments),

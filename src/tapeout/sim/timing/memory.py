@@ -8,6 +8,9 @@ A read that misses fetches its line; a later read of the same line waits for tha
 and, as far as they are whole bursts, on to HBM at once; the rest stays dirty until the line is evicted or the launch
 ends. A store of a part of an absent line fetches the line, which the store does not wait for. The line to evict is the
 first of its set that was not used since all others were.
+
+For holding the model against RTL there is a memory without all that: it answers every request after a fixed time, as the
+RTL's testbench does.
 """
 
 from dataclasses import dataclass, field
@@ -44,9 +47,10 @@ class MemoryParameters:
     interleave_bytes: int
     hbm_latency_ticks: int
     row_miss_ticks: int
+    fixed_latency_ticks: int
 
     @staticmethod
-    def of(chip: Chip) -> "MemoryParameters":
+    def of(chip: Chip, fixed_latency_cycles: int | None = None) -> "MemoryParameters":
         sram, hbm = chip.last_level_sram, chip.hbm
         interleave = max(sram.line_bytes, INTERLEAVE_BYTES)
         if hbm.size_bytes > sram.line_bytes << 32:
@@ -73,6 +77,7 @@ class MemoryParameters:
             interleave_bytes=interleave,
             hbm_latency_ticks=ticks_of_ns(hbm.latency_ns),
             row_miss_ticks=ticks_of_ns(hbm.row_miss_ns),
+            fixed_latency_ticks=(fixed_latency_cycles or 0) * TICKS,
         )
 
 
@@ -112,6 +117,8 @@ class Memory:
     def access(self, time: int, address: int, size: int, *, reads: bool, writes: bool) -> int:
         """Serve a request within one line that arrives at `time`; when its data (or acknowledgement) is back."""
         p = self.parameters
+        if p.fixed_latency_ticks:
+            return time + p.fixed_latency_ticks
         line_number = address // p.line_bytes
         number = folded(line_number) % p.slice_count
         start = max(time, self.slice_free.get(number, 0))

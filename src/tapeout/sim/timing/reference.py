@@ -14,9 +14,18 @@ from typing import Any
 import numpy as np
 
 from tapeout.chip import Chip
-from tapeout.isa import AccessPattern, Program, RegisterValue, Unit
+from tapeout.isa import AccessPattern, Program, RegisterValue, Unit, service
 from tapeout.isa import definitions as isa
-from tapeout.isa.costs import TAKEN_BRANCH_CYCLES, Cost, single_group
+from tapeout.isa.costs import (
+    TAKEN_BRANCH_CYCLES,
+    Cost,
+    dispatch_cycles,
+    front_cycles,
+    handover_cycles,
+    issue_cycles,
+    release_cycles,
+    single_group,
+)
 from tapeout.isa.fields import QUEUES, REGISTER_COUNT
 from tapeout.isa.verify import tile_shapes
 from tapeout.sim.execution import STEP, Frame
@@ -34,7 +43,7 @@ from tapeout.sim.timing.trace import (
     tile_assumption,
     trace_too_short,
 )
-from tapeout.sim.timing.transfers import AssumedIndices, transfer
+from tapeout.sim.timing.transfers import AssumedIndices, transfer, vector_transfer
 
 NEVER = 1 << 62
 DMA = (Unit.LOAD, Unit.STORE)
@@ -50,9 +59,11 @@ def simulate(
     record: bool = False,
     memory_base: int = 0,
     workspace: int = 0,
+    memory_latency_cycles: int | None = None,
 ) -> Timing:
     """As `tapeout.sim.timing.simulate`."""
-    return _Launch(program, chip, grid, tuple(arguments), data, record, memory_base, workspace).run()
+    memory = Memory(MemoryParameters.of(chip, memory_latency_cycles))
+    return _Launch(program, chip, grid, tuple(arguments), data, record, memory_base, workspace, memory).run()
 
 
 class _Launch:
@@ -66,6 +77,7 @@ class _Launch:
         record: bool,
         memory_base: int,
         workspace: int,
+        memory: Memory,
     ) -> None:
         self.program = program
         self.chip = chip
@@ -73,7 +85,8 @@ class _Launch:
         self.arguments = arguments
         self.data = data
         self.memory_base = memory_base
-        self.memory = Memory(MemoryParameters.of(chip))
+        self.memory = memory
+        self.handover_cycles = handover_cycles(chip)
         self.assumptions: set[tuple[int, str]] = set()
         self.costs: list[Cost] = [item.cost(item, chip) for item in program.instructions]
         size = len(program.instructions)
@@ -90,7 +103,7 @@ class _Launch:
     def run(self) -> Timing:
         while True:
             time, _, order, core = min((*core.earliest(), core) for core in self.cores)
-            if time == NEVER:
+            if time >= NEVER:
                 break
             core.agents[order].step(time)
         return self._result()
@@ -181,11 +194,9 @@ class _Core:
             if semaphore:
                 self.tokens[semaphore].pop(0)
 
-    def give(self, time: int, *semaphores: int) -> None:
-        for semaphore in semaphores:
-            if semaphore:
-                self.tokens.setdefault(semaphore, []).append(time)
-                self.tokens[semaphore].sort()
+    def give(self, time: int, semaphore: int) -> None:
+        self.tokens.setdefault(semaphore, []).append(time)
+        self.tokens[semaphore].sort()
 
     def account(self, unit: Unit, index: int, reason: str | None, cycles: int) -> None:
         """Add cycles to an engine and an instruction (-1: to none); no reason means busy."""
@@ -279,6 +290,7 @@ class _Queued:
     item: Any
     cost: Cost
     enqueued: int
+    front_cycles: int
     reads: tuple[_Region, ...]
     written: _Region | None
     registers: tuple[int, ...]
@@ -307,6 +319,7 @@ class _Engine:
         self.done = 0
         self.last_start = 0
         self.in_flight: list[_InFlight] = []
+        self.handover = core.launch.handover_cycles
 
     def is_full(self) -> bool:
         return len(self.queue) >= self.depth
@@ -325,7 +338,10 @@ class _Engine:
     def _start_time(self, queued: _Queued) -> list[tuple[str, int]]:
         """What holds the instruction up, as (reason, until), the last one being its start."""
         item = queued.item
-        given = max(self.free, queued.enqueued, self.core.tokens_at(item.wait_a, item.wait_b))
+        # The front reads an entry once it is there and the one before has gone, then takes the semaphores.
+        read = max(queued.enqueued, self.last_start + self.handover) + queued.front_cycles
+        ready = max(read, self.core.tokens_at(item.wait_a, item.wait_b) + self.handover)
+        given = max(self.free, ready)
         dependency = 0
         for flight in self.in_flight:
             for region in queued.reads:
@@ -336,10 +352,9 @@ class _Engine:
         start = max(given, dependency)
         if queued.cost.fill_cycles and not self._keeps_sums(queued):
             # Sums are read back while the instruction before computes: from when all but the engine is ready.
-            ready = max(queued.enqueued, self.core.tokens_at(item.wait_a, item.wait_b), dependency)
-            start = max(start, ready + queued.cost.fill_cycles)
+            start = max(start, max(ready, dependency) + queued.cost.fill_cycles)
         in_flight = [("memory", min(self.done, start))] if self.unit in DMA else []
-        return [*in_flight, ("empty", queued.enqueued), ("semaphore", given), ("dependency", start)]
+        return [*in_flight, ("empty", read), ("semaphore", given), ("dependency", start)]
 
     def _may_follow(self, queued: _Queued, region: _Region, flight: _InFlight) -> int:
         if region.key == flight.written.key:
@@ -359,12 +374,10 @@ class _Engine:
         core = self.core
         queued, waited = self._begin(time)
         item, cost, written = queued.item, queued.cost, queued.written
-        if isinstance(item, tuple(isa.SYNC.values())):
-            self.free = time + cost.occupancy_cycles
-            self.done = max(self.done, self.free)
-        else:
-            self.free = time + cost.occupancy_cycles
-            self.done = max(self.done, self.free + cost.latency_cycles)
+        ends = time + cost.occupancy_cycles
+        self.free = ends + release_cycles(item, core.launch.chip)
+        self.done = max(self.done, ends + cost.latency_cycles)
+        if not isinstance(item, tuple(isa.SYNC.values())):
             assert written is not None
             self.in_flight.append(_InFlight(written, time + cost.first_result_cycles, self.done))
             if self.unit is Unit.MATRIX:
@@ -375,7 +388,15 @@ class _Engine:
         core.account(self.unit, queued.index, None, self.free - time - cost.conflict_cycles)
         core.account(self.unit, queued.index, "bank conflict", cost.conflict_cycles)
         core.note(self.unit, queued.index, time, self.free, waited)
-        core.give(self.done, item.signal_a, item.signal_b)
+        self._signal(item)
+
+    def _signal(self, item: Any) -> None:
+        """Give the instruction's semaphores; engines that hand over in stages give one after the other."""
+        time = self.done + self.handover
+        for semaphore in (item.signal_a, item.signal_b):
+            if semaphore:
+                time += self.handover
+                self.core.give(time, semaphore)
 
 
 class _Dma(_Engine):
@@ -392,6 +413,7 @@ class _Dma(_Engine):
         self.waited = (0, "")
         self.outstanding: deque[tuple[int, int]] = deque()
         self.port_ticks = 0
+        self.is_microcoded = chip.core.is_microcoded
 
     def is_working(self) -> bool:
         return bool(self.queue) or self.current is not None
@@ -425,7 +447,7 @@ class _Dma(_Engine):
             core.write_scratchpad(queued.written.first, queued.written.end)
         if not isinstance(queued.item, tuple(isa.SYNC.values())):
             launch = core.launch
-            made = transfer(
+            made = (vector_transfer if self.is_microcoded else transfer)(
                 queued.item,
                 queued.registers,
                 queued.index_tile,
@@ -444,6 +466,46 @@ class _Dma(_Engine):
         while self.outstanding and self.outstanding[0][0] <= time:
             self.outstanding.popleft()
         size = sum(size for _, size in packet)
+        if self.is_microcoded:
+            self._send_vector(time, packet, size)
+        else:
+            self._send_packet(time, packet, size)
+        if not self.packets:
+            self._finish()
+
+    def _access(self, time: int, address: int, size: int) -> int:
+        is_atomic = self.current is not None and isinstance(self.current.item, isa.Atomic)
+        reads, writes = self.unit is Unit.LOAD or is_atomic, self.unit is Unit.STORE
+        return self.core.launch.memory.access(time * TICKS, address, size, reads=reads, writes=writes)
+
+    def _send_vector(self, time: int, packet: list[tuple[int, int]], size: int) -> None:
+        """A vector of a microcoded core's engine: a request a cycle. A load's rows go to the scratchpad one a cycle."""
+        core, queued = self.core, self.current
+        assert queued is not None
+        item, chip = queued.item, core.launch.chip
+        rows, count = service.transfer_rows(item, chip)
+        first = time + service.transfer_request_cycles(item, chip)
+        taken = service.transfer_vector_cycles(item, chip) + max(1, len(packet))
+        back = (first - 1) * TICKS
+        for number, (address, request_bytes) in enumerate(packet):
+            back = max(back, self._access(first + number, address, request_bytes))
+        if self.unit is Unit.LOAD:
+            arrived = max(self.port_ticks, back + service.ARRIVAL_CYCLES * TICKS)
+            self.port_ticks = arrived + -(-rows * TICKS // count)
+        else:
+            taken = max(taken, -(-rows // count))
+            self.port_ticks = max(self.port_ticks, back)
+        self.free = time + taken
+        core.account(self.unit, queued.index, None, taken)
+        if isinstance(item, isa.Atomic):
+            answered = -(-back // TICKS) + service.ATOMIC_CYCLES
+            core.account(self.unit, queued.index, "memory", max(0, answered - self.free))
+            self.free = max(self.free, answered)
+        self.outstanding.append((-(-self.port_ticks // TICKS), size))
+
+    def _send_packet(self, time: int, packet: list[tuple[int, int]], size: int) -> None:
+        core, queued = self.core, self.current
+        assert queued is not None
         by_bytes = -(-size // self.engine.bytes_per_cycle)
         by_requests = -(-len(packet) // self.engine.gather_addresses_per_cycle)
         ideal = max(by_bytes, by_requests)
@@ -451,25 +513,28 @@ class _Dma(_Engine):
         self.free = time + issue
         core.account(self.unit, queued.index, None, ideal)
         core.account(self.unit, queued.index, "bank conflict", issue - ideal)
-        is_atomic = isinstance(queued.item, isa.Atomic)
-        reads, writes = self.unit is Unit.LOAD or is_atomic, self.unit is Unit.STORE
         for address, request_bytes in packet:
-            back = core.launch.memory.access(time * TICKS, address, request_bytes, reads=reads, writes=writes)
-            self.port_ticks = max(self.port_ticks, back)
+            self.port_ticks = max(self.port_ticks, self._access(time, address, request_bytes))
         self.port_ticks += -(-size * TICKS // self.engine.bytes_per_cycle)
         self.outstanding.append((-(-self.port_ticks // TICKS), size))
-        if not self.packets:
-            self._finish()
 
     def _finish(self) -> None:
         core, queued = self.core, self.current
         assert queued is not None
         last = self.outstanding[-1][0] if self.outstanding else 0
-        self.done = max(self.done, max(self.free, last) + queued.cost.latency_cycles)
+        if self.is_microcoded:
+            is_sync = isinstance(queued.item, tuple(isa.SYNC.values()))
+            self.done = self.free if is_sync else service.transfer_end(queued.item, self.free, last)
+            released = self.done + release_cycles(queued.item, core.launch.chip)
+            core.account(self.unit, queued.index, "memory", self.done - self.free)
+            core.account(self.unit, queued.index, None, released - self.done)
+            self.free = released
+        else:
+            self.done = max(self.done, max(self.free, last) + queued.cost.latency_cycles)
         if queued.written:
             self.in_flight.append(_InFlight(queued.written, self.done, self.done))
         core.note(self.unit, queued.index, self.begun, self.free, self.waited)
-        core.give(self.done, queued.item.signal_a, queued.item.signal_b)
+        self._signal(queued.item)
         self.current = None
 
     def _may_follow(self, queued: _Queued, region: _Region, flight: _InFlight) -> int:
@@ -509,12 +574,13 @@ class _Sequencer:
     def step(self, time: int) -> None:
         core, item, index = self.core, self._next(), self.pc
         reason, _ = self._obstacle()
+        fetched = self.free
         waited = core.account_waiting(Unit.SEQUENCER, index, self.free, [(reason, time)] if reason else [])
-        cost = item.cost(item, core.launch.chip)
+        cost = core.launch.costs[index]
         cycles, dispatch = cost.occupancy_cycles, 0
         self.pc += 1
         if item.unit is not Unit.SEQUENCER:
-            cycles = isa.costs.sequencer_cycles(item, core.launch.chip)
+            cycles = issue_cycles(item, core.launch.chip)
             core.engines[item.unit].queue.append(self._issue(index, item, cost, time + cycles))
         elif isinstance(item, isa.Halt):
             self.halted = True
@@ -526,13 +592,15 @@ class _Sequencer:
                 cycles = max(cycles, TAKEN_BRANCH_CYCLES)
         elif isinstance(item, isa.NextProgram):
             if core.programs:
-                dispatch = max(0, core.launch.chip.host.dispatch_cycles - cycles)
+                dispatch = dispatch_cycles(item, core.launch.chip)
                 core.data_position = dict.fromkeys(core.data_position, 0)
             self._compute(item, index)
         else:
             self._compute(item, index)
         self.free = time + cycles + dispatch
-        core.account(Unit.SEQUENCER, index, None, cycles)
+        if reason in ("semaphore", "drain"):  # it was fetched and decoded while it waited
+            self.free = max(time + 1, fetched + cycles)
+        core.account(Unit.SEQUENCER, index, None, self.free - time - dispatch)
         core.account(Unit.SEQUENCER, index, "dispatch", dispatch)
         core.note(Unit.SEQUENCER, index, time, self.free, waited)
 
@@ -591,7 +659,10 @@ class _Sequencer:
             # What is picked is up to the indices: it may be anything written before.
             reads.append(_Region((), 0, core.launch.chip.core.scratchpad.size_bytes))
         index_tile, mask_tile = self._tiles(index, item)
-        return _Queued(index, item, cost, enqueued, tuple(reads), written, tuple(core.registers), index_tile, mask_tile)
+        front = front_cycles(item, core.launch.chip)
+        return _Queued(
+            index, item, cost, enqueued, front, tuple(reads), written, tuple(core.registers), index_tile, mask_tile
+        )
 
     def _tiles(self, index: int, item: Any) -> tuple[Tile | None, Tile | None]:
         """Index and mask of an indexed transfer, as far as they are tiles: from the trace, or assumed."""

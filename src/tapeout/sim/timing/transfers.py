@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from tapeout.isa import AccessPattern, RegisterValue
+from tapeout.isa import AccessPattern, RegisterValue, service
 from tapeout.isa import definitions as isa
 from tapeout.isa.costs import transfer_conflict
 from tapeout.sim.timing.trace import ASSUMED_INDEX_RANGE, INDEXED, Tile, own_extents
@@ -56,37 +56,102 @@ def element_at(operand: AccessPattern, shape: tuple[int, ...], place: Sequence[i
     return number
 
 
+def _strides_and_ranges(item: Any, registers: Sequence[int]) -> tuple[list[int], list[range]]:
+    """Of each dimension: bytes between neighbours, and the indices inside its bounds."""
+    if isinstance(item, isa.Atomic):
+        return [0] * 4, [range(extent) for extent in item.shape]
+    ranges = []
+    for dimension, extent in enumerate(item.shape):
+        high = min(extent, registers[item.high[dimension]]) if item.high[dimension] else extent
+        ranges.append(range(max(0, registers[item.low[dimension]]), high))
+    return [registers[stride] for stride in item.strides], ranges
+
+
 def _runs(
     item: Any, registers: Sequence[int], index: Tile | None, mask: Tile | None, along: int, base: int
 ) -> Iterator[Request]:
     size = item.dtype.size_bytes
-    is_atomic = isinstance(item, isa.Atomic)
-    strides = [0] * 4 if is_atomic else [registers[stride] for stride in item.strides]
-    ranges = []
-    for dimension, extent in enumerate(item.shape):
-        low = 0 if is_atomic else max(0, registers[item.low[dimension]])
-        high = extent
-        if not is_atomic and item.high[dimension]:
-            high = min(extent, registers[item.high[dimension]])
-        ranges.append(range(low, high))
+    strides, ranges = _strides_and_ranges(item, registers)
     if not all(ranges):
         return
     length = len(ranges[along]) if along >= 0 else 1
     walked = [r[:1] if dimension == along else r for dimension, r in enumerate(ranges)]
     for place in product(*walked):
-        if mask is not None and not mask[element_at(item.mask, item.shape, place)]:
-            continue
-        address = registers[item.base] - base + sum(i * s for i, s in zip(place, strides, strict=True))
-        if isinstance(item, INDEXED):
-            if isinstance(item.index, RegisterValue):
-                value = registers[item.index.register]
-                bits = item.index_dtype.bits
-                value = (value + (1 << bits - 1)) % (1 << bits) - (1 << bits - 1)
-            else:
-                assert index is not None
-                value = int(index[element_at(item.index, item.shape, place)])
-            address += value * item.scale
-        yield address & ADDRESS_MASK, length * size
+        address = _address(item, registers, index, mask, place, strides, base)
+        if address is not None:
+            yield address, length * size
+
+
+def _address(
+    item: Any,
+    registers: Sequence[int],
+    index: Tile | None,
+    mask: Tile | None,
+    place: Sequence[int],
+    strides: Sequence[int],
+    base: int,
+) -> int | None:
+    """Where an element lies in memory; None if it is masked."""
+    if mask is not None and not mask[element_at(item.mask, item.shape, place)]:
+        return None
+    address = registers[item.base] - base + sum(i * s for i, s in zip(place, strides, strict=True))
+    if isinstance(item, INDEXED):
+        if isinstance(item.index, RegisterValue):
+            value = registers[item.index.register]
+            bits = item.index_dtype.bits
+            value = (value + (1 << bits - 1)) % (1 << bits) - (1 << bits - 1)
+        else:
+            assert index is not None
+            value = int(index[element_at(item.index, item.shape, place)])
+        address += value * item.scale
+    return int(address & ADDRESS_MASK)
+
+
+def vector_transfer(
+    item: Any,
+    registers: Sequence[int],
+    index: Tile | None,
+    mask: Tile | None,
+    chip: Any,
+    memory_base: int,
+) -> Transfer:
+    """What the engines of a microcoded core ask for, a vector of elements a packet, which may be empty: blocks of
+    `bytes_per_cycle`; of a store the part of a block that is written, or, where elements may lie on each other, each
+    element."""
+    size, lanes = item.dtype.size_bytes, chip.core.vector.lane_count
+    is_store = item.unit.value == "store"
+    block_bytes = (chip.core.store_dma if is_store else chip.core.load_dma).bytes_per_cycle
+    strides, ranges = _strides_and_ranges(item, registers)
+    shifts = service.inward_shifts(item.shape)
+    outer = (4 - shifts) % 4  # where what was moved outside begins
+    inner = 3 - shifts
+    one_by_one = is_store and (isinstance(item, INDEXED) or abs(strides[inner]) < size)
+    packets: list[list[Request]] = []
+    for turned in product(*(range(item.shape[(d + outer) % 4]) for d in range(3))):
+        place = [0] * 4
+        for d in range(3):
+            place[(d + outer) % 4] = turned[d]
+        for first in range(0, item.shape[inner], lanes):
+            packet: list[Request] = []
+            for element in range(first, min(first + lanes, item.shape[inner])):
+                place[inner] = element
+                if not all(i in r for i, r in zip(place, ranges, strict=True)):
+                    continue
+                address = _address(item, registers, index, mask, place, strides, memory_base)
+                if address is None:
+                    continue
+                block = address // block_bytes * block_bytes
+                known = next((n for n, (a, _) in enumerate(packet) if a // block_bytes * block_bytes == block), None)
+                if one_by_one or (known is None and is_store):
+                    packet.append((address, size))
+                elif known is None:
+                    packet.append((block, block_bytes))
+                elif is_store:
+                    start, length = packet[known]
+                    end = max(start + length, address + size)
+                    packet[known] = (min(start, address), end - min(start, address))
+            packets.append(packet)
+    return Transfer(packets, 1)
 
 
 def transfer(
