@@ -52,8 +52,8 @@ halt
 
 
 def test_hand_count_of_scalar_code():
-    """A word is fetched a cycle: load_immediate has 2 words, scalar add 1; mul takes 3 cycles. Microcoded: a further word
-    and each register a cycle, four cycles a step, and four to fetch the first word, decode and execute."""
+    """A word is fetched a cycle: load_immediate has 2 words, scalar add 1; mul takes 3 cycles. Microcoded: a further
+    word and each register a cycle, four cycles a step, and four to fetch the first word, decode and execute."""
     result = reference.simulate(program_of(SCALARS), PIPELINED, (1, 1, 1), (0,))
     assert result.cycles == 2 + 1 + 3 + 1
     assert result.busy_by_unit[Unit.SEQUENCER] == 7
@@ -77,9 +77,10 @@ def test_hand_count_of_vector_code():
 
 
 def test_hand_count_of_microcoded_vector_code():
-    """The same in a microcoded core: 6 words and 2 registers to issue, and to read from the queue. Then 3 cycles until the
-    readers start; the fourth vector is asked for 4 cycles later, its row a cycle after, there in the scratchpad's latency
-    of 4 and 2 more; a step of 4 cycles; 4 until the first result can go out, 4 rows, and one to see that all have."""
+    """The same in a microcoded core: 6 words and 2 registers to issue, and to read from the queue. Then 3 cycles until
+    the readers start; the fourth vector is asked for 4 cycles later, its row a cycle after, there in the scratchpad's
+    latency of 4 and 2 more; a step of 4 cycles; 4 until the first result can go out, 4 rows, and one to see that all
+    have."""
     program = program_of(NEGATIONS)
     words = program.instructions[0].word_count
     assert words == 6

@@ -120,35 +120,37 @@ def sequencer_cycles(item: Any, chip: "Chip") -> int:
 
 
 def one_cycle(item: Any, chip: "Chip") -> Cost:
-    """A cycle, or as many as it takes to fetch its words."""
+    """A cycle, or as many as it takes to fetch its words. Microcoded: four, one more for every further word, and
+    one while the answer to `argument` comes."""
     return Cost(sequencer_cycles(item, chip))
 
 
 def branch(item: Any, chip: "Chip") -> Cost:
-    """A cycle; if taken, three. Microcoded: five."""
+    """A cycle; if taken, three. Microcoded: four, and one for the condition."""
     return Cost(sequencer_cycles(item, chip))
 
 
 def scalar(item: Any, chip: "Chip") -> Cost:
-    """A cycle; multiplications three; divisions and remainders twenty."""
+    """A cycle; multiplications three; divisions and remainders twenty. Microcoded: four, one for each register it may
+    name, and for `scalar` four for each step of its microprogram, a division's bits besides."""
     if chip.core.is_microcoded:
         return Cost(sequencer_cycles(item, chip))
     return Cost(max(sequencer_cycles(item, chip), SLOW_SCALAR.get(item.function, 1)))
 
 
 def scalar_load(item: Any, chip: "Chip") -> Cost:
-    """The latency of the scratchpad."""
+    """The latency of the scratchpad. Microcoded: five besides."""
     cycles = max(sequencer_cycles(item, chip), chip.core.scratchpad.latency_cycles)
     return Cost(cycles, scratchpad_bytes=item.dtype.size_bytes)
 
 
 def scalar_store(item: Any, chip: "Chip") -> Cost:
-    """A cycle."""
+    """A cycle. Microcoded: six."""
     return Cost(sequencer_cycles(item, chip), scratchpad_bytes=item.dtype.size_bytes)
 
 
 def next_program(item: Any, chip: "Chip") -> Cost:
-    """The dispatcher's cycles (`host.dispatch_cycles`) when there is a program, else one."""
+    """The dispatcher's cycles (`host.dispatch_cycles`) when there is a program, else one. Microcoded: five besides."""
     return Cost(sequencer_cycles(item, chip))
 
 
@@ -159,7 +161,7 @@ def dispatch_cycles(item: Any, chip: "Chip") -> int:
 
 
 def waiting(item: Any, chip: "Chip") -> Cost:
-    """A cycle, once what it waits for has happened."""
+    """A cycle, once what it waits for has happened. Microcoded: at least four."""
     return Cost(sequencer_cycles(item, chip))
 
 
@@ -167,7 +169,8 @@ def waiting(item: Any, chip: "Chip") -> Cost:
 
 
 def synchronise(item: Any, chip: "Chip") -> Cost:
-    """A cycle of its queue, once it has its semaphores; it signals when all before it in the queue is done."""
+    """A cycle of its queue, once it has its semaphores; it signals when all before it in the queue is done.
+    Microcoded: none."""
     return Cost(0 if chip.core.is_microcoded else 1)
 
 
@@ -176,7 +179,11 @@ def block_transfer(item: Any, chip: "Chip") -> Cost:
     size (else every element is a run of its own); neighbouring runs join; a run is cut into requests at lines of the
     last-level SRAM, and eight requests are a packet. A packet takes the engine its bytes over `bytes_per_cycle` (times
     the bank conflicts of a transposing tile) or its requests over `gather_addresses_per_cycle`, whichever is more. It
-    waits while `outstanding_bytes` are in flight. Data arrive in order; the signal comes with the last byte."""
+    waits while `outstanding_bytes` are in flight. Data arrive in order; the signal comes with the last byte.
+    Microcoded: vectors of `vector.lane_count` elements along the innermost dimension that has more than one; for each
+    a cycle a block of `bytes_per_cycle` that its elements lie in (at least one), and in a store two more. A load's
+    vector goes to the scratchpad a row a cycle, a store's comes from there so. The next instruction starts when all
+    answers are there."""
     if chip.core.is_microcoded:
         return Cost(service.transfer_lead_cycles(item, chip))
     return Cost(DESCRIPTOR_CYCLES, latency_cycles=chip.core.scratchpad.latency_cycles)
@@ -184,12 +191,14 @@ def block_transfer(item: Any, chip: "Chip") -> Cost:
 
 def indexed_transfer(item: Any, chip: "Chip") -> Cost:
     """As a block transfer, each run displaced by its index; where index or mask vary along the innermost dimension,
-    every element is a run of its own. Neighbouring runs join."""
+    every element is a run of its own. Neighbouring runs join. Microcoded: a load makes a vector's addresses one a
+    cycle, before it asks; a store does that too and sends each element by itself."""
     return block_transfer(item, chip)
 
 
 def atomic_transfer(item: Any, chip: "Chip") -> Cost:
-    """As a block transfer with a request for every element: each is a round trip to the last-level SRAM, pipelined."""
+    """As a block transfer with a request for every element: each is a round trip to the last-level SRAM, pipelined.
+    Microcoded: the next vector waits until all old values of the one before are back."""
     return block_transfer(item, chip)
 
 
@@ -282,7 +291,9 @@ def elementwise(item: Any, chip: "Chip") -> Cost:
     scratchpad bank more than once, or all operands together more banks than there are. The result is there
     `vector.latency_cycles` and a scratchpad latency after the last beat. The next instruction starts when the last
     beat has gone in; if it reads this result in the same order, once the first elements are written; else once all
-    are."""
+    are. Microcoded: batches of four vectors of `vector.lane_count` elements; a batch takes four cycles for each step of
+    the function's microprogram, for a division or root four times its bits and three, and one more, unless its vectors
+    take longer to read or write: a row of the scratchpad a cycle. About twenty cycles go by before and after."""
     elements = math.prod(item.shape)
     operands: list[tuple[Operand, tuple[int, ...], int]] = []
     if hasattr(item, "function"):
@@ -318,7 +329,8 @@ def _vector_latency(chip: "Chip") -> int:
 def reduction(item: Any, chip: "Chip") -> Cost:
     """An element a lane and cycle, but at least `matrix.accumulator_interleave` cycles for each of the ceil(n / 32)
     steps of a row's partial results, which depend on each other (rows take turns); then the combining of 31 pairs a
-    row, an element a lane and cycle, five sums deep."""
+    row, an element a lane and cycle, five sums deep. Microcoded: a row at a time; a batch's microprogram for every 32
+    elements after the first vectors, and for every halving of the partial results, each with about seven cycles."""
     rows, extent = math.prod(item.shape[:3]), item.shape[3]
     width = min(extent, REDUCTION_PARTIALS)
     if chip.core.is_microcoded:
@@ -349,7 +361,8 @@ def reduction(item: Any, chip: "Chip") -> Cost:
 
 def pick(item: Any, chip: "Chip") -> Cost:
     """As many elements a cycle as half the scratchpad's banks, or the lanes if those are fewer: random picks find
-    about half of the banks free."""
+    about half of the banks free. Microcoded: as elementwise, with a row a cycle to read what is picked; rows are
+    taken to be as many as the result has."""
     elements = math.prod(item.shape)
     moved = elements * (2 * item.dtype.size_bytes + item.index_dtype.size_bytes)
     if chip.core.is_microcoded:
@@ -370,7 +383,10 @@ def matrix_product(item: Any, chip: "Chip") -> Cost:
     scratchpad's ports the sums of the group before are written, and through another quarter those of the next group
     read, while a group computes; an accumulating instruction's first group is read as soon as its semaphores are there.
     Nothing is read if the instruction follows one with the same accumulator that is a single group, and nobody wrote
-    there since: then the sums are still in the array."""
+    there since: then the sums are still in the array. Microcoded: a group's operands are fetched for
+    `vector.lane_count` steps of k, a vector a row of lhs, and of rhs a vector a step and tile (a column, where it is
+    contiguous along k), a row of the scratchpad a cycle; then the steps run, a cycle each and tile, four for f32. Sums
+    are read before and written after, a vector a row and tile. Nothing of this overlaps."""
     engine, pad = chip.core.matrix, chip.core.scratchpad
     batch, m, n, k = item.shape
     operations = batch * m * n * k

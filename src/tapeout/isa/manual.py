@@ -60,6 +60,10 @@ scratchpad, {REGISTER_COUNT} registers at most and {SEMAPHORE_COUNT - 1} countin
   writing, must be ordered by semaphores, `wait` or `drain`. A program in which they are not is wrong, whatever its
   timing. The accesses of one queue happen in order. Those of different cores are ordered by atomics only.
 - **Grid**: the programs of a launch are dealt to the cores in turn; `next_program` takes the next one.
+- **Cost** is that of pipelined cores; what follows "microcoded" is that of cores of the other design (`core.design`),
+  of which there is RTL. Those issue an instruction to a queue in four cycles, one for every further word and one for
+  each register it may name and one more; the queue's front reads it as slowly. Two cycles go by, and one for each
+  semaphore that is given, before the engine takes the next.
 """
 
 _ASSEMBLY = """

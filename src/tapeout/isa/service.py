@@ -1,10 +1,10 @@
 """How long the microcoded core takes: cycles that follow from its RTL, stage by stage.
 
-`tapeout.rtl` builds this core; its state machines are what is counted here, and `benchmarks.rtl_cycles` holds the counts
-against it. A service time runs from the cycle in which an engine takes an instruction to the one in which it says that it
-is done; it depends on the instruction and the chip alone. Rows of the scratchpad are those of the static part of an
-address: registers are taken to add whole rounds of the banks. Banks that several readers and writers want at once are
-not counted. For DMA, where time is up to memory, what the timing simulator needs to know is here.
+`tapeout.rtl` builds this core. What is counted here are its state machines, cycle by cycle; tests/rtl holds the counts
+against it. A service time runs from the cycle in which an engine takes an instruction to the one in which it is done.
+It depends on the instruction and the chip alone: registers are taken to add whole rounds of the banks to an address,
+and banks that several readers and writers want at once are not counted. For DMA, whose time is up to memory, here is
+what the timing simulator needs to know.
 """
 
 import functools
@@ -251,8 +251,8 @@ def map_cycles(item: Any, operands: Sequence[tuple[Operand, int]], chip: "Chip")
 
 
 def gather_cycles(item: Any, chip: "Chip") -> int:
-    """As elementwise, then the picked elements are read: which rows they lie in is up to the indices, taken to be spread
-    over as many rows as the result has."""
+    """As elementwise, then the picked elements are read: which rows they lie in is up to the indices, taken to be
+    spread over as many rows as the result has."""
     size, lanes = item.dtype.size_bytes, chip.core.vector.lane_count
     written = tile_rows(item.result, item.shape, size, chip)
     among = max(1, math.prod(item.shape) * size // chip.core.scratchpad.port_width_bytes)
@@ -319,8 +319,8 @@ def reduce_cycles(item: Any, chip: "Chip") -> int:
 
 
 def _walk(time: int, rows: Iterable[int]) -> tuple[int, int]:
-    """A loop that begins at a time and asks for vectors of so many rows (0: for none), one a cycle or a row: when the loop
-    is over, and the cycle of the last row."""
+    """A loop that begins at a time and asks for vectors of so many rows (0: for none), one a cycle or a row: when the
+    loop is over, and the cycle of the last row."""
     port, last = time, 0
     for count in rows:
         if count:
@@ -331,9 +331,9 @@ def _walk(time: int, rows: Iterable[int]) -> tuple[int, int]:
 
 
 def matrix_cycles(item: Any, chip: "Chip") -> int:
-    """For every group of tiles: reading sums back, then for `lane_count` steps of k at a time fetching a vector a row of
-    lhs and a vector a step and tile of rhs (or a column, where rhs is contiguous along k) and a cycle a step and tile,
-    four for float32; then a vector a row and tile written."""
+    """For every group of tiles: reading sums back, then for `lane_count` steps of k at a time fetching a vector a row
+    of lhs and a vector a step and tile of rhs (or a column, where rhs is contiguous along k) and a cycle a step and
+    tile, four for float32; then a vector a row and tile written."""
     engine, pad, depth = chip.core.matrix, chip.core.scratchpad, chip.core.vector.lane_count
     batch_count, m, n, k = item.shape
     size = item.lhs_dtype.size_bytes
@@ -435,8 +435,8 @@ def transfer_request_cycles(item: Any, chip: "Chip") -> int:
 
 
 def transfer_rows(item: Any, chip: "Chip") -> tuple[int, int]:
-    """Rows that all vectors of a transfer's tile take (of a store: that its slowest operand takes), and how many vectors
-    there are."""
+    """Rows that all vectors of a transfer's tile take (of a store: that its slowest operand takes), and how many
+    vectors there are."""
     lanes = chip.core.vector.lane_count
     shape = moved_in(item.shape, inward_shifts(item.shape))
     count = shape[0] * shape[1] * shape[2] * -(-shape[3] // lanes)
@@ -450,8 +450,8 @@ def transfer_rows(item: Any, chip: "Chip") -> tuple[int, int]:
 
 
 def transfer_end(item: Any, taken: int, answered: int) -> int:
-    """When a transfer is done: `taken` says when the cycles of its last vector are over, `answered` when its last answer
-    is there (of a load: in the scratchpad)."""
+    """When a transfer is done: `taken` says when the cycles of its last vector are over, `answered` when its last
+    answer is there (of a load: in the scratchpad)."""
     if item.unit.value == "load":
         return answered + 1
     if item.mnemonic == "atomic":  # the old values are written

@@ -23,9 +23,9 @@ def page(chip: str, comparisons: Sequence[Comparison]) -> Page:
     columns = ("kernel", "grid", "bytes changed", "functional", "RTL", "RTL cycles", "timing's", "off by")
     blocks: list[Block] = [
         Paragraph(
-            "Functional simulator and RTL are held against the reference evaluator, byte by byte. Cycles are those of the "
-            "cores: for RTL and timing simulator alike memory answers every request after a fixed time, the latency of "
-            "the last-level SRAM."
+            "Functional simulator and RTL are held against the reference evaluator, byte by byte. Cycles are those of "
+            "the cores: for RTL and timing simulator alike memory answers every request after a fixed time, the "
+            "latency of the last-level SRAM."
         ),
         Table(columns, rows, right=(2, 5, 6, 7)),
     ]

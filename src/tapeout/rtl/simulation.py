@@ -85,8 +85,8 @@ EVENT = np.dtype([("cycle", "i8"), ("word", "i8"), ("core", "i4"), ("queue", "i4
 
 @dataclass(frozen=True)
 class RtlOutcome:
-    """What a run on the RTL took: cycles from the first fetch until the last core halted, instructions each queue began, and how long
-    the host simulated it."""
+    """What a run on the RTL took: cycles from the first fetch until the last core halted, instructions each queue
+    began, and how long the host simulated it."""
 
     cycles: int
     instruction_counts: dict[Unit, int]

@@ -30,7 +30,7 @@ class Run:
 
 
 def of_rtl(program: Program, timeline: Path) -> list[Run]:
-    """Runs in the order of their starts, from a file that `tapeout.rtl.simulation.run` left; without those of `sync`."""
+    """Runs in the order of their starts, from a file that `tapeout.rtl.simulation.run` left, but those of `sync`."""
     events = np.fromfile(timeline, EVENT)
     index_of = {}
     word = 0

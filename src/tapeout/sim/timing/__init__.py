@@ -50,8 +50,8 @@ def simulate(
     loaded data raises DataMissing. `record`: keep every interval of every engine.
 
     A launch starts with nothing in the last-level SRAM and all HBM rows closed, and ends when the last byte written
-    has reached HBM. With `memory_latency_cycles` there is neither: memory answers every request after so long, as it does
-    in the RTL's testbench.
+    has reached HBM. With `memory_latency_cycles` there is neither: memory answers every request after so long, as it
+    does in the RTL's testbench.
     """
     return fast.simulate(
         program,

@@ -113,7 +113,8 @@ OP = Layout("Op", (*_OP_MEMBERS, ("written", TILE.word_count), ("reads", READ_CO
 CHIP = Layout(
     "ChipFacts",
     _words(
-        "core_count queue_depth is_microcoded handover_cycles lane_count fixed_latency_ticks line_bytes slice_count set_count way_count slice_bytes_per_cycle "
+        "core_count queue_depth is_microcoded handover_cycles lane_count fixed_latency_ticks "
+        "line_bytes slice_count set_count way_count slice_bytes_per_cycle "
         "latency_ticks burst_bytes burst_ticks channel_count bank_count stripes_per_row interleave_bytes "
         "hbm_latency_ticks row_miss_ticks load_bytes_per_cycle load_addresses_per_cycle load_outstanding_bytes "
         "store_bytes_per_cycle store_addresses_per_cycle store_outstanding_bytes"

@@ -9,8 +9,8 @@ and, as far as they are whole bursts, on to HBM at once; the rest stays dirty un
 ends. A store of a part of an absent line fetches the line, which the store does not wait for. The line to evict is the
 first of its set that was not used since all others were.
 
-For holding the model against RTL there is a memory without all that: it answers every request after a fixed time, as the
-RTL's testbench does.
+For holding the model against RTL there is a memory without all that: it answers every request after a fixed time, as
+the RTL's testbench does.
 """
 
 from dataclasses import dataclass, field
