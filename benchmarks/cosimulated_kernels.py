@@ -118,6 +118,22 @@ def convolution(values, weight, out, B: tl.constexpr):
     tl.store(out + i, total)
 
 
+@triton.jit
+def gated(gate, up, out, B: tl.constexpr):
+    i = tl.program_id(0) * B + tl.arange(0, B)
+    g = tl.load(gate + i).to(tl.float32)
+    tl.store(out + i, (g * tl.sigmoid(g) * tl.load(up + i).to(tl.float32)).to(tl.bfloat16))
+
+
+@triton.jit
+def rotary(values, cosines, sines, out, H: tl.constexpr):
+    row, i = tl.program_id(0), tl.arange(0, H)
+    first, second = tl.load(values + row * 2 * H + i), tl.load(values + row * 2 * H + H + i)
+    c, s = tl.load(cosines + row * H + i), tl.load(sines + row * H + i)
+    tl.store(out + row * 2 * H + i, first * c - second * s)
+    tl.store(out + row * 2 * H + H + i, second * c + first * s)
+
+
 def floats(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     """Made on the host, so that only the kernels above run on the chip."""
     return torch.randn(shape).to(dtype).to("chip")
@@ -152,6 +168,9 @@ def main() -> None:
     argmax[(1,)](floats(16, 32), zeros(16, dtype=torch.int32), M=16, N=32)
     whole_numbers[(1,)](integers(16), zeros(16, dtype=torch.int32), B=16)
     convolution[(1,)](floats(130), floats(3), zeros(128), B=128)
+    halves = [floats(512, dtype=torch.bfloat16) for _ in range(2)]
+    gated[(2,)](*halves, zeros(512, dtype=torch.bfloat16), B=256)
+    rotary[(4,)](floats(4, 64), floats(4, 32), floats(4, 32), zeros(4, 64), H=32)
 
 
 if __name__ == "__main__":

@@ -184,6 +184,27 @@ def widened(m: Module, dtype: Value, bits: Value, name: str) -> Signal:
     return result
 
 
+def taken_apart(m: Module, dtype: Value, bits: Value, name: str) -> dict[str, Signal]:
+    """An element on its way into the array, as a cell's ports want it, a cycle later."""
+    operand = unpack_normal(m, widened(m, dtype, bits, f"{name}_wide"), name)
+    is_integer = wire(m, dtype == DType.I8.code, f"{name}_is_integer")
+    negative = bits[7]
+    magnitude = wire(m, Mux(negative, -bits[0:8], bits[0:8])[0:8], f"{name}_magnitude")
+    parts = {
+        "sign": Mux(is_integer, negative, operand.sign),
+        "exponent": operand.exponent,
+        "significand": Mux(is_integer, Cat(Const(0, 12), magnitude, Const(0, 4)), operand.significand),
+        "is_zero": operand.is_zero,
+        "is_infinite": operand.is_infinite,
+        "is_nan": operand.is_nan,
+    }
+    held = {}
+    for part, value in parts.items():
+        held[part] = Signal(FACTOR[part], name=f"{name}_{part}_held", reset_less=True)
+        m.d.sync += held[part].eq(value)
+    return held
+
+
 class MatrixEngine(Component):
     """See the module."""
 
@@ -285,31 +306,12 @@ class MatrixEngine(Component):
         is_wide = wire(m, left_type == DType.F32.code, "is_wide")
         out_row, out_tile = Signal(range(self.rows)), Signal(tile_bits)
 
-        def edge(raw: Value, dtype: Value, name: str) -> dict[str, Signal]:
-            """A factor on its way into the array, a cycle later."""
-            operand = unpack_normal(m, widened(m, dtype, raw, f"{name}_wide"), name)
-            negative = raw[7]
-            magnitude = wire(m, Mux(negative, -raw[0:8], raw[0:8])[0:8], f"{name}_magnitude")
-            factor = {
-                "sign": Mux(is_integer, negative, operand.sign),
-                "exponent": operand.exponent,
-                "significand": Mux(is_integer, Cat(Const(0, 12), magnitude, Const(0, 4)), operand.significand),
-                "is_zero": operand.is_zero,
-                "is_infinite": operand.is_infinite,
-                "is_nan": operand.is_nan,
-            }
-            held = {}
-            for part, value in factor.items():
-                held[part] = Signal(FACTOR[part], name=f"{name}_{part}_held", reset_less=True)
-                m.d.sync += held[part].eq(value)
-            return held
-
         m.d.comb += [line.step.eq(step_k) for line in (*lhs_lines, *rhs_lines)]
-        lhs_edge = [edge(line.value, left_type, f"lhs_edge_{i}") for i, line in enumerate(lhs_lines)]
+        lhs_edge = [taken_apart(m, left_type, line.value, f"lhs_edge_{i}") for i, line in enumerate(lhs_lines)]
         rhs_edge = []
         for c in range(self.columns):
             of_tile = Array(rhs_lines[t * self.columns + c].value for t in range(self.interleave))
-            rhs_edge.append(edge(wire(m, of_tile[step_tile], f"rhs_now_{c}"), right_type, f"rhs_edge_{c}"))
+            rhs_edge.append(taken_apart(m, right_type, wire(m, of_tile[step_tile], f"rhs_now_{c}"), f"rhs_edge_{c}"))
         one = Const(1, 1)
         last_part = 3
         issued = {
