@@ -12,15 +12,14 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tapeout.isa import microcode
 from tapeout.isa.core_design import DEPTH, FLUSH_CYCLES, GROUPS
 from tapeout.isa.fields import AccessPattern, Operand, register_places
 from tapeout.isa.functions import REDUCTION_PARTIALS
-from tapeout.isa.microcode import ITERATIVE, MicroProgram, division_cycles
 from tapeout.numerics.dtypes import DType
 
 if TYPE_CHECKING:
     from tapeout.chip import Chip
+    from tapeout.isa.microcode import MicroProgram
 
 HANDOVER_CYCLES = 1
 """From one stage to the next between engines: from done to the first signal, from each signal to what may take it or to
@@ -51,6 +50,19 @@ ATOMIC_CYCLES = 5
 """From the last answer of a vector of atomics to the next vector."""
 
 
+def _microcode() -> Any:
+    """Imported late: the definitions of functions, from which programs are made, import this package."""
+    from tapeout.isa import microcode
+
+    return microcode
+
+
+def _turns(step: Any) -> int:
+    """Cycles the divider turns for a step; none for those the arithmetic unit does."""
+    code = _microcode()
+    return int(code.division_cycles(step.operation, step.width)) if step.operation in code.ITERATIVE else 0
+
+
 # ------------------------------------------------------------------------------------------------ sequencer
 
 _OPERANDS = {
@@ -70,7 +82,7 @@ def sequencer_cycles(item: Any, chip: "Chip") -> int:
     """Fetching, a cycle a further word, decoding, a cycle an operand, executing: of a scalar instruction."""
     cycles = FETCH_CYCLES + item.word_count - 1 + 1 + _OPERANDS.get(item.mnemonic, 0) + 1
     if item.mnemonic == "scalar":
-        cycles += scalar_steps_cycles(microcode.function_program(item.function, item.dtype))
+        cycles += scalar_steps_cycles(_microcode().function_program(item.function, item.dtype))
     elif item.mnemonic == "scalar_load":
         cycles += chip.core.scratchpad.latency_cycles
     elif item.mnemonic in ("argument", "next_program"):  # asked for, then there
@@ -78,11 +90,8 @@ def sequencer_cycles(item: Any, chip: "Chip") -> int:
     return cycles
 
 
-def scalar_steps_cycles(program: MicroProgram) -> int:
-    return sum(
-        ARITHMETIC_CYCLES + (division_cycles(step.operation, step.width) - 1 if step.operation in ITERATIVE else 0)
-        for step in program
-    )
+def scalar_steps_cycles(program: "MicroProgram") -> int:
+    return sum(ARITHMETIC_CYCLES + max(0, _turns(step) - 1) for step in program)
 
 
 def issue_cycles(item: Any) -> int:
@@ -153,20 +162,20 @@ def tile_rows(pattern: AccessPattern, shape: Sequence[int], size: int, chip: "Ch
 # ----------------------------------------------------------------------------------------------------- vector
 
 
-def program_of(item: Any) -> MicroProgram:
+def program_of(item: Any) -> "MicroProgram":
     """What the lanes run for an elementwise instruction."""
     if item.mnemonic == "convert":
-        return microcode.convert_program(item.dtype, item.result_dtype, item.unsigned, item.rounding)
+        return _microcode().convert_program(item.dtype, item.result_dtype, item.unsigned, item.rounding)
     return (
-        microcode.iota_program() if item.mnemonic == "iota" else microcode.function_program(item.function, item.dtype)
+        _microcode().iota_program()
+        if item.mnemonic == "iota"
+        else _microcode().function_program(item.function, item.dtype)
     )
 
 
-def program_cycles(program: MicroProgram) -> int:
+def program_cycles(program: "MicroProgram") -> int:
     """A batch's: a cycle a step and vector, for a division its turns and three more."""
-    return GROUPS * sum(
-        3 + division_cycles(step.operation, step.width) if step.operation in ITERATIVE else 1 for step in program
-    )
+    return GROUPS * sum(3 + _turns(step) if _turns(step) else 1 for step in program)
 
 
 class _Reader:
@@ -260,7 +269,7 @@ def gather_cycles(item: Any, chip: "Chip") -> int:
         among = max(among, lanes)
     expected = round(among * (1 - (1 - 1 / among) ** min(lanes, math.prod(item.shape))))
     return _map_cycles(
-        program_cycles(microcode.gather_program(item.index_dtype)),
+        program_cycles(_microcode().gather_program(item.index_dtype)),
         [tile_rows(item.index, item.shape, item.index_dtype.size_bytes, chip)],
         written,
         [max(1, expected)] * len(written),
@@ -275,7 +284,7 @@ def reduce_cycles(item: Any, chip: "Chip") -> int:
     lanes, latency = chip.core.vector.lane_count, chip.core.scratchpad.latency_cycles
     rows, extent, size = math.prod(item.shape[:3]), item.shape[3], item.dtype.size_bytes
     pad = chip.core.scratchpad
-    step = program_cycles(microcode.function_program(item.function, item.dtype))
+    step = program_cycles(_microcode().function_program(item.function, item.dtype))
     base = item.a.base % pad.bandwidth_bytes_per_cycle
     start = SETUP_CYCLES
     reader = _Reader(_tile_rows(base, item.a.strides, item.shape, size, lanes, pad.port_width_bytes), start, latency)
