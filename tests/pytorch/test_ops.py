@@ -147,6 +147,21 @@ CASES = {
     "norm": lambda d: torch.linalg.vector_norm(values(50).to(d)),
     "in place of its argument": lambda d: values(50).to(d).tan_(),
     "into a given tensor": lambda d: torch.atan2(values(5).to(d), values(5).to(d), out=torch.empty(0, device=d)),
+    "product of float64": lambda d: values(5, 7).double().to(d) @ values(7, 3).double().to(d),
+    "product of integers": lambda d: torch.addmm(integers(3).to(d), integers(5, 7).to(d), integers(7, 3).to(d), beta=2),
+    "largest into places": lambda d: (
+        values(4, 6)
+        .to(d)
+        .scatter_reduce(1, integers(3, 9).abs().to(d) % 6, values(4, 9).to(d), "amax", include_self=False)
+    ),
+    "mean into places": lambda d: (
+        values(4, 6).to(d).scatter_reduce(0, integers(3, 6).abs().to(d) % 4, values(3, 6).to(d), "mean")
+    ),
+    "add bfloat16 into places": lambda d: (
+        values(4, 6)
+        .to(d, torch.bfloat16)
+        .index_add(1, torch.tensor([5, 2, 2, 0]).to(d), values(4, 4).to(d, torch.bfloat16), alpha=2)
+    ),
     "unsigned words": lambda d: (
         torch.tensor([1, -1, 2**40 + 5]).to(d).to(torch.uint32).view(torch.int32),
         torch.full((3,), 2**32 - 1, dtype=torch.uint32, device=d).view(torch.int32),

@@ -13,12 +13,17 @@ import torch
 from torch import Tensor
 
 aten = torch.ops.aten
+MATRIX_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 @functools.cache
 def table() -> dict[Any, Callable[..., Any]]:
     """The functions by overload."""
     return {
+        aten.mm.default: _vector_product,
+        aten.bmm.default: _vector_product,
+        aten.addmm.default: _add_vector_product,
+        aten.baddbmm.default: _add_vector_product,
         aten.addbmm.default: _addbmm,
         aten.copysign.Tensor: _copysign,
         aten._thnn_fused_lstm_cell.default: _lstm_cell,
@@ -38,6 +43,20 @@ def table() -> dict[Any, Callable[..., Any]]:
         aten.special_zeta.default: _zeta,
         aten.special_ndtri.default: _normal_quantile,
     }
+
+
+def _vector_product(self: Tensor, other: Tensor) -> Tensor:
+    """Of types that the matrix engine does not have; NotImplemented for those that it has."""
+    if self.dtype in MATRIX_DTYPES:
+        return NotImplemented
+    return (self.unsqueeze(-1) * other.unsqueeze(-3)).sum(-2, dtype=self.dtype)
+
+
+def _add_vector_product(self: Tensor, first: Tensor, second: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
+    if self.dtype in MATRIX_DTYPES:
+        return NotImplemented
+    product = _vector_product(first, second) * alpha
+    return product if beta == 0 else self * beta + product
 
 
 def _addbmm(self: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:

@@ -69,20 +69,25 @@ def _spread(weights: dict[int, torch.Tensor], below: torch.Tensor, size: int) ->
 
 
 def _product(source: torch.Tensor, matrices: Sequence[torch.Tensor]) -> torch.Tensor:
-    """The last dimensions of a tensor, each times the transpose of its matrix; in float32, rounded at the end."""
-    out = source.float()
+    """The last dimensions of a tensor, each times the transpose of its matrix; half types in float32, rounded at the
+    end."""
+    wide = torch.float64 if source.dtype == torch.float64 else torch.float32
+    sizes = [matrix.shape[0] for matrix in matrices]
+    if source.numel() == 0 or math.prod(sizes) == 0:
+        return source.new_zeros([*source.shape[: -len(sizes)], *sizes])
+    out = source.to(wide)
     for dim, matrix in zip(range(-len(matrices), 0), matrices, strict=True):
-        weights = matrix.float().to(source.device)
+        weights = matrix.to(wide).to(source.device)
         out = torch.matmul(out.movedim(dim, -1), weights.t()).movedim(-1, dim)
     return out.to(source.dtype).contiguous()
 
 
-def _is_ours(source: torch.Tensor, sizes: Sequence[int]) -> bool:
-    return source.dtype in MATRIX_DTYPES and source.numel() > 0 and math.prod(sizes) > 0
+def _is_ours(source: torch.Tensor) -> bool:
+    return source.dtype in MATRIX_DTYPES or source.dtype == torch.float64
 
 
 def adaptive_average(self: torch.Tensor, output_size: Sequence[int]) -> torch.Tensor:
-    if not _is_ours(self, output_size):
+    if not _is_ours(self):
         result: torch.Tensor = otherwise(aten._adaptive_avg_pool3d.default, self, output_size)
         return result
     count("aten::_adaptive_avg_pool3d")
@@ -92,7 +97,7 @@ def adaptive_average(self: torch.Tensor, output_size: Sequence[int]) -> torch.Te
 
 def _adaptive_average_backward(operator: Any, dims: int) -> Any:
     def run(grad_output: torch.Tensor, self: torch.Tensor) -> torch.Tensor:
-        if not _is_ours(grad_output, self.shape):
+        if not _is_ours(grad_output):
             result: torch.Tensor = otherwise(operator, grad_output, self)
             return result
         count(operator._schema.name)
@@ -112,7 +117,7 @@ def _interpolation_backward(operator: Any, matrix: Any) -> Any:
         *factors: float | None, grad_input: torch.Tensor,
     ) -> torch.Tensor:  # fmt: skip
         dims = len(output_size)
-        if not _is_ours(grad_output, input_size):
+        if not _is_ours(grad_output):
             return otherwise(
                 operator, grad_output, output_size, input_size, align_corners, *factors, grad_input=grad_input
             )
