@@ -1,7 +1,6 @@
 """Suites judge rightly: known operators, a crash, a hang, a wrong result, an interrupted run."""
 
 import os
-import time
 
 import pytest
 import torch
@@ -51,7 +50,8 @@ def judge_badly(suite: str, case: Case, sample_limit: int) -> Outcome:
     if case.name == "crash":
         os._exit(11)
     if case.name == "hang":
-        time.sleep(60)
+        while True:
+            pass
     return Outcome(case, Verdict.NATIVE, sample_count=sample_limit)
 
 
@@ -66,7 +66,7 @@ def test_a_crash_or_a_hang_is_one_outcome(tmp_path, monkeypatch):
         "fine": Verdict.NATIVE,
     }
     assert found[cases[0]].cause == "the process died with exit code 11"
-    assert found[cases[1]].cause == "no end after 2 s"
+    assert found[cases[1]].cause == "no end after 2 s of processor time"
     assert verdicts.read(file) == found
 
 

@@ -35,7 +35,7 @@ def scoreboard(
     only: Annotated[str, typer.Option(help="Cases whose name holds this regular expression.")] = "",
     every: Annotated[int, typer.Option(min=1, help="One case in so many, evenly spread.")] = 1,
     samples: Annotated[int, typer.Option(min=1, help="Samples of a case, at most.")] = 2,
-    time_limit_s: Annotated[float, typer.Option(help="After this a case counts as broken.")] = 300,
+    time_limit_s: Annotated[float, typer.Option(help="After so much processor time a case counts as broken.")] = 300,
     outcomes: Annotated[
         Path | None, typer.Option(help="Where outcomes are kept; cases in it are not run again.")
     ] = None,

@@ -9,7 +9,10 @@ so that a run can be interrupted and continued.
 
 import concurrent.futures
 import importlib
+import math
 import os
+import resource
+import signal
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
@@ -21,6 +24,8 @@ from tapeout.pytorch import build
 from tapeout.scoreboard import verdicts
 from tapeout.scoreboard.verdicts import Case, Outcome, Verdict
 
+# A case that does nothing, or that waits, ends after so many times its limit of processor time.
+PATIENCE = 10
 CASES_PER_PROCESS = 200  # a fresh process now and then: torch.compile keeps what it has compiled
 
 
@@ -35,7 +40,10 @@ def run(
     process_count: int | None = None,
     on_outcome: Callable[[Outcome], None] = lambda outcome: None,
 ) -> dict[Case, Outcome]:
-    """Outcomes of all cases: new ones of the missing, the others from the file. `suite` names a module beside this."""
+    """Outcomes of all cases: new ones of the missing, the others from the file. `suite` names a module beside this.
+
+    `time_limit_s` is processor time, so that a busy machine breaks no case.
+    """
     build.library()  # building the shim would count as the first case's time
     _import_once_for_all()
     todo = missing(cases, file, again)
@@ -43,16 +51,22 @@ def run(
     outcomes = {case: known[case] for case in cases if case in known}
     with pebble.ProcessPool(max_workers=process_count or os.cpu_count() or 1, max_tasks=CASES_PER_PROCESS) as pool:
         running: dict[concurrent.futures.Future[Outcome], Case] = {
-            pool.schedule(_judge, args=[suite, case, sample_limit], timeout=time_limit_s): case for case in todo
+            pool.schedule(
+                _judge_in_time, args=[suite, case, sample_limit, time_limit_s], timeout=PATIENCE * time_limit_s
+            ): case
+            for case in todo
         }
         for future in concurrent.futures.as_completed(running):
             case = running[future]
             try:
                 outcome = future.result()
             except concurrent.futures.TimeoutError:
-                outcome = Outcome(case, Verdict.BROKEN, f"no end after {time_limit_s:.0f} s")
+                outcome = Outcome(case, Verdict.BROKEN, f"no end after {PATIENCE * time_limit_s:.0f} s")
             except pebble.ProcessExpired as death:
-                outcome = Outcome(case, Verdict.BROKEN, f"the process died with exit code {death.exitcode}")
+                cause = f"the process died with exit code {death.exitcode}"
+                if death.exitcode == -signal.SIGXCPU:
+                    cause = f"no end after {time_limit_s:.0f} s of processor time"
+                outcome = Outcome(case, Verdict.BROKEN, cause)
             verdicts.append(file, outcome)
             outcomes[case] = outcome
             on_outcome(outcome)
@@ -70,6 +84,13 @@ def _import_once_for_all() -> None:
     os.environ.setdefault("TORCH_WARM_POOL", "0")  # kernels for the chip are compiled here, not in Inductor's pool
     for module in ("torch._inductor.compile_fx", "triton.compiler"):
         importlib.import_module(module)
+
+
+def _judge_in_time(suite: str, case: Case, sample_limit: int, time_limit_s: float) -> Outcome:
+    """The operating system ends the process (SIGXCPU) when its processor time is up."""
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(time.process_time() + time_limit_s), hard))
+    return _judge(suite, case, sample_limit)
 
 
 def _judge(suite: str, case: Case, sample_limit: int) -> Outcome:
