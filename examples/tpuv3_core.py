@@ -4,9 +4,9 @@ Public (Jouppi et al., "A domain-specific supercomputer for training deep neural
 arrays of 128 x 128 at 940 MHz, 128 x 8 vector lanes, 16 MiB of vector memory, 16 GiB of HBM at 450 GB/s a core.
 
 Where the description cannot say it: the two arrays are one of 256 x 128, and float32 operands, which they round to
-bfloat16, are multiplied at full rate; of the 16 MiB of vector memory 4, the most an address holds, are the scratchpad,
-and 12 the SRAM in front of HBM; the process was 16 nm, which only area and power would ask for. Latencies, DMA widths
-and the rate of special functions are assumed.
+bfloat16, are multiplied at full rate; the core has no SRAM in front of HBM, so there is as little of it as passes data
+on; the process was 16 nm, which only area and power would ask for. Latencies, DMA widths and the rate of special
+functions are assumed.
 """
 
 from tapeout.chip import (
@@ -31,16 +31,16 @@ chip = Chip(
     clock_hz=940_000_000,
     core_count=1,
     core=Core(
-        scratchpad=Scratchpad(size_bytes=4 * MiB, bank_count=64, port_width_bytes=128),
+        scratchpad=Scratchpad(size_bytes=16 * MiB, bank_count=64, port_width_bytes=128),
         vector=VectorEngine(lane_count=1024, float64_rate=0, special_rate=1 / 4),
         matrix=MatrixEngine(row_count=256, column_count=128, accumulator_interleave=1, float32_rate=1.0),
         load_dma=DmaEngine(bytes_per_cycle=1024, outstanding_bytes=256 * KiB, gather_addresses_per_cycle=8),
         store_dma=DmaEngine(bytes_per_cycle=1024, outstanding_bytes=256 * KiB, gather_addresses_per_cycle=8),
     ),
     last_level_sram=LastLevelSram(
-        size_bytes=12 * MiB,
+        size_bytes=64 * KiB,
         slice_count=16,
-        way_count=12,
+        way_count=4,
         bytes_per_cycle_per_slice=64,
         latency_cycles=60,
     ),

@@ -11,5 +11,4 @@ def test_tpuv3_core_has_the_published_figures():
     core = chip.load(str(EXAMPLES / "tpuv3_core.py"))
     assert core.peak_flops_per_s("bfloat16") == 2 * 2 * 128 * 128 * 940e6
     assert core.hbm.bandwidth_bytes_per_s == 450e9
-    on_chip_bytes = core.core.scratchpad.size_bytes + core.last_level_sram.size_bytes
-    assert on_chip_bytes == 16 << 20
+    assert core.core.scratchpad.size_bytes == 16 << 20

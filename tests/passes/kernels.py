@@ -116,6 +116,29 @@ def collatz(x, y, BLOCK: tl.constexpr):
     tl.store(y + i, steps)
 
 
+@triton.jit
+def taps(x, w, y, C: tl.constexpr, TAPS: tl.constexpr, FAR: tl.constexpr, B: tl.constexpr, BC: tl.constexpr):
+    """A convolution along one dimension, its taps FAR places apart."""
+    row = tl.program_id(0) * B + tl.arange(0, B)
+    n = tl.arange(0, C)
+    total = tl.zeros((B, C), tl.float32)
+    for start in range(0, C, BC):
+        c = start + tl.arange(0, BC)
+        for tap in tl.static_range(TAPS):
+            left = tl.load(x + (row + tap * FAR)[:, None] * C + c[None, :])
+            total = tl.dot(left, tl.load(w + (tap * C + c)[:, None] * C + n[None, :]), total)
+    tl.store(y + row[:, None] * C + n[None, :], total)
+
+
+@triton.jit
+def neighbours_in_place(x, B: tl.constexpr):
+    """What is stored changes what is loaded next."""
+    i = tl.arange(0, B)
+    first = tl.load(x + 1 + i)
+    tl.store(x + i, first)
+    tl.store(x + i, tl.load(x + i) + tl.load(x + 1 + i))
+
+
 def ttir(kernel: Any, signature: str, **constants: int) -> str:
     """Text of the kernel's Triton IR. `signature` lists the types of its arguments: "*fp32 *fp32 i32"."""
     names = [name for name in kernel.arg_names if name not in constants]

@@ -133,6 +133,22 @@ def _cases():
         [x, np.zeros(8, np.int32)],
         {1: np.array(steps, np.int32)},
     )
+    x, w = (rng.integers(-8, 9, shape).astype(np.float32) for shape in ((66, 32), (3, 32, 32)))
+    yield Case(
+        "taps",
+        kernels.ttir(kernels.taps, "*fp32 *fp32 *fp32", C=32, TAPS=3, FAR=1, B=32, BC=16),
+        (2, 1, 1),
+        [x, w, np.zeros((64, 32), np.float32)],
+        {2: sum(x[tap : tap + 64] @ w[tap] for tap in range(3))},
+    )
+    x = normal(17)
+    yield Case(
+        "neighbours_in_place",
+        kernels.ttir(kernels.neighbours_in_place, "*fp32", B=16),
+        (1, 1, 1),
+        [x],
+        {0: np.append(x[1:] + np.append(x[2:], x[16]), x[16])},
+    )
 
 
 CASES = {case.name: case for case in _cases()}
@@ -207,6 +223,21 @@ def test_small_scratchpads_give_the_same(case, size_bytes):
     assert_same_bits(evaluate(case, small), expected)
     assert_same_bits(evaluate(case, small, schedules.Random(size_bytes)), expected)
     assert_same_bits(simulate(case, small), expected)
+
+
+def loads_of(far, description):
+    text = kernels.ttir(kernels.taps, "*fp32 *fp32 *fp32", C=32, TAPS=3, FAR=far, B=32, BC=16)
+    return [item for item in compile_kernel(text, description).instructions if item.mnemonic == "load"]
+
+
+def test_loads_that_overlap_are_shared():
+    loads = loads_of(1, TINY)
+    assert sorted(load.shape[2] for load in loads) == [16, 16, 16, 34]
+    assert len(loads_of(64, TINY)) == 6
+
+
+def test_loads_are_not_shared_where_tiles_must_be_split():
+    assert max(load.shape[2] for load in loads_of(1, with_scratchpad(4096))) <= 32
 
 
 def test_few_semaphores_and_registers_give_the_same(case):

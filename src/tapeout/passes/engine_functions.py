@@ -94,7 +94,16 @@ RENAMES = {
     "tile.alias",
     "tile.extend",
 }
-REARRANGING = {"tt.splat", "tt.broadcast", "tt.expand_dims", "tt.trans", "tt.reshape", "tt.unsplat", *RENAMES}
+REARRANGING = {
+    "tt.splat",
+    "tt.broadcast",
+    "tt.expand_dims",
+    "tt.trans",
+    "tt.reshape",
+    "tt.unsplat",
+    "tile.slice",
+    *RENAMES,
+}
 MATRIX_OPERANDS = (DType.F32, DType.BF16, DType.F16, DType.F8E4M3, DType.F8E5M2, DType.I8)
 ATOMICS = {
     "fadd": AtomicFunction.ADD,

@@ -13,6 +13,7 @@ from tapeout.chip import Chip
 from tapeout.isa.program import Parameter, Program
 from tapeout.isa.verify import verify as verify_program
 from tapeout.passes import machine
+from tapeout.passes.allocate import ScratchpadOverflow
 from tapeout.passes.emit import emit
 from tapeout.passes.expand_operations import expand_operations
 from tapeout.passes.inline_calls import inline_calls
@@ -20,10 +21,11 @@ from tapeout.passes.lower_prints import lower_prints
 from tapeout.passes.raise_accesses import raise_accesses
 from tapeout.passes.remove_dead import remove_dead
 from tapeout.passes.select_instructions import select_instructions
+from tapeout.passes.share_loads import share_overlapping_loads
 from tapeout.passes.split_tiles import fit
 from tapeout.passes.structure_returns import structure_returns
 from tapeout.passes.synchronise import synchronise
-from tapeout.tile.ir import DEFAULT_STAGES, Kernel, Type, show
+from tapeout.tile.ir import DEFAULT_STAGES, Kernel, Type, show, walk
 from tapeout.tile.ttir import read_kernel
 from tapeout.tile.verify import verify
 
@@ -40,15 +42,25 @@ TILE_PASSES: tuple[Callable[[Kernel], Kernel], ...] = (
 def compile_kernel(ttir: str, chip: Chip, stages: int = DEFAULT_STAGES) -> Program:
     """A Program for a chip from the text of a module of Triton's IR (after Triton's own passes, with locations).
     `stages`: in how many steps loops around a product are pipelined, if they do not say it themselves."""
+    try:
+        return _compiled(ttir, chip, stages, shares_loads=True)
+    except ScratchpadOverflow:  # tiles with slices are not for splitting: each load brings its own
+        return _compiled(ttir, chip, stages, shares_loads=False)
+
+
+def _compiled(ttir: str, chip: Chip, stages: int, *, shares_loads: bool) -> Program:
     kernel = verify(replace(read_kernel(ttir), stages=stages), after="read_kernel")
     dump = _Dump(kernel.name)
     dump.write("read_kernel", show, kernel)
-    for run_pass in TILE_PASSES:
+    for run_pass in (*TILE_PASSES, share_overlapping_loads) if shares_loads else TILE_PASSES:
         kernel = verify(run_pass(kernel), after=run_pass.__name__)
         dump.write(run_pass.__name__, show, kernel)
     selected = select_instructions(kernel, chip)
     dump.write("select_instructions", machine.show, selected.code)
-    code, scratchpad_bytes, workspace_bytes = fit(selected.code, chip.core.scratchpad.size_bytes, selected.constant)
+    has_slices = any(operation.name == "tile.slice" for operation in walk(kernel.body))
+    code, scratchpad_bytes, workspace_bytes = fit(
+        selected.code, chip.core.scratchpad.size_bytes, selected.constant, may_split=not has_slices
+    )
     dump.write("fit", machine.show, code)
     code = synchronise(code, chip.core.semaphore_count)
     dump.write("synchronise", machine.show, code)

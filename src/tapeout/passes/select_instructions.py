@@ -7,6 +7,7 @@ cost nothing: they change the access pattern. A tile carried by a loop has one b
 next value writes there directly when the old value is no longer needed.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -33,7 +34,7 @@ from tapeout.passes.engine_functions import (
 )
 from tapeout.passes.machine import Branch, Buffer, Instr, Loop, Node, Place, Register, View, contiguous
 from tapeout.passes.raise_accesses import Access
-from tapeout.tile.ir import DEFAULT_STAGES, Kernel, Operation, Region, Type, Value
+from tapeout.tile.ir import DEFAULT_STAGES, Kernel, Operation, Region, Type, Value, walk
 
 MOST_STAGES = 8
 Tile = View | Register
@@ -54,6 +55,8 @@ class Selector:
         self.combine_shape: tuple[int, ...] | None = None
         self.order_free = True
         self.messages: list[str] = []
+        self.use_counts = Counter(operand for operation in walk(kernel.body) for operand in operation.operands)
+        self.computed_here: set[Value] = set()
 
     # ------------------------------------------------------------------ small tools
 
@@ -210,9 +213,12 @@ class Selector:
         self.code.append(Loop(head, more, body))
 
     def region(self, region: Region) -> None:
+        outer, self.computed_here = self.computed_here, set()
         for operation in region.block.operations:
             if operation.name not in ("scf.yield", "scf.condition"):
                 self.operation(operation)
+                self.computed_here.update(operation.results)
+        self.computed_here = outer
 
     def operation(self, operation: Operation) -> None:
         self.location = operation.location or self.location
@@ -251,6 +257,9 @@ class Selector:
         if name == "tt.expand_dims":
             axis = operation.attributes["axis"]
             return replace(binding, strides=(*binding.strides[:axis], 0, *binding.strides[axis:]), shape=shape)
+        if name == "tile.slice":
+            axis = operation.attributes["axis"]
+            return slice_of(binding, axis, operation.attributes["start"], shape[axis])
         if name == "tt.trans":
             return replace(
                 binding, strides=tuple(binding.strides[d] for d in operation.attributes["order"]), shape=shape
@@ -680,6 +689,9 @@ class Selector:
         accumulate = not (isinstance(accumulator, Register) and accumulator.constant == 0)
         if result.type.dtype is accumulator_dtype:
             out = self.result_view(result)
+            if self.is_sum_for_the_next(accumulator_value) and result not in self.destinations:
+                assert isinstance(accumulator, View)
+                out = accumulator
             in_place = isinstance(accumulator, View) and accumulator == out
             if accumulate and not in_place:
                 self.copy(accumulator, out)
@@ -711,6 +723,17 @@ class Selector:
         if out.dtype is not result.type.dtype:
             out = self.convert(out, out.dtype, self.result_view(result))
         self.bindings[result] = out
+
+    def is_sum_for_the_next(self, value: Value) -> bool:
+        """Whether a product made just here is of use to one other operation only, which may then add to it in place."""
+        owner = value.owner
+        return (
+            owner is not None
+            and owner.name == "tt.dot"
+            and value in self.computed_here
+            and self.use_counts[value] == 1
+            and value not in self.destinations
+        )
 
     # ------------------------------------------------------------------ reductions and scans
 

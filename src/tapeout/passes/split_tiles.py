@@ -26,11 +26,14 @@ Steps = list[tuple[Register, int | Register]]
 """Registers and what a count of each is worth."""
 
 
-def fit(code: list[Node], capacity_bytes: int, constant: Any) -> tuple[list[Node], int, int]:
-    """The code with addresses, the bytes of scratchpad and the bytes of workspace it needs."""
+def fit(code: list[Node], capacity_bytes: int, constant: Any, *, may_split: bool = True) -> tuple[list[Node], int, int]:
+    """The code with addresses, the bytes of scratchpad and the bytes of workspace it needs. Raises ScratchpadOverflow
+    if nothing helps, or tiles would have to be split and may not."""
     try:
         return code, allocate(code, capacity_bytes), 0
     except ScratchpadOverflow:
+        if not may_split:
+            raise
         overflow: UnsupportedError | None = None
     limit = capacity_bytes // 4
     while limit >= _ALIGNMENT:
