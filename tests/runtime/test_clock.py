@@ -5,7 +5,7 @@ import pytest
 from tapeout.chip import load
 from tapeout.errors import TapeoutError
 from tapeout.runtime import clock
-from tapeout.runtime.clock import Kind, VirtualClock
+from tapeout.runtime.clock import Kind, Residence, VirtualClock
 
 NS = clock.PICOSECONDS_PER_NANOSECOND
 
@@ -81,6 +81,22 @@ def test_what_has_no_known_time_is_counted_and_never_zero():
     assert dict(now.elapsed.untimed_kernels) == {"tree": 1}
     assert [activity.kind for activity in now.activities] == [Kind.KERNEL, Kind.HOST_OPERATOR, Kind.HOST_OPERATOR]
     assert now.activities[1].start_ps == 10_000  # the host operator waited for the chip
+
+
+def test_the_sram_keeps_what_was_used_last():
+    residence = Residence(capacity_bytes=100)
+    residence.update([(1000, 40, True), (2000, 40, True), (3000, 10, False)], brought_bytes=80)
+    assert [residence.holds(*tensor) for tensor in ((1000, 40), (2000, 40), (3000, 10))] == [True, True, False]
+    assert not residence.holds(1000, 20)  # another tensor at the same place
+    residence.update([(2000, 40, True), (4000, 60, True)], brought_bytes=60)
+    assert [residence.holds(*tensor) for tensor in ((1000, 40), (2000, 40), (4000, 60))] == [True, True, True]
+    residence.update([(4000, 60, True), (5000, 50, False)], brought_bytes=50)
+    assert [residence.holds(*tensor) for tensor in ((1000, 40), (2000, 40), (4000, 60))] == [False, True, True]
+    residence.update([(6000, 200, False)], brought_bytes=200)
+    assert not any(residence.holds(*tensor) for tensor in ((2000, 40), (4000, 60)))
+    residence.update([(7000, 10, True)], brought_bytes=10)
+    residence.clear()
+    assert not residence.holds(7000, 10)
 
 
 def test_durations_follow_from_the_chip():

@@ -13,7 +13,7 @@ from tapeout.isa import Parameter, Program, Unit, assemble
 from tapeout.sim import timing
 from tapeout.sim.evaluator import Memory
 from tapeout.sim.generate import random_case
-from tapeout.sim.timing import fast, reference
+from tapeout.sim.timing import MemoryRegion, fast, reference
 
 TINY = chip.load("tiny")
 PIPELINED = replace(TINY, core=replace(TINY.core, design="pipelined"))
@@ -218,7 +218,50 @@ def test_they_agree_on_small_and_odd_memory_systems(seed, slices, outstanding, w
     chip_used = replace(TINY, last_level_sram=sram, core=core, hbm=hbm)
     case = random_case(seed, chip_used, instruction_count=8)
     trace, places = traced(case, chip_used)
-    assert_same(case.program, chip_used, case.grid, (1 << 20,), data=trace, **places)
+    starts = range(places["memory_base"], places["memory_base"] + 4000, 1000)
+    regions = [MemoryRegion(start, start + 1000, is_resident=n % 2 == 0) for n, start in enumerate(starts)]
+    assert_same(case.program, chip_used, case.grid, (1 << 20,), data=trace, regions=regions, **places)
+
+
+def copy_of(size_bytes, *, warm, chip_used):
+    """Reads so many bytes, row by row, and writes them elsewhere."""
+    program = Program(
+        name="copy",
+        chip=chip_used.name,
+        instructions=assemble(
+            f"""
+        load_immediate destination=r1 value=0
+        load_immediate destination=r2 value={size_bytes}
+        load_immediate destination=r3 value=4
+        load_immediate destination=r4 value=1024
+        load_immediate destination=r5 value=0
+        again:
+        load dtype=f32 base=r1 strides=r0,r0,r0,r3 shape=1x1x1x256 tile=@0x0{{0,0,0,1}} signal_a=s1
+        store dtype=f32 base=r2 strides=r0,r0,r0,r3 shape=1x1x1x256 tile=@0x0{{0,0,0,1}} wait_a=s1 signal_a=s2
+        wait semaphore=s2
+        scalar destination=r1 a=r1 b=r4 function=add dtype=i64
+        scalar destination=r2 a=r2 b=r4 function=add dtype=i64
+        load_immediate destination=r6 value={size_bytes}
+        scalar destination=r5 a=r1 b=r6 function=lt dtype=i64
+        branch_nonzero condition=r5 target=again
+        halt
+    """
+        ),
+        scratchpad_bytes=1024,
+    )
+    regions = [MemoryRegion(0, size_bytes, warm), MemoryRegion(size_bytes, 2 * size_bytes, warm)]
+    return timing.simulate(program, chip_used, (1, 1, 1), (), regions=regions)
+
+
+def test_what_an_earlier_launch_left_in_the_sram_is_read_from_there():
+    small, large = TINY.last_level_sram.size_bytes // 8, 2 * TINY.last_level_sram.size_bytes
+    cold = copy_of(small, warm=False, chip_used=TINY)
+    warm = copy_of(small, warm=True, chip_used=TINY)
+    assert cold.resident == warm.resident == (True, True)
+    assert (cold.hbm_read_bytes, warm.hbm_read_bytes) == (small, 0)
+    assert warm.hbm_written_bytes == cold.hbm_written_bytes == small
+    assert warm.cycles < cold.cycles
+    assert copy_of(large, warm=False, chip_used=TINY).resident == (False, False)
 
 
 def test_failures_agree():

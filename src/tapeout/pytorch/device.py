@@ -70,7 +70,12 @@ def shim() -> ctypes.CDLL:
         loaded.tapeout_let_reads_be_zeros(int(_choice(READ_VARIABLE, READS) == "zeros"))
         at_once = ctypes.PyDLL(loaded._name)  # short calls at every launch, not worth letting go of the GIL
         at_once.tapeout_current_stream.restype = at_once.tapeout_make_canonical.restype = ctypes.c_int64
-        at_once.tapeout_make_canonical.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int64]
+        at_once.tapeout_make_canonical.argtypes = [
+            ctypes.c_void_p,
+            ctypes.c_char_p,
+            ctypes.c_int64,
+            ctypes.c_void_p,
+        ]
         device_clock.trace_with(loaded.tapeout_trace)
         clock.current_stream = at_once.tapeout_current_stream
         clock.place = at_once.tapeout_make_canonical

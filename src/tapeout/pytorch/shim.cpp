@@ -193,8 +193,9 @@ class Arena {
   }
 
   // Moves each address among the words to where it would be if the allocations they point into were the only ones,
-  // made one after another in the order of the words. Other addresses stay. Returns the first free address.
-  int64_t make_canonical(int64_t* words, const char* is_address, int64_t count) {
+  // made one after another in the order of the words. Other addresses stay. Returns the first free address. `blocks`
+  // gets three words for each allocation: where it is, where it would be, and how many bytes were asked for.
+  int64_t make_canonical(int64_t* words, const char* is_address, int64_t count, int64_t* blocks) {
     std::lock_guard<std::mutex> lock(mutex_);
     std::vector<std::pair<uintptr_t, uintptr_t>> placed;  // where a block is, and where it would be
     uintptr_t next = kFirstCanonicalAddress;
@@ -211,6 +212,9 @@ class Arena {
       auto place = std::find_if(placed.begin(), placed.end(), [&](auto& known) { return known.first == block->first; });
       if (place == placed.end()) {
         place = placed.insert(placed.end(), {block->first, next});
+        *blocks++ = static_cast<int64_t>(block->first);
+        *blocks++ = static_cast<int64_t>(next);
+        *blocks++ = static_cast<int64_t>(block->second.requested_bytes);
         next += block->second.bytes;
       }
       words[i] = static_cast<int64_t>(place->second + (address - block->first));
@@ -1344,8 +1348,8 @@ void tapeout_trace(const char* name, int is_copy, int64_t stream, int64_t start_
   ChipTrace::add(name, is_copy != 0, stream, start_ps, end_ps);
 }
 int64_t tapeout_current_stream() { return current_stream_id; }
-int64_t tapeout_make_canonical(int64_t* words, const char* is_address, int64_t count) {
-  return arena().make_canonical(words, is_address, count);
+int64_t tapeout_make_canonical(int64_t* words, const char* is_address, int64_t count, int64_t* blocks) {
+  return arena().make_canonical(words, is_address, count, blocks);
 }
 
 void tapeout_watch_allocations(void (*on_allocation)(uint64_t, uint64_t), uint64_t red_zone_bytes) {

@@ -138,6 +138,7 @@ def _by_core(launch: Launch, all_cores: bool) -> dict[int, list[Interval]]:
         launch.words,
         data=launch.data,
         workspace=launch.workspace,
+        regions=launch.regions,
         record=True,
     )
     cores: dict[int, list[Interval]] = defaultdict(list)

@@ -13,7 +13,7 @@ knows: the streams wait for it, and it is counted by name, never as zero.
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from tapeout.chip import Chip
     from tapeout.isa import Program
-    from tapeout.sim.timing import FlatTrace, Timing
+    from tapeout.sim.timing import FlatTrace, MemoryRegion, Timing
 
 PICOSECONDS_PER_SECOND = 10**12
 PICOSECONDS_PER_NANOSECOND = 1000
@@ -58,7 +58,8 @@ class Launch:
     """A kernel launch as it was timed.
 
     `words` are its arguments with every tensor at its canonical address, `workspace` the address of the cores' private
-    memory, `data` what memory held of that on which its time depends.
+    memory, `data` what memory held of that on which its time depends, `regions` its allocations and which of them were
+    in the last-level SRAM.
     """
 
     program: "Program"
@@ -67,6 +68,7 @@ class Launch:
     words: tuple[int, ...]
     workspace: int
     data: "FlatTrace | None"
+    regions: "tuple[MemoryRegion, ...]"
     timing: "Timing"
 
 
@@ -116,12 +118,48 @@ class Elapsed:
 
 
 @dataclass
+class Residence:
+    """Which allocations lie in the last-level SRAM as a whole, from launch to launch.
+
+    The SRAM is on the memory's side: whatever reaches HBM passes it, copies of the host included, so what it holds is
+    never out of date. An allocation that a launch leaves there stays as long as what was brought since then leaves it
+    room (least recently used first). One that is there in part counts as absent.
+    """
+
+    capacity_bytes: int = 0
+    _left: dict[int, tuple[int, int]] = field(default_factory=dict)  # by address: bytes, and `_brought_bytes` then
+    _brought_bytes: int = 0
+
+    def holds(self, address: int, size_bytes: int) -> bool:
+        known = self._left.get(address)
+        return (
+            known is not None
+            and known[0] == size_bytes
+            and self._brought_bytes - known[1] + size_bytes <= self.capacity_bytes
+        )
+
+    def update(self, allocations: Iterable[tuple[int, int, bool]], brought_bytes: int) -> None:
+        """After a launch: addresses, bytes, and whether they are in the SRAM now; and the bytes it brought there."""
+        self._brought_bytes += brought_bytes
+        for address, size_bytes, is_resident in allocations:
+            if is_resident:
+                self._left[address] = (size_bytes, self._brought_bytes)
+            else:
+                self._left.pop(address, None)
+
+    def clear(self) -> None:
+        """As if something else had used all of the SRAM."""
+        self._left.clear()
+
+
+@dataclass
 class VirtualClock:
     """Moments of one process on one chip. `record`: keep every activity, for profiles. `listener` is told of each."""
 
     record: bool = False
     listener: Callable[[Activity], None] | None = None
     activities: list[Activity] = field(default_factory=list)
+    residence: Residence = field(default_factory=Residence)
     _host_ps: int = 0
     _stream_ready_ps: dict[int, int] = field(default_factory=dict)
     _resource_free_ps: dict[str, int] = field(default_factory=dict)
@@ -266,9 +304,10 @@ current_stream: Callable[[], int] = _no_stream
 current_operator: Callable[[], str] = _no_operator
 """The aten operator that is running in this thread, or "". The device sets it while a profile is taken."""
 
-place: Callable[["ctypes.Array[ctypes.c_char]", bytes, int], int] | None = None
-"""`place(words, address_flags, count)` makes the addresses among a launch's words canonical, and returns the first
-address that is free after their allocations. The owner of HBM sets it."""
+place: Callable[["ctypes.Array[ctypes.c_char]", bytes, int, "ctypes.Array[ctypes.c_int64]"], int] | None = None
+"""`place(words, address_flags, count, blocks)` makes the addresses among a launch's words canonical, and returns the
+first address that is free after their allocations. `blocks`, zeros before, gets three words for each allocation: where
+it is, where it would be, and its bytes. The owner of HBM sets it."""
 
 _listeners: list[Callable[[bool, bool], None]] = []
 

@@ -7,6 +7,7 @@ happened to put a tensor, and the layers of a model, which differ in nothing els
 
 import ctypes
 import hashlib
+import itertools
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ class TimedProgram:
     chip: Chip
     address_flags: bytes
     buffer_type: Any
+    blocks_type: Any
     unpack: Callable[[bytes], tuple[int, ...]]
 
 
@@ -43,58 +45,106 @@ def timed(program: Program, chip: Chip) -> TimedProgram:
     known = _timed_programs.get(digest)
     if known is None:
         flags = bytes(3) + bytes(parameter.type.startswith("*") for parameter in program.parameters)
-        buffer_type, unpack = ctypes.c_char * (8 * len(flags)), struct.Struct(f"<{len(flags)}q").unpack
-        known = _timed_programs[digest] = TimedProgram(program, chip, flags, buffer_type, unpack)
+        count = len(flags)
+        buffer_type, blocks_type = ctypes.c_char * (8 * count), ctypes.c_int64 * (3 * count)
+        unpack = struct.Struct(f"<{count}q").unpack
+        known = _timed_programs[digest] = TimedProgram(program, chip, flags, buffer_type, blocks_type, unpack)
     return known
 
 
-def canonical(program: TimedProgram, words: bytes) -> tuple[bytes, int]:
-    """The words with addresses replaced by canonical ones, and the first canonical address that is free."""
+@dataclass(frozen=True)
+class Placed:
+    """A launch's words with canonical addresses, the first address that is free, and its allocations: where each is
+    in truth, where it would be, and its bytes."""
+
+    words: bytes
+    workspace: int
+    allocations: tuple[tuple[int, int, int], ...]
+
+
+def canonical(program: TimedProgram, words: bytes) -> Placed:
     if clock.place is None:
-        return words, 0
-    buffer = program.buffer_type.from_buffer_copy(words)
-    free_address = clock.place(buffer, program.address_flags, len(program.address_flags))
-    return buffer.raw, free_address
+        return Placed(words, 0, ())
+    buffer, blocks = program.buffer_type.from_buffer_copy(words), program.blocks_type()
+    free_address = clock.place(buffer, program.address_flags, len(program.address_flags), blocks)
+    numbers = iter(blocks)
+    allocations = tuple(itertools.takewhile(lambda block: block[1], zip(numbers, numbers, numbers, strict=True)))
+    return Placed(buffer.raw, free_address, allocations)
 
 
-_remembered: dict[tuple[TimedProgram, bytes, int, bytes], timing.Timing | None] = {}
+Warm = tuple[bool, ...]
+"""Of a launch's allocations, which are in the last-level SRAM when it starts."""
+
+_remembered: dict[tuple[TimedProgram, bytes, int, Warm, bytes], timing.Timing | None] = {}
 
 
 def time_of(
-    program: TimedProgram, words: bytes, workspace: int, data: timing.FlatTrace | None = None
+    program: TimedProgram, placed: Placed, warm: Warm, data: timing.FlatTrace | None = None
 ) -> timing.Timing | None:
-    """None: the time depends on data that are not given. `workspace`: where the cores' private memory is."""
-    key = (program, words, workspace, data.digest if data else b"")
+    """None: the time depends on data that are not given."""
+    key = (program, placed.words, placed.workspace, warm, data.digest if data else b"")
     if key not in _remembered:
         if len(_remembered) >= REMEMBERED_LAUNCHES:
             del _remembered[next(iter(_remembered))]
-        _remembered[key] = _simulated(program, words, workspace, data)
+        _remembered[key] = _simulated(program, placed, warm, data)
     return _remembered[key]
 
 
+def _regions(placed: Placed, warm: Warm) -> tuple[timing.MemoryRegion, ...]:
+    return tuple(
+        timing.MemoryRegion(first, first + size, is_resident)
+        for (_, first, size), is_resident in zip(placed.allocations, warm, strict=True)
+    )
+
+
 def _simulated(
-    program: TimedProgram, words: bytes, workspace: int, data: timing.FlatTrace | None
+    program: TimedProgram, placed: Placed, warm: Warm, data: timing.FlatTrace | None
 ) -> timing.Timing | None:
-    x, y, z, *arguments = program.unpack(words)
+    x, y, z, *arguments = program.unpack(placed.words)
     try:
-        return timing.simulate(program.program, program.chip, (x, y, z), arguments, workspace=workspace, data=data)
+        return timing.simulate(
+            program.program,
+            program.chip,
+            (x, y, z),
+            arguments,
+            workspace=placed.workspace,
+            data=data,
+            regions=_regions(placed, warm),
+        )
     except timing.DataMissing:
         return None
 
 
 def launch(program: TimedProgram, words: bytes, data: timing.FlatTrace | None = None) -> None:
     """Add a launch to the stream that is current on this process's clock. `data`: what it depends on, if known."""
-    words, workspace = canonical(program, words)
-    launched = time_of(program, words, workspace, data)
-    now = clock.active
+    now, sram = clock.active, program.chip.last_level_sram
     assert now is not None
+    placed = canonical(program, words)
+    residence = now.residence
+    residence.capacity_bytes = sram.size_bytes
+    warm = tuple([residence.holds(address, size) for address, _, size in placed.allocations])
+    launched = time_of(program, placed, warm, data)
     if launched is None:
+        residence.clear()
         now.untimed_kernel(program.program.name)
         return
+    residence.update(
+        [(a, size, there) for (a, _, size), there in zip(placed.allocations, launched.resident, strict=True)],
+        launched.sram_misses * sram.line_bytes,
+    )
     details = None
     if now.record:
-        x, y, z, *arguments = program.unpack(words)
-        details = clock.Launch(program.program, program.chip, (x, y, z), tuple(arguments), workspace, data, launched)
+        x, y, z, *arguments = program.unpack(placed.words)
+        details = clock.Launch(
+            program.program,
+            program.chip,
+            (x, y, z),
+            tuple(arguments),
+            placed.workspace,
+            data,
+            _regions(placed, warm),
+            launched,
+        )
     now.work(
         clock.Kind.KERNEL,
         program.program.name,

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from tapeout.chip import Chip
 from tapeout.isa import Program
 from tapeout.sim.timing import fast
-from tapeout.sim.timing.result import REASONS, UNITS, Interval, Timing, differences
+from tapeout.sim.timing.result import REASONS, UNITS, Interval, MemoryRegion, Timing, differences
 from tapeout.sim.timing.trace import DataMissing, DataTrace, FlatTrace, ProgramData, program_needs_data, record_trace
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "DataTrace",
     "FlatTrace",
     "Interval",
+    "MemoryRegion",
     "ProgramData",
     "Timing",
     "differences",
@@ -40,6 +41,7 @@ def simulate(
     memory_base: int = 0,
     workspace: int = 0,
     memory_latency_cycles: int | None = None,
+    regions: Sequence[MemoryRegion] = (),
 ) -> Timing:
     """Time one launch.
 
@@ -49,8 +51,9 @@ def simulate(
     `program_needs_data`; without it gathers take random addresses (the result's `assumed` says so), and a branch on
     loaded data raises DataMissing. `record`: keep every interval of every engine.
 
-    A launch starts with nothing in the last-level SRAM and all HBM rows closed, and ends when the last byte written
-    has reached HBM. With `memory_latency_cycles` there is neither: memory answers every request after so long, as it
+    A launch starts with all HBM rows closed and nothing in the last-level SRAM but the `regions` that say so, least
+    recently used first, and ends when the last byte written has reached HBM. The result says which of the regions are
+    in the SRAM then. With `memory_latency_cycles` there is neither: memory answers every request after so long, as it
     does in the RTL's testbench.
     """
     return fast.simulate(
@@ -63,4 +66,5 @@ def simulate(
         memory_base=memory_base,
         workspace=workspace,
         memory_latency_cycles=memory_latency_cycles,
+        regions=regions,
     )

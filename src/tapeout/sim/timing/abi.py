@@ -127,6 +127,7 @@ RESULT = Layout(
         "row_misses detail program interval_count"
     ),
 )
+REGION = Layout("RegionWords", _words("first end is_resident"))
 INTERVAL = Layout("IntervalWords", _words("core unit start index end waited reason"))
 ARRAYS = ("busy", "stalls", "counts", "op_busy", "op_stalls", "assumed")
 
@@ -167,6 +168,7 @@ def header() -> str:
             CHIP.declaration(),
             RESULT.declaration().replace("};", "    void *recorded;\n};"),
             INTERVAL.declaration(),
+            REGION.declaration(),
             "struct Arrays {\n    Word " + ", ".join(f"*{name}" for name in ARRAYS) + ";\n};",
             "struct Trace {\n    const Word *scalars, *first_scalar, *tile_values;\n"
             "    const Word *first_tile[2], *tile_starts[2];\n};",

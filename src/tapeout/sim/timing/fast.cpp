@@ -137,6 +137,33 @@ struct Memory {
         return Word(slice) * chip.set_count + Word(sets_of_slice.remainder(slices.quotient(line)));
     }
 
+    // Puts the lines of [first, end) into the SRAM, clean, before anything is asked for.
+    void bring(Word first, Word end) {
+        for (Word line = Word(lines.quotient(first)); line * chip.line_bytes < end; ++line) {
+            Word at = set_of(line);
+            Set &set = set_at(at);
+            if (set.epoch != epoch) set = Set{epoch, 0, 0, 0, 0};
+            int way = set.find(uint32_t(line));
+            if (way == set.count) way = allocate(set, line, 0);
+            ready[at * chip.way_count + way] = 0;
+            mark_used(set, way);
+        }
+    }
+
+    bool holds(Word first, Word end) {
+        for (Word line = Word(lines.quotient(first)); line * chip.line_bytes < end; ++line) {
+            Set &set = set_at(set_of(line));
+            if (set.epoch != epoch || set.find(uint32_t(line)) == set.count) return false;
+        }
+        return true;
+    }
+
+    void mark_used(Set &set, int way) const {
+        Unsigned bit = Unsigned(1) << way;
+        set.used |= bit;
+        if (Word(set.count) == chip.way_count && Word(std::popcount(set.used)) == chip.way_count) set.used = bit;
+    }
+
     void prefetch(Word address) const {
         const char *set = reinterpret_cast<const char *>(&set_at(set_of(Word(lines.quotient(address)))));
         __builtin_prefetch(set);
@@ -166,8 +193,7 @@ struct Memory {
             set.latest_fill = std::max(set.latest_fill, there);
         }
         Unsigned bit = Unsigned(1) << way;
-        set.used |= bit;
-        if (Word(set.count) == chip.way_count && Word(std::popcount(set.used)) == chip.way_count) set.used = bit;
+        mark_used(set, way);
         if (writes && !reads && bursts.remainder(address) == 0 && bursts.remainder(size) == 0) {
             hbm(start, line, size, true);
         } else if (writes && !(set.dirty & bit)) {
@@ -1146,10 +1172,11 @@ void *tapeout_timing_kernel(const Op *ops, Word count) { return new Kernel{{ops,
 void tapeout_timing_free_kernel(void *kernel) { delete static_cast<Kernel *>(kernel); }
 
 // Times a launch into `result` and the arrays of `out`; 0, or the kind of failure. Recorded intervals are kept for
-// tapeout_timing_take_intervals.
+// tapeout_timing_take_intervals. `regions`: what the SRAM holds at the start, and at the end.
 Word tapeout_timing_simulate(
     const void *kernel, void *system, const Word *grid, const Word *arguments, Word argument_count, Word memory_base,
-    Word workspace, Word workspace_bytes, const Trace *trace, const Arrays *out, Result *result, Word record) {
+    Word workspace, Word workspace_bytes, const Trace *trace, const Arrays *out, Result *result, Word record,
+    RegionWords *regions, Word region_count) {
     System &s = *static_cast<System *>(system);
     Memory &m = s.memory;
     auto intervals = std::make_unique<std::vector<IntervalWords>>();
@@ -1158,6 +1185,8 @@ Word tapeout_timing_simulate(
         workspace_bytes, grid[0] * grid[1] * grid[2], trace, out->counts, out->op_busy, out->op_stalls, out->assumed,
         record ? intervals.get() : nullptr};
     m.begin_launch();
+    for (Word n = 0; n < region_count; ++n)
+        if (regions[n].is_resident) m.bring(regions[n].first - memory_base, regions[n].end - memory_base);
     Word count = std::min(m.chip.core_count, launch.program_count);
     if (Word(s.cores.size()) < count) s.cores.resize(count);
     for (Word n = 0; n < count; ++n)
@@ -1187,6 +1216,8 @@ Word tapeout_timing_simulate(
         Word since = core.free;
         core.wait_part(SEQUENCER, -1, REASON_IDLE, result->cycles, since, waited, longest, why);
     }
+    for (Word n = 0; n < region_count; ++n)
+        regions[n].is_resident = m.holds(regions[n].first - memory_base, regions[n].end - memory_base);
     result->hbm_read_bytes = m.hbm_read;
     result->hbm_written_bytes = m.hbm_written;
     result->sram_read_bytes = m.sram_read;

@@ -36,7 +36,7 @@ from tapeout.isa.verify import tile_shapes
 from tapeout.sim.faults import AccessFault, SynchronisationFault, Trapped
 from tapeout.sim.timing import abi
 from tapeout.sim.timing.memory import TICKS, MemoryParameters
-from tapeout.sim.timing.result import REASONS, UNITS, Counts, Interval, Timing, activity
+from tapeout.sim.timing.result import REASONS, UNITS, Counts, Interval, MemoryRegion, Timing, activity
 from tapeout.sim.timing.trace import (
     INDEXED,
     DataTrace,
@@ -89,7 +89,7 @@ def library() -> ctypes.CDLL:
         (
             "tapeout_timing_simulate",
             Word,
-            (Pointer, Pointer, Pointer, Pointer, Word, Word, Word, Word, Pointer, Pointer, Pointer, Word),
+            (*[Pointer] * 4, *[Word] * 4, *[Pointer] * 3, Word, Pointer, Word),
         ),
         ("tapeout_timing_take_intervals", None, (Pointer, Pointer)),
     ):
@@ -301,6 +301,7 @@ def simulate(
     memory_base: int = 0,
     workspace: int = 0,
     memory_latency_cycles: int | None = None,
+    regions: Sequence[MemoryRegion] = (),
 ) -> Timing:
     """As `tapeout.sim.timing.simulate`."""
     prepared = _prepared(program, chip)
@@ -318,6 +319,7 @@ def simulate(
     pointers = np.array([part.ctypes.data for part in parts], np.int64)
     result = np.zeros(abi.RESULT.word_count + 1, np.int64)
     given = words([*grid, *arguments])
+    region_words = words([word for region in regions for word in abi.REGION.pack(asdict(region))])
     shared = library()
     failure = shared.tapeout_timing_simulate(
         prepared.handle,
@@ -332,6 +334,8 @@ def simulate(
         pointers.ctypes.data,
         result.ctypes.data,
         record,
+        region_words.ctypes.data,
+        len(regions),
     )
     values = dict(zip(abi.RESULT.offsets, result.tolist(), strict=False))
     if failure:
@@ -361,6 +365,7 @@ def simulate(
         scratchpad_bytes=moved,
         assumed=_assumed(program, assumed),
         intervals=_intervals(result, values["interval_count"]) if record else (),
+        resident=tuple(map(bool, region_words.reshape(-1, abi.REGION.word_count)[:, -1].tolist())),
     )
 
 

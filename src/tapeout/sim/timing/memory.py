@@ -1,8 +1,8 @@
 """The shared memory system, plainly: a last-level SRAM in slices, behind it HBM channels with banks and open rows.
 
 Time is in ticks, 1024 to a core cycle, so that rates need no rounding. Requests come in global time order; each slice
-and each channel serves them one after the other, in the order they came. State at the start of a launch: nothing in
-the SRAM, all rows closed.
+and each channel serves them one after the other, in the order they came. State at the start of a launch: in the SRAM
+what `bring` put there, all rows closed.
 
 A read that misses fetches its line; a later read of the same line waits for that fetch. Written data go into the SRAM
 and, as far as they are whole bursts, on to HBM at once; the rest stays dirty until the line is evicted or the launch
@@ -13,6 +13,7 @@ For holding the model against RTL there is a memory without all that: it answers
 the RTL's testbench does.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from tapeout.chip import Chip
@@ -127,7 +128,7 @@ class Memory:
         self.sram_read_bytes += size * reads
         self.sram_written_bytes += size * writes
 
-        ways = self.sets.setdefault((number, line_number // p.slice_count % p.set_count), [])
+        ways = self._ways(line_number)
         line = next((way for way in ways if way.number == line_number), None)
         if line is not None:
             self.hits += 1
@@ -143,6 +144,26 @@ class Memory:
             line.dirty = True
             self._count_dirty(line_number, 1)
         return (max(start, line.ready) if reads else start) + p.latency_ticks
+
+    def bring(self, first: int, end: int) -> None:
+        """Put bytes into the SRAM, clean, before anything is asked for."""
+        for ways, line_number in self._lines(first, end):
+            line = next((way for way in ways if way.number == line_number), None)
+            self._touch(ways, line or self._allocate(ways, line_number, 0))
+
+    def holds(self, first: int, end: int) -> bool:
+        """Whether all these bytes are in the SRAM."""
+        return all(any(way.number == number for way in ways) for ways, number in self._lines(first, end))
+
+    def _lines(self, first: int, end: int) -> Iterator[tuple[list[_Line], int]]:
+        p = self.parameters
+        for line_number in range(first // p.line_bytes, -(-end // p.line_bytes)):
+            yield self._ways(line_number), line_number
+
+    def _ways(self, line_number: int) -> list[_Line]:
+        p = self.parameters
+        place = (folded(line_number) % p.slice_count, line_number // p.slice_count % p.set_count)
+        return self.sets.setdefault(place, [])
 
     def _allocate(self, ways: list[_Line], line_number: int, time: int) -> _Line:
         fresh = _Line(line_number, time)

@@ -8,7 +8,7 @@ start of an instruction, of a DMA engine in the middle of a descriptor one packe
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,7 @@ from tapeout.sim.execution import STEP, Frame
 from tapeout.sim.faults import AccessFault, SynchronisationFault, Trapped
 from tapeout.sim.ordering import NUMBER_OF_AGENT
 from tapeout.sim.timing.memory import TICKS, Memory, MemoryParameters
-from tapeout.sim.timing.result import NUMBER_OF_REASON, REASONS, UNITS, Interval, Timing, activity
+from tapeout.sim.timing.result import NUMBER_OF_REASON, REASONS, UNITS, Interval, MemoryRegion, Timing, activity
 from tapeout.sim.timing.trace import (
     INDEXED,
     DataTrace,
@@ -60,10 +60,11 @@ def simulate(
     memory_base: int = 0,
     workspace: int = 0,
     memory_latency_cycles: int | None = None,
+    regions: Sequence[MemoryRegion] = (),
 ) -> Timing:
     """As `tapeout.sim.timing.simulate`."""
     memory = Memory(MemoryParameters.of(chip, memory_latency_cycles))
-    return _Launch(program, chip, grid, tuple(arguments), data, record, memory_base, workspace, memory).run()
+    return _Launch(program, chip, grid, tuple(arguments), data, record, memory_base, workspace, memory, regions).run()
 
 
 class _Launch:
@@ -78,6 +79,7 @@ class _Launch:
         memory_base: int,
         workspace: int,
         memory: Memory,
+        regions: Sequence[MemoryRegion],
     ) -> None:
         self.program = program
         self.chip = chip
@@ -87,6 +89,10 @@ class _Launch:
         self.memory_base = memory_base
         self.memory = memory
         self.handover_cycles = handover_cycles(chip)
+        self.regions = [replace(r, first=r.first - memory_base, end=r.end - memory_base) for r in regions]
+        for region in self.regions:
+            if region.is_resident:
+                self.memory.bring(region.first, region.end)
         self.assumptions: set[tuple[int, str]] = set()
         self.costs: list[Cost] = [item.cost(item, chip) for item in program.instructions]
         size = len(program.instructions)
@@ -138,6 +144,7 @@ class _Launch:
             scratchpad_bytes=moved,
             assumed=tuple(sentence for _, sentence in sorted(self.assumptions)),
             intervals=tuple(intervals),
+            resident=tuple(self.memory.holds(region.first, region.end) for region in self.regions),
         )
 
 

@@ -53,6 +53,15 @@ class Interval:
     waited_for: str
 
 
+@dataclass(frozen=True)
+class MemoryRegion:
+    """Bytes of HBM from `first` to `end`, and whether all of them are in the last-level SRAM too."""
+
+    first: int
+    end: int
+    is_resident: bool = False
+
+
 @dataclass(frozen=True, eq=False)
 class Timing:
     """One launch on one chip.
@@ -64,6 +73,7 @@ class Timing:
     `instruction_stall_cycles[instruction, reason]` (waiting is the waiter's; the sequencer's cycles to issue a queued
     instruction are counted with it).
     `sram_*_bytes` are what cores asked of the last-level SRAM; hits and misses count requests.
+    `resident`: of the regions asked about, which were in the last-level SRAM at the end.
     `multiply_accumulates` by operand type. `assumed`: what had to be assumed for want of data; empty if nothing.
     """
 
@@ -89,6 +99,7 @@ class Timing:
     scratchpad_bytes: int
     assumed: tuple[str, ...] = ()
     intervals: tuple[Interval, ...] = ()
+    resident: tuple[bool, ...] = ()
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Timing) and not differences(self, other)
