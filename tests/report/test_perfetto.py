@@ -32,7 +32,7 @@ def recorded(seed):
     memory = Memory(base, image)
     data = flat(timing.record_trace(case.program, TINY, case.grid, (base,), memory, workspace=workspace))
     result = timing.simulate(case.program, TINY, case.grid, (base,), data=data, workspace=workspace)
-    launch = Launch(case.program, TINY, case.grid, (base,), workspace, data, result)
+    launch = Launch(case.program, TINY, case.grid, (base,), workspace, data, (), result)
     end_ps = 5_000 + result.cycles * 1000
     return [
         Activity(Kind.COPY_TO_CHIP, "copy", "aten::copy_", 0, 0, 0, 5_000, size_bytes=64),

@@ -258,7 +258,7 @@ def test_what_an_earlier_launch_left_in_the_sram_is_read_from_there():
     cold = copy_of(small, warm=False, chip_used=TINY)
     warm = copy_of(small, warm=True, chip_used=TINY)
     assert cold.resident == warm.resident == (True, True)
-    assert (cold.hbm_read_bytes, warm.hbm_read_bytes) == (small, 0)
+    assert cold.hbm_read_bytes >= small and warm.hbm_read_bytes == 0
     assert warm.hbm_written_bytes == cold.hbm_written_bytes == small
     assert warm.cycles < cold.cycles
     assert copy_of(large, warm=False, chip_used=TINY).resident == (False, False)

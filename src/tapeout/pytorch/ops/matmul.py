@@ -120,7 +120,7 @@ def multiply(
     contiguous_columns = right_inner == 1 and right_column != 1
     chip, dtype, size_bytes = chips.active(), MATRIX_DTYPES[left.dtype], left.element_size()
     if rows == 1 and lanes_are_faster(chip, dtype, size_bytes, batches * columns, inner):
-        column_tile, depth = row_tile(chip, batches * columns, inner, contiguous_columns)
+        column_tile, depth = row_tile(chip, size_bytes, batches * columns, inner, contiguous_columns)
         launch = kernel(
             _row,
             (*pointers, *INTEGERS[:11]),

@@ -150,13 +150,15 @@ LONG_SIDE, SHORT_SIDE = 1024, 64
 """Weights of a tile of a product with one row, along memory and across it, at most."""
 
 
-def row_tile(chip: Chip, columns: int, inner: int, contiguous_columns: bool) -> tuple[int, int]:
-    """Columns and depth of the tiles of a product with one row on the vector engine: long along memory, and no more
-    columns than leave every core some."""
+def row_tile(chip: Chip, size_bytes: int, columns: int, inner: int, contiguous_columns: bool) -> tuple[int, int]:
+    """Columns and depth of the tiles of a product with one row on the vector engine: long along memory, no more columns
+    than leave every core some, and two tiles no more bytes than may be in flight, so that the next one is on its way
+    while one comes."""
     share = power_of_two_at_least(max(1, columns // chip.core_count))
-    if contiguous_columns:
-        return max(8, min(SHORT_SIDE, share)), _long_side(inner, LONG_SIDE)
-    return max(16, min(LONG_SIDE // 4, share)), _long_side(inner, 4 * SHORT_SIDE)
+    weights = chip.core.load_dma.outstanding_bytes // 2 // size_bytes
+    tile_columns = max(8, min(SHORT_SIDE, share)) if contiguous_columns else max(16, min(LONG_SIDE // 4, share))
+    longest = LONG_SIDE if contiguous_columns else 4 * SHORT_SIDE
+    return tile_columns, _long_side(inner, min(longest, max(SHORT_SIDE, weights // tile_columns)))
 
 
 def _long_side(extent: int, most: int) -> int:
