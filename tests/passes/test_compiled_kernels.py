@@ -4,6 +4,7 @@ The evaluator finds races, deadlocks and leftover semaphores by itself, so runni
 schedules is the test of the synchronisation pass; the functional simulator must leave the same bytes.
 """
 
+import math
 from dataclasses import dataclass, replace
 
 import kernels
@@ -12,6 +13,7 @@ import pytest
 
 from tapeout import chip, runtime
 from tapeout.isa.fields import QUEUES
+from tapeout.isa.functions import Function
 from tapeout.passes.pipeline import compile_kernel
 from tapeout.sim import evaluator, schedules
 from tapeout.sim.faults import Fault
@@ -238,6 +240,13 @@ def test_loads_that_overlap_are_shared():
 
 def test_loads_are_not_shared_where_tiles_must_be_split():
     assert max(load.shape[2] for load in loads_of(1, with_scratchpad(4096))) <= 32
+
+
+def test_what_a_product_is_added_to_is_computed_in_its_place():
+    """Of the attention kernel's tiles one is copied: the zeros its sums begin with, before the loop."""
+    items = compile_kernel(CASES["attention"].text, TINY).instructions
+    copies = [item for item in items if item.mnemonic == "map1" and item.function is Function.COPY]
+    assert [math.prod(item.shape) for item in copies if math.prod(item.shape) > 16] == [256]
 
 
 def test_few_semaphores_and_registers_give_the_same(case):

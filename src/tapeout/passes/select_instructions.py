@@ -958,41 +958,18 @@ class Selector:
         value is not read afterwards."""
         position = {id(operation): k for k, operation in enumerate(operations)}
         for argument, phi, value in zip(arguments, phis, yielded, strict=True):
-            owner = value.owner
-            if not isinstance(phi, View) or owner is None or id(owner) not in position or value in self.destinations:
+            if not isinstance(phi, View) or yielded.count(value) != 1:
                 continue
-            if (
-                owner.name in REARRANGING
-                or owner.name == "arith.constant"
-                or (owner.regions and owner.name.startswith("scf."))
-            ):
-                continue
-            if yielded.count(value) != 1:
-                continue
-            views = {argument}
-            safe = True
-            for k, operation in enumerate(operations):
-                reads = [o for o in _reads(operation) if o in views]
-                if operation.name in REARRANGING and reads:
-                    views.add(operation.result)
-                elif operation is owner:
-                    elementwise = owner.name not in (
-                        "tt.reduce",
-                        "tt.scan",
-                        "tt.gather",
-                        "tt.cat",
-                        "tt.join",
-                        "tile.load",
-                        "tile.atomic",
-                    )
-                    if reads and (not elementwise or any(o is not argument for o in reads)):
-                        safe = False
-                    if owner.name == "tt.dot" and argument in owner.operands[:2]:
-                        safe = False
-                elif reads and k > position[id(owner)]:
-                    safe = False
-            if safe:
+            while value not in self.destinations and _may_overwrite(argument, value, operations, position):
                 self.destinations[value] = phi
+                assert value.owner is not None
+                if value.owner.name != "tt.dot":
+                    break
+                # What a product is added to may be computed in the same place, if that is all it is for.
+                addend = value.owner.operands[2]
+                if self.use_counts[addend] != 1 or addend.type != value.type:
+                    break
+                value = addend
 
     def branch(self, operation: Operation) -> None:
         condition = self.register(operation.operands[0])
@@ -1086,6 +1063,38 @@ def _combine_function(region: Region) -> Function | None:
     if function not in REDUCTIONS or last.operands != operation.results:
         return None
     return function if set(operation.operands) == set(block.arguments) else None
+
+
+def _may_overwrite(argument: Value, value: Value, operations: list[Operation], position: dict[int, int]) -> bool:
+    """Whether the operation that computes `value` may write where `argument` lies: it is one of the loop's body, and
+    nothing reads the argument later, nor the operation itself in another order than it writes."""
+    owner = value.owner
+    if owner is None or id(owner) not in position:
+        return False
+    if owner.name in REARRANGING or owner.name == "arith.constant" or owner.name.startswith("scf."):
+        return False
+    views = {argument}
+    for k, operation in enumerate(operations):
+        reads = [o for o in _reads(operation) if o in views]
+        if operation.name in REARRANGING and reads:
+            views.add(operation.result)
+        elif operation is owner:
+            elementwise = owner.name not in (
+                "tt.reduce",
+                "tt.scan",
+                "tt.gather",
+                "tt.cat",
+                "tt.join",
+                "tile.load",
+                "tile.atomic",
+            )
+            if reads and (not elementwise or any(o is not argument for o in reads)):
+                return False
+            if owner.name == "tt.dot" and argument in owner.operands[:2]:
+                return False
+        elif reads and k > position[id(owner)]:
+            return False
+    return True
 
 
 def _reads(operation: Operation) -> list[Value]:

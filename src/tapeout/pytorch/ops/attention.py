@@ -37,13 +37,13 @@ def _scores_at(q, key, start, d, keys, size, key_row, KEYS: tl.constexpr):
 
 
 @triton.jit
-def _weigh(
-    scores, largest, total, result, value, bias, start, row, dv,
-    queries, keys, value_size, value_row, bias_row, bias_column, scale,
+def _weights_of(
+    scores, largest, bias, start, row, queries, keys, bias_row, bias_column, scale,
     KEYS: tl.constexpr, MASKED: tl.constexpr, CAUSAL: tl.constexpr, HAS_BIAS: tl.constexpr,
 ):  # fmt: skip
-    """Adds the values of the keys from `start` on, weighted by their scores. `scale` has log2(e) in it, and the largest
-    scores and weights are powers of two: exp2 is what the vector engine has."""
+    """Weights of the keys from `start` on, relative to the largest score, which is new; and what shrinks the sums that
+    were relative to the one before. `scale` has log2(e) in it, and the largest scores and weights are powers of two:
+    exp2 is what the vector engine has."""
     column = start + tl.arange(0, KEYS)
     if MASKED:  # scaled first: a score that does not count is minus infinity, whatever the scale
         scores *= scale
@@ -61,12 +61,17 @@ def _weigh(
         new_largest = tl.maximum(largest, tl.max(scores, 1) * scale)
     reference = tl.where(new_largest == -float("inf"), 0.0, new_largest)
     weights = tl.exp2(scores - reference[:, None]) if MASKED else tl.exp2(tl.fma(scores, scale, -reference[:, None]))
-    shrink = tl.exp2(largest - reference)
+    return weights, tl.exp2(largest - reference), new_largest
+
+
+@triton.jit
+def _take(weights, shrink, total, result, value, start, dv, keys, value_size, value_row, KEYS: tl.constexpr):
+    """Adds the values of the keys from `start` on, weighted."""
+    column = start + tl.arange(0, KEYS)
     total = total * shrink + tl.sum(weights, 1)
     inside = (column[:, None] < keys) & (dv[None, :] < value_size)
     v = tl.load(value + column[:, None] * value_row + dv[None, :], mask=inside, other=0.0)
-    result = tl.dot(weights.to(v.dtype), v, result * shrink[:, None], input_precision="ieee")
-    return new_largest, total, result
+    return total, tl.dot(weights.to(v.dtype), v, result * shrink[:, None], input_precision="ieee")
 
 
 @triton.jit
@@ -84,7 +89,8 @@ def _attention(
     """One tile of queries of one head for each program: queries, heads, batch. Rows are contiguous.
 
     Keys that every query of the tile may see come first, without a mask. AHEAD: the scores of the next keys are
-    computed before the softmax of these, so that matrix and vector engine work at the same time."""
+    computed, in the place of these, as soon as these have become weights, so that matrix and vector engine work at the
+    same time."""
     head = tl.program_id(1).to(tl.int64)
     batch = tl.program_id(2).to(tl.int64)
     tile = tl.program_id(0).to(tl.int64)
@@ -118,27 +124,25 @@ def _attention(
         scores = _scores_at(q, key, 0, d, keys, size, key_row, KEYS)
     if not HAS_BIAS:
         for start in range(0, seen_by_all, KEYS):
-            if AHEAD:
-                next_scores = _scores_at(q, key, start + KEYS, d, keys, size, key_row, KEYS)
-            else:
+            if not AHEAD:
                 scores = _scores_at(q, key, start, d, keys, size, key_row, KEYS)
-            largest, total, result = _weigh(
-                scores, largest, total, result, value, bias, start, row, dv,
-                queries, keys, value_size, value_row, bias_row, bias_column, scale, KEYS, False, CAUSAL, False,
+            weights, shrink, largest = _weights_of(
+                scores, largest, bias, start, row, queries, keys, bias_row, bias_column, scale,
+                KEYS, False, CAUSAL, False,
             )  # fmt: skip
             if AHEAD:
-                scores = next_scores
+                scores = _scores_at(q, key, start + KEYS, d, keys, size, key_row, KEYS)
+            total, result = _take(weights, shrink, total, result, value, start, dv, keys, value_size, value_row, KEYS)
     for start in range(seen_by_all, end, KEYS):
-        if AHEAD:
-            next_scores = _scores_at(q, key, start + KEYS, d, keys, size, key_row, KEYS)
-        else:
+        if not AHEAD:
             scores = _scores_at(q, key, start, d, keys, size, key_row, KEYS)
-        largest, total, result = _weigh(
-            scores, largest, total, result, value, bias, start, row, dv,
-            queries, keys, value_size, value_row, bias_row, bias_column, scale, KEYS, True, CAUSAL, HAS_BIAS,
+        weights, shrink, largest = _weights_of(
+            scores, largest, bias, start, row, queries, keys, bias_row, bias_column, scale,
+            KEYS, True, CAUSAL, HAS_BIAS,
         )  # fmt: skip
         if AHEAD:
-            scores = next_scores
+            scores = _scores_at(q, key, start + KEYS, d, keys, size, key_row, KEYS)
+        total, result = _take(weights, shrink, total, result, value, start, dv, keys, value_size, value_row, KEYS)
     result = result / tl.where(total == 0.0, 1.0, total)[:, None]
     place = batch * out_batch + head * out_head + row[:, None] * out_row + dv[None, :]
     tl.store(out + place, result.to(out.dtype.element_ty), mask=(row[:, None] < queries) & (dv[None, :] < value_size))
