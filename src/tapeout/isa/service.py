@@ -3,8 +3,8 @@
 `tapeout.rtl` builds this core. What is counted here are its state machines, cycle by cycle; tests/rtl holds the counts
 against it. A service time runs from the cycle in which an engine takes an instruction to the one in which it is done.
 It depends on the instruction and the chip alone: registers are taken to add whole rounds of the banks to an address,
-and banks that several readers and writers want at once are not counted. For DMA, whose time is up to memory, here is
-what the timing simulator needs to know.
+and banks that several engines want at once are not counted. For DMA, whose time is up to memory, here is what the
+timing simulator needs to know.
 """
 
 import functools
@@ -130,33 +130,47 @@ def rows_between(address: int, step_bytes: int, count: int, row_bytes: int) -> i
 
 
 @functools.lru_cache(maxsize=4096)
-def _tile_rows(
-    base: int, strides: tuple[int, ...], shape: tuple[int, ...], size: int, lanes: int, row_bytes: int
-) -> tuple[int, ...]:
+def _banks(
+    base: int,
+    strides: tuple[int, ...],
+    shape: tuple[int, ...],
+    size: int,
+    lanes: int,
+    row_bytes: int,
+    bank_count: int,
+) -> tuple[tuple[int, ...], ...]:
     steps = [stride * size for stride in strides]
-    rows = []
+    vectors = []
     for i in range(shape[0]):
         for j in range(shape[1]):
             for k in range(shape[2]):
                 start = base + i * steps[0] + j * steps[1] + k * steps[2]
                 for first in range(0, shape[3], lanes):
-                    count = min(lanes, shape[3] - first)
-                    rows.append(rows_between(start + first * steps[3], steps[3], count, row_bytes))
-    return tuple(rows)
+                    own = range(first, min(first + lanes, shape[3]))
+                    rows = dict.fromkeys((start + n * steps[3]) // row_bytes for n in own)
+                    vectors.append(tuple(row % bank_count for row in rows))
+    return tuple(vectors)
 
 
-def tile_rows(pattern: AccessPattern, shape: Sequence[int], size: int, chip: "Chip") -> tuple[int, ...]:
-    """Rows of the scratchpad that each vector of a tile touches, so many cycles it takes to read or write it."""
+def tile_banks(
+    pattern: AccessPattern, shape: Sequence[int], size: int, chip: "Chip", shifts: int
+) -> tuple[tuple[int, ...], ...]:
+    """Banks of the rows that each vector of a tile touches, in the order they are served. `shifts`: of the shape."""
     pad = chip.core.scratchpad
-    shifts = inward_shifts(shape)
-    return _tile_rows(
+    return _banks(
         pattern.base % pad.bandwidth_bytes_per_cycle,
         moved_in(pattern.strides, shifts),
         moved_in(shape, shifts),
         size,
         chip.core.vector.lane_count,
         pad.port_width_bytes,
+        pad.bank_count,
     )
+
+
+def tile_rows(pattern: AccessPattern, shape: Sequence[int], size: int, chip: "Chip") -> tuple[int, ...]:
+    """Rows that each vector of a tile touches, so many cycles it takes to read or write it by itself."""
+    return tuple(map(len, tile_banks(pattern, shape, size, chip, inward_shifts(shape))))
 
 
 # ----------------------------------------------------------------------------------------------------- vector
@@ -178,52 +192,83 @@ def program_cycles(program: "MicroProgram") -> int:
     return GROUPS * sum(3 + _turns(step) if _turns(step) else 1 for step in program)
 
 
+Vectors = Sequence[Sequence[int]]
+"""For each vector of a tile the banks of its rows; ANY_BANK where that is not known."""
+
+ANY_BANK = -1
+
+
+class _Ports:
+    """Which banks are taken in which cycle, by the readers and the writer of one instruction. Who comes first is served
+    first; that is the order of priority, because writing is booked before the reading that goes on meanwhile."""
+
+    def __init__(self) -> None:
+        self.taken: set[tuple[int, int]] = set()
+
+    def served(self, time: int, banks: Sequence[int]) -> int:
+        """The cycle of the last row, if the first may go a cycle after `time`, each a cycle after the one before."""
+        for bank in banks:
+            time += 1
+            if bank == ANY_BANK:
+                continue
+            while (time, bank) in self.taken:
+                time += 1
+            self.taken.add((time, bank))
+        return time
+
+
 class _Reader:
     """Vectors on their way from the scratchpad: when each is asked for, and when it is there."""
 
-    def __init__(self, rows: Sequence[int], start: int, latency: int) -> None:
-        self.rows = rows
+    def __init__(self, vectors: Vectors, ports: _Ports, start: int, latency: int) -> None:
+        self.vectors = vectors
+        self.ports = ports
         self.latency = latency
         self.asked = 0
-        self.port = start + 1
+        self.free = start + 1
         self.released: list[int] = []
 
     def there(self, count: int) -> int:
         """When the first `count` vectors can be read, if places were given back when `released` says."""
         while self.asked < count:
             if self.asked >= DEPTH:
-                self.port = max(self.port, self.released[self.asked - DEPTH] + 1)
-            self.port += self.rows[self.asked]
+                self.free = max(self.free, self.released[self.asked - DEPTH] + 1)
+            self.free = self.ports.served(self.free, self.vectors[self.asked])
             self.asked += 1
-            self.last = self.port
-        return self.last + self.latency + READ_CYCLES
+        return self.free + self.latency + READ_CYCLES
 
 
 class _Writer:
     """Results on their way into the scratchpad."""
 
-    def __init__(self, rows: Sequence[int]) -> None:
-        self.rows = rows
+    def __init__(self, vectors: Vectors, ports: _Ports) -> None:
+        self.vectors = vectors
+        self.ports = ports
         self.free = 0
         self.taken: list[int] = []
 
     def put(self, time: int) -> None:
         """The next vector is there from a time on."""
         time = max(time, self.free)
-        self.free = time + self.rows[len(self.taken)]
+        self.free = self.ports.served(time, self.vectors[len(self.taken)])
         self.taken.append(time)
 
 
 def _map_cycles(
-    compute: int, reads: Iterable[Sequence[int]], written: Sequence[int], picked: Sequence[int] | None, shifts: int,
+    compute: int,
+    reads: Iterable[Vectors],
+    written: Vectors,
+    picked: Vectors | None,
+    shifts: int,
     latency: int,
-) -> int:  # fmt: skip
-    """An elementwise instruction's service time. `compute`: cycles of a batch; `reads`, `written`: rows of every vector
-    of the operands and the result; `picked`: rows of what is gathered, if it is that."""
+) -> int:
+    """An elementwise instruction's service time. `compute`: cycles of a batch; `reads`, `written`: vectors of
+    the operands and the result; `picked`: of what is gathered, if it is that."""
     start = SETUP_CYCLES + shifts
-    readers = [_Reader(rows, start, latency) for rows in reads]
-    picker = _Reader(picked, start, latency) if picked is not None else None
-    writer = _Writer(written)
+    ports = _Ports()
+    readers = [_Reader(vectors, ports, start, latency) for vectors in reads]
+    picker = _Reader(picked, ports, start, latency) if picked is not None else None
+    writer = _Writer(written, ports)
     popped = writer.taken if picker is None else []
     count = len(written)
     ended, formed = start, start + 1
@@ -241,39 +286,41 @@ def _map_cycles(
                 writer.put(ended + WRITE_CYCLES)
                 continue
             number = len(popped)
-            time = max(ended + WRITE_CYCLES, picker.port)
+            time = max(ended + WRITE_CYCLES, picker.free)
             if number >= DEPTH:
                 time = max(time, writer.taken[number - DEPTH] + 1)
             popped.append(time)
-            picker.port = time + picker.rows[number]
-            writer.put(picker.port + latency + READ_CYCLES)
+            picker.free = ports.served(time, picker.vectors[number])
+            writer.put(picker.free + latency + READ_CYCLES)
     return max(writer.free + 1, ended + 1)
 
 
 def map_cycles(item: Any, operands: Sequence[tuple[Operand, int]], chip: "Chip") -> int:
     """Elementwise: batches of four vectors, each taking the microprogram's steps; reading, computing and writing of
     neighbouring batches overlap. `operands` come with their element sizes, the result last."""
-    rows = [tile_rows(o, item.shape, size, chip) for o, size in operands if isinstance(o, AccessPattern)]
+    shifts = inward_shifts(item.shape)
+    tiles = [tile_banks(o, item.shape, size, chip, shifts) for o, size in operands if isinstance(o, AccessPattern)]
     latency = chip.core.scratchpad.latency_cycles
     compute = program_cycles(program_of(item))
-    return _map_cycles(compute, rows[:-1], rows[-1], None, inward_shifts(item.shape), latency)
+    return _map_cycles(compute, tiles[:-1], tiles[-1], None, shifts, latency)
 
 
 def gather_cycles(item: Any, chip: "Chip") -> int:
     """As elementwise, then the picked elements are read: which rows they lie in is up to the indices, taken to be
     spread over as many rows as the result has."""
     size, lanes = item.dtype.size_bytes, chip.core.vector.lane_count
-    written = tile_rows(item.result, item.shape, size, chip)
+    shifts = inward_shifts(item.shape)
+    written = tile_banks(item.result, item.shape, size, chip, shifts)
     among = max(1, math.prod(item.shape) * size // chip.core.scratchpad.port_width_bytes)
     if item.stride * size >= chip.core.scratchpad.port_width_bytes:
         among = max(among, lanes)
     expected = round(among * (1 - (1 - 1 / among) ** min(lanes, math.prod(item.shape))))
     return _map_cycles(
         program_cycles(_microcode().gather_program(item.index_dtype)),
-        [tile_rows(item.index, item.shape, item.index_dtype.size_bytes, chip)],
+        [tile_banks(item.index, item.shape, item.index_dtype.size_bytes, chip, shifts)],
         written,
-        [max(1, expected)] * len(written),
-        inward_shifts(item.shape),
+        [[ANY_BANK] * max(1, expected)] * len(written),
+        shifts,
         chip.core.scratchpad.latency_cycles,
     )
 
@@ -283,12 +330,10 @@ def reduce_cycles(item: Any, chip: "Chip") -> int:
     until one is left."""
     lanes, latency = chip.core.vector.lane_count, chip.core.scratchpad.latency_cycles
     rows, extent, size = math.prod(item.shape[:3]), item.shape[3], item.dtype.size_bytes
-    pad = chip.core.scratchpad
     step = program_cycles(_microcode().function_program(item.function, item.dtype))
-    base = item.a.base % pad.bandwidth_bytes_per_cycle
-    start = SETUP_CYCLES
-    reader = _Reader(_tile_rows(base, item.a.strides, item.shape, size, lanes, pad.port_width_bytes), start, latency)
-    writer = _Writer([1] * rows)
+    start, ports = SETUP_CYCLES, _Ports()
+    reader = _Reader(tile_banks(item.a, item.shape, size, chip, 0), ports, start, latency)
+    writer = _Writer([[ANY_BANK]] * rows, ports)
     vectors_of_row = -(-extent // lanes)
     time = start + 2
     for row in range(rows):
