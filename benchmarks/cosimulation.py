@@ -54,7 +54,7 @@ def measure(random_count: int) -> None:
     differing = random_programs_that_differ(random_count)
     Console().print(
         f"{sum(each.agrees for each in comparisons)} of {len(comparisons)} kernels agree in every byte; cycles of the "
-        f"timing simulator are off by {statistics.mean(errors):.0%} in the mean, {max(errors):.0%} at worst "
+        f"timing simulator are off by {statistics.mean(errors):.1%} in the mean, {max(errors):.1%} at worst "
         f"(bars: 3 %, 10 %); the RTL runs at {rate / 1e3:.1f} kHz (bar: 30)\n"
         f"{random_count - len(differing)} of {random_count} random programs agree in every byte"
         f"{f', not those of seeds {differing}' if differing else ''}; {time.perf_counter() - start:.0f} s   "
