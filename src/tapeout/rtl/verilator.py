@@ -39,7 +39,7 @@ TRANSLATE = (
     "--output-split-cfuncs",
     "1500",
 )
-COMPILE = ("-std=c++17", "-fPIC", "-O1", "-march=native", "-fno-strict-aliasing", "-ffp-contract=off")
+COMPILE = ("-std=c++17", "-fPIC", "-O2", "-march=native", "-fno-strict-aliasing", "-ffp-contract=off")
 COMPILE_RARELY_RUN = ("-std=c++17", "-fPIC", "-O0")
 TRACE = ("--trace-fst",)
 
