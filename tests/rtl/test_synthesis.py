@@ -169,6 +169,16 @@ def test_cells_of_a_liberty_file(tmp_path):
     assert blocks["core.matrix_engine"].area >= 4 * 8.0 + 4 * 3 * 2.0
 
 
+def test_paths_end_at_boxes():
+    loop = "assign a = ~y;\n  assign b = ~x;\n"
+    ports = "  input clk;\n  output [3:0] x;\n  output [3:0] y;\n  wire [3:0] a;\n  wire [3:0] b;\n  " + loop
+    closed = VERILOG.replace("core(clk, a, b, x, y)", "core(clk, x, y)").replace(
+        VERILOG[VERILOG.index("  input clk") : VERILOG.index("  \\core.matrix")], ports
+    )
+    core, *_ = of_verilog(TINY, closed).blocks
+    assert (core.nand2_equivalents, core.logic_levels) == (4, 1)
+
+
 def test_a_liberty_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(TapeoutError, match=r"none\.lib: no such liberty file"):
         synthesize(TINY, liberty=tmp_path / "none.lib")

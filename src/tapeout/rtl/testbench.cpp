@@ -1,9 +1,13 @@
 // Cores of the RTL with a memory: every core is a Verilated model of its own, all step together.
 //
 // Memory answers loads and stores in order, a fixed number of cycles after it took them, one block a cycle and core.
-// Writes and atomics happen when they are taken; cores take turns within a cycle in the order of their numbers.
+// Writes and atomics happen when they are taken; cores take turns within a cycle in the order of their numbers. Between
+// these turns cores have nothing in common: the host's threads share them out.
+
+#include <sched.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -13,6 +17,7 @@
 #include <fstream>
 #include <iterator>
 #include <memory>
+#include <thread>
 #include <vector>
 
 #include "Model.h"
@@ -120,7 +125,8 @@ struct Event {
 struct Answer { int64_t cycle; uint64_t value; std::vector<uint32_t> data; };
 
 struct Simulated {
-  Model model;
+  VerilatedContext context;
+  Model model{&context};
   std::deque<Answer> loads, stores;
   std::vector<int64_t> programs;
   size_t next_program = 0;
@@ -128,6 +134,48 @@ struct Simulated {
   int64_t serial[5] = {-1, -1, -1, -1, -1};
   int64_t word = -1;
   bool halted = false;
+  // What the core asked for in this cycle.
+  uint32_t address = 0, index = 0;
+  bool dispatched = false, wants_program = false;
+};
+
+// Threads that do the same work again and again, each on every `size`-th of the items; the caller is one of them.
+template <typename Work> class Team {
+ public:
+  Team(int size, Work work) : size_(size), work_(work) {
+    for (int n = 1; n < size; ++n) threads_.emplace_back([this, n] { help(n); });
+  }
+  ~Team() {
+    stop_ = true;
+    round_.fetch_add(1);
+    for (auto& thread : threads_) thread.join();
+  }
+  void run() {
+    working_ = size_ - 1;
+    round_.fetch_add(1);
+    work_(0, size_);
+    wait([&] { return working_.load() == 0; });
+  }
+
+ private:
+  template <typename Condition> static void wait(Condition holds) {
+    for (int n = 0; !holds(); ++n)
+      if (n > 1000) sched_yield();
+  }
+  void help(int number) {
+    for (int64_t seen = 0;; ++seen) {
+      wait([&] { return round_.load() > seen; });
+      if (stop_) return;
+      work_(number, size_);
+      working_.fetch_sub(1);
+    }
+  }
+  const int size_;
+  Work work_;
+  std::atomic<int64_t> round_{0};
+  std::atomic<int> working_{0};
+  std::atomic<bool> stop_{false};
+  std::vector<std::thread> threads_;
 };
 
 // (Verilator writes __ in a name as ___05F.)  Amaranth's wide ports are VlWide, those up to 64 bits plain integers.
@@ -145,10 +193,6 @@ static void record(FILE* file, int64_t cycle, int64_t serial, int core, int queu
 }
 
 extern "C" void tapeout_rtl_run(Launch* launch) {
-  VerilatedContext context;
-#ifdef TRACE
-  context.traceEverOn(true);
-#endif
   std::vector<std::unique_ptr<Simulated>> cores;
   int64_t count = launch->grid[0] * launch->grid[1] * launch->grid[2];
   for (int64_t n = 0; n < launch->core_count; ++n) {
@@ -158,6 +202,7 @@ extern "C" void tapeout_rtl_run(Launch* launch) {
 #ifdef TRACE
   VerilatedFstC trace;
   if (launch->waveform) {
+    cores[0]->context.traceEverOn(true);
     cores[0]->model.trace(&trace, 99);
     trace.open(launch->waveform);
   }
@@ -182,6 +227,51 @@ extern "C" void tapeout_rtl_run(Launch* launch) {
     cores[n]->model.workspace = launch->workspace + n * launch->workspace_bytes;
     cores[n]->model.eval();
   }
+  int64_t cycle = 0;
+  auto advance = [&](Simulated& core) {
+    Model& model = core.model;
+    model.clk = 1;
+    model.eval();
+    // What it gets in the next cycle.
+    model.launch = 0;
+    model.instruction_word = core.address < launch->word_count ? launch->words[core.address] : 0;
+    model.argument_value = core.index < launch->argument_count ? launch->arguments[core.index] : 0;
+    model.load___05Fdata_valid = !core.loads.empty() && core.loads.front().cycle <= cycle;
+    if (model.load___05Fdata_valid) {
+      memcpy(words_of(model.load___05Fdata), core.loads.front().data.data(), block);
+      core.loads.pop_front();
+    }
+    model.store___05Fanswer_valid = !core.stores.empty() && core.stores.front().cycle <= cycle;
+    if (model.store___05Fanswer_valid) {
+      model.store___05Fanswer = core.stores.front().value;
+      core.stores.pop_front();
+    }
+    if (core.dispatched) { model.program_ready = 0; core.dispatch_left = -1; }
+    if (core.wants_program) {
+      bool is_last = core.next_program >= core.programs.size();  // that there are no more is known at once
+      if (core.dispatch_left < 0) core.dispatch_left = is_last ? 0 : launch->dispatch_cycles;
+      if (core.dispatch_left-- == 0) {
+        model.program_ready = 1;
+        model.program_exists = core.next_program < core.programs.size();
+        if (model.program_exists) {
+          int64_t place = core.programs[core.next_program++];
+          words_of(model.program_place)[0] = uint32_t(place % launch->grid[0]);
+          words_of(model.program_place)[1] = uint32_t(place / launch->grid[0] % launch->grid[1]);
+          words_of(model.program_place)[2] = uint32_t(place / launch->grid[0] / launch->grid[1]);
+        }
+      }
+    }
+    model.clk = 0;
+    model.eval();
+#ifdef TRACE
+    if (launch->waveform && &core == cores[0].get()) trace.dump(uint64_t(2 * cycle + 1));
+#endif
+  };
+  auto share = [&](int first, int step) {
+    for (int64_t n = first; n < launch->core_count; n += step)
+      if (!cores[n]->halted) advance(*cores[n]);
+  };
+  Team team(int(std::min<int64_t>(launch->core_count, std::max(1u, std::thread::hardware_concurrency()))), share);
   launch->status = CYCLE_LIMIT;
   auto fail = [&](int64_t status, int64_t number, int64_t detail) {
     launch->status = status;
@@ -189,7 +279,6 @@ extern "C" void tapeout_rtl_run(Launch* launch) {
     launch->detail = detail;
     launch->word = cores[number]->model.word_number;
   };
-  int64_t cycle = 0;
   for (; cycle < launch->cycle_limit; ++cycle) {
     bool all_halted = true;
     for (int64_t number = 0; number < launch->core_count; ++number) {
@@ -201,7 +290,8 @@ extern "C" void tapeout_rtl_run(Launch* launch) {
       if (launch->waveform && number == 0) trace.dump(uint64_t(2 * cycle));
 #endif
       // What the core asks for in this cycle.
-      uint32_t address = model.instruction_address, index = model.argument_index;
+      core.address = model.instruction_address;
+      core.index = model.argument_index;
       if (file) {
 #define WRITTEN(n)                                                                                              \
   if (model.written___05F##n##___05Fvalid)                                                                      \
@@ -260,46 +350,18 @@ extern "C" void tapeout_rtl_run(Launch* launch) {
         }
         core.stores.push_back({cycle + launch->latency_cycles, old, {}});
       }
-      bool dispatched = model.program_request && model.program_ready;
-      bool wants_program = model.program_request && !model.program_ready;
-
-      model.clk = 1;
-      model.eval();
-
-      // What it gets in the next.
-      model.launch = 0;
-      model.instruction_word = address < launch->word_count ? launch->words[address] : 0;
-      model.argument_value = index < launch->argument_count ? launch->arguments[index] : 0;
-      model.load___05Fdata_valid = !core.loads.empty() && core.loads.front().cycle <= cycle;
-      if (model.load___05Fdata_valid) {
-        memcpy(words_of(model.load___05Fdata), core.loads.front().data.data(), block);
-        core.loads.pop_front();
-      }
-      model.store___05Fanswer_valid = !core.stores.empty() && core.stores.front().cycle <= cycle;
-      if (model.store___05Fanswer_valid) {
-        model.store___05Fanswer = core.stores.front().value;
-        core.stores.pop_front();
-      }
-      if (dispatched) { model.program_ready = 0; core.dispatch_left = -1; }
-      if (wants_program) {
-        bool is_last = core.next_program >= core.programs.size();  // that there are no more is known at once
-        if (core.dispatch_left < 0) core.dispatch_left = is_last ? 0 : launch->dispatch_cycles;
-        if (core.dispatch_left-- == 0) {
-          model.program_ready = 1;
-          model.program_exists = core.next_program < core.programs.size();
-          if (model.program_exists) {
-            int64_t place = core.programs[core.next_program++];
-            words_of(model.program_place)[0] = uint32_t(place % launch->grid[0]);
-            words_of(model.program_place)[1] = uint32_t(place / launch->grid[0] % launch->grid[1]);
-            words_of(model.program_place)[2] = uint32_t(place / launch->grid[0] / launch->grid[1]);
-          }
-        }
-      }
-      model.clk = 0;
-      model.eval();
-#ifdef TRACE
-      if (launch->waveform && number == 0) trace.dump(uint64_t(2 * cycle + 1));
-#endif
+      core.dispatched = model.program_request && model.program_ready;
+      core.wants_program = model.program_request && !model.program_ready;
+    }
+    if (all_halted) {
+      launch->status = DONE;
+      break;
+    }
+    team.run();
+    for (int64_t number = 0; number < launch->core_count; ++number) {
+      Simulated& core = *cores[number];
+      Model& model = core.model;
+      if (core.halted) continue;
       if (model.is_misplaced) { fail(MISPLACED, number, 0); goto end; }
       if (model.is_illegal) { fail(ILLEGAL, number, 0); goto end; }
       if (model.semaphore_overflows) { fail(SEMAPHORE_OVERFLOW, number, 0); goto end; }
@@ -308,10 +370,6 @@ extern "C" void tapeout_rtl_run(Launch* launch) {
         core.halted = true;
         if (!model.semaphores_are_zero) { fail(SEMAPHORES_LEFT, number, 0); goto end; }
       }
-    }
-    if (all_halted) {
-      launch->status = DONE;
-      break;
     }
   }
 end:
