@@ -19,6 +19,14 @@ def integers(*shape):
     return torch.randint(-5, 5, shape)
 
 
+def gradient(x, function):
+    """Of the sum of the results, each times its number."""
+    x.requires_grad_()
+    result = function(x)
+    weights = torch.arange(result.numel(), dtype=result.dtype).reshape(result.shape)
+    return torch.autograd.grad(result, x, weights.to(result.device))[0]
+
+
 CASES = {
     "add": lambda d: values(3, 5).to(d) + values(5).to(d),
     "add a number": lambda d: values(3, 5).to(d) + 2,
@@ -162,6 +170,11 @@ CASES = {
         .to(d, torch.bfloat16)
         .index_add(1, torch.tensor([5, 2, 2, 0]).to(d), values(4, 4).to(d, torch.bfloat16), alpha=2)
     ),
+    "gradient of nearest by a factor": lambda d: gradient(
+        values(2, 8, 7).to(d)[None], lambda x: torch.nn.functional.interpolate(x, scale_factor=1.7)
+    ),
+    "gradient of softshrink": lambda d: gradient(values(9).to(d), torch.nn.functional.softshrink),
+    "distances of pairs": lambda d: gradient(values(6, 4).to(d), torch.nn.functional.pdist),
     "unsigned words": lambda d: (
         torch.tensor([1, -1, 2**40 + 5]).to(d).to(torch.uint32).view(torch.int32),
         torch.full((3,), 2**32 - 1, dtype=torch.uint32, device=d).view(torch.int32),

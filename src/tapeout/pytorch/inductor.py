@@ -95,12 +95,15 @@ def register_interface() -> None:
 
 def register_code_generation() -> None:
     """Runs when Inductor has been imported."""
+    from torch._dynamo import trace_rules
     from torch._inductor.codegen.common import register_backend_for_device, register_device_op_overrides
     from torch._inductor.runtime.benchmarking import register_benchmarker
     from torch._inductor.utils import GPU_TYPES
 
     from tapeout.pytorch import inductor_codegen
 
+    # After a graph break, operators run one by one with Dynamo watching: it would compile their implementations.
+    trace_rules.add("tapeout.pytorch.ops")
     GPU_TYPES.append("chip")
     register_device_op_overrides("chip", inductor_codegen.ChipOpOverrides())
     register_backend_for_device(

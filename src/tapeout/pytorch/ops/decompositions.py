@@ -38,6 +38,10 @@ def table() -> dict[Any, Callable[..., Any]]:
         aten.avg_pool2d_backward.default: _avg_pool2d_backward,
         aten._weight_norm_interface_backward.default: _weight_norm_backward,
         aten._embedding_bag_per_sample_weights_backward.default: _per_sample_weights_backward,
+        aten.hardshrink_backward.default: _shrink_backward,
+        aten.softshrink_backward.default: _shrink_backward,
+        aten._pdist_forward.default: _pdist,
+        aten._pdist_backward.default: _pdist_backward,
         aten.digamma.default: _digamma,
         aten.polygamma.default: _polygamma,
         aten.special_zeta.default: _zeta,
@@ -172,7 +176,29 @@ def _cdist_backward(grad: Tensor, x1: Tensor, x2: Tensor, p: float, cdist: Tenso
     return _norm_backward(grad, x1.unsqueeze(-2) - x2.unsqueeze(-3), cdist, p).sum(-2)
 
 
+def _pairs(self: Tensor) -> tuple[Tensor, Tensor]:
+    """The first and the second of each two different vectors, by number."""
+    first, second = torch.triu_indices(int(self.shape[0]), int(self.shape[0]), 1, device=self.device)
+    return first, second
+
+
+def _pdist(self: Tensor, p: float = 2) -> Tensor:
+    first, second = _pairs(self)
+    return _norm(self[first] - self[second], p)
+
+
+def _pdist_backward(grad: Tensor, self: Tensor, p: float, pdist: Tensor) -> Tensor:
+    first, second = _pairs(self)
+    slope = _norm_backward(grad, self[first] - self[second], pdist, p)
+    return torch.zeros_like(self).index_add(0, first, slope).index_add(0, second, -slope)
+
+
 # ---------------------------------------------------------------------------------------------- backward of layers
+
+
+def _shrink_backward(grad: Tensor, self: Tensor, lambd: float) -> Tensor:
+    """Of hardshrink and of softshrink."""
+    return torch.where((self >= -lambd) & (self <= lambd), 0, grad)
 
 
 def _replication_pad_backward(grad_output: Tensor, self: Tensor, padding: list[int]) -> Tensor:
@@ -245,6 +271,11 @@ def _wide(x: Tensor) -> Tensor:
     return x if x.dtype in (torch.float32, torch.float64) else x.float()
 
 
+def _steps(x: Tensor, count: int) -> Tensor:
+    """x, x + 1, x + 2, ... along a new last dimension: one expression, not `count` of them to compile."""
+    return x.unsqueeze(-1) + torch.arange(count, device=x.device, dtype=x.dtype)
+
+
 def _digamma(self: Tensor) -> Tensor:
     """psi(x) = psi(x + n) - sum of 1/(x + k), and the asymptotic series at x + n; by reflection for negative x."""
     x = _wide(self)
@@ -256,8 +287,7 @@ def _digamma(self: Tensor) -> Tensor:
         # B(2k)/(2k) is the coefficient here
         series = (series + EULER_MACLAURIN[k] * math.factorial(2 * k + 1)) * inverse_square
     found = far.log() - 0.5 / far - series
-    for k in range(DIGAMMA_SHIFT):
-        found = found - 1 / (reflected + k)
+    found = found - (1 / _steps(reflected, DIGAMMA_SHIFT)).sum(-1)
     part = x - x.floor()
     found = torch.where(x < 0, found - math.pi / (math.pi * part).tan(), found)
     found = torch.where((x < 0) & (part == 0), math.nan, found)
@@ -271,9 +301,7 @@ def _zeta(self: Tensor, other: Tensor) -> Tensor:
     dtype = dtype if dtype.is_floating_point else torch.float32
     s, q = _wide(self.to(dtype)), _wide(other.to(dtype))
     s, q = torch.broadcast_tensors(s, q)
-    total = torch.zeros_like(s)
-    for k in range(ZETA_TERMS):
-        total = total + (q + k).pow(-s)
+    total = _steps(q, ZETA_TERMS).pow(-s.unsqueeze(-1)).sum(-1)
     far = q + ZETA_TERMS
     power = far.pow(-s)
     total = total + power * far / (s - 1) + 0.5 * power

@@ -1,8 +1,8 @@
 """Tensors resized along their last dimensions by weights that only positions decide, as products with matrices.
 
-Adaptive average pooling and the gradients of linear and cubic interpolation: one small matrix for each dimension, made
-on the host from the sizes, says how much of each source element a result element has. And the gradients of pools of
-maxima, whose weights are the indices.
+Adaptive average pooling and the gradients of nearest, linear and cubic interpolation: one small matrix for each
+dimension, made on the host from the sizes, says how much of each source element a result element has. And the gradients
+of pools of maxima, whose weights are the indices.
 """
 
 import math
@@ -41,6 +41,13 @@ def _linear(size: int, out_size: int, align_corners: bool, factor: float | None)
     below = place.floor().clamp(max=size - 1)
     share = (place - below).clamp(max=1)
     return _spread({0: 1 - share, 1: share}, below, size)
+
+
+def _nearest(size: int, out_size: int, factor: float | None, middle: float) -> torch.Tensor:
+    """(out_size, size): the nearest element, in float32 as torch has it. `middle`: 0.5 to go by middles."""
+    step = torch.tensor(1 / factor if factor else size / out_size, dtype=torch.float32)
+    chosen = ((torch.arange(out_size, dtype=torch.float32) + middle) * step).floor().clamp(max=size - 1)
+    return _spread({0: torch.ones(out_size, dtype=torch.float64)}, chosen, size)
 
 
 def _cubic(size: int, out_size: int, align_corners: bool, factor: float | None) -> torch.Tensor:
@@ -132,10 +139,56 @@ def _interpolation_backward(operator: Any, matrix: Any) -> Any:
     return run
 
 
+def _nearest_backward(operator: Any, middle: float) -> Any:
+    def run(
+        grad_output: torch.Tensor, output_size: Sequence[int], input_size: Sequence[int], *factors: float | None,
+        grad_input: torch.Tensor,
+    ) -> torch.Tensor:  # fmt: skip
+        def matrix(size: int, out_size: int, align_corners: bool, factor: float | None) -> torch.Tensor:
+            return _nearest(size, out_size, factor, middle)
+
+        backward = _interpolation_backward(operator, matrix)
+        result: torch.Tensor = backward(grad_output, output_size, input_size, False, *factors, grad_input=grad_input)
+        return result
+
+    return run
+
+
 linear_backward_1d = _interpolation_backward(aten.upsample_linear1d_backward.grad_input, _linear)
 linear_backward_2d = _interpolation_backward(aten.upsample_bilinear2d_backward.grad_input, _linear)
 linear_backward_3d = _interpolation_backward(aten.upsample_trilinear3d_backward.grad_input, _linear)
+nearest_backward_1d = _nearest_backward(aten.upsample_nearest1d_backward.grad_input, 0.0)
+nearest_backward_2d = _nearest_backward(aten.upsample_nearest2d_backward.grad_input, 0.0)  # Inductor's ignores factors
+nearest_backward_3d = _nearest_backward(aten.upsample_nearest3d_backward.grad_input, 0.0)
+nearest_exact_backward_1d = _nearest_backward(aten._upsample_nearest_exact1d_backward.grad_input, 0.5)
+nearest_exact_backward_2d = _nearest_backward(aten._upsample_nearest_exact2d_backward.grad_input, 0.5)
+nearest_exact_backward_3d = _nearest_backward(aten._upsample_nearest_exact3d_backward.grad_input, 0.5)
 cubic_backward_2d = _interpolation_backward(aten.upsample_bicubic2d_backward.grad_input, _cubic)
+
+
+def _pool_backward_of_largest(name: str, dims: int) -> Any:
+    """Adaptive and fractional pools: all that their gradients need is the indices, whatever else they are given."""
+
+    def run(grad_output: torch.Tensor, self: torch.Tensor, *given: Any, grad_input: torch.Tensor) -> torch.Tensor:
+        count(name)
+        if grad_input.shape != self.shape:
+            grad_input.resize_(self.shape)
+        return grad_input.copy_(_to_largest(grad_output, self, given[-1], dims))
+
+    return run
+
+
+adaptive_max_backward_2d = _pool_backward_of_largest("aten::adaptive_max_pool2d_backward", 2)
+adaptive_max_backward_3d = _pool_backward_of_largest("aten::adaptive_max_pool3d_backward", 3)
+fractional_max_backward_2d = _pool_backward_of_largest("aten::fractional_max_pool2d_backward", 2)
+
+
+def fractional_max_backward_3d(
+    grad_output: torch.Tensor, self: torch.Tensor, kernel_size: Sequence[int], output_size: Sequence[int],
+    indices: torch.Tensor,
+) -> torch.Tensor:  # fmt: skip
+    count("aten::fractional_max_pool3d_backward")
+    return _to_largest(grad_output, self, indices, 3)
 
 
 def max_pool_backward_3d(
@@ -145,15 +198,6 @@ def max_pool_backward_3d(
     """Each gradient goes to the element that was the largest."""
     count("aten::max_pool3d_with_indices_backward")
     return _to_largest(grad_output, self, indices, 3)
-
-
-def adaptive_max_backward_2d(
-    grad_output: torch.Tensor, self: torch.Tensor, indices: torch.Tensor, *, grad_input: torch.Tensor
-) -> torch.Tensor:
-    count("aten::adaptive_max_pool2d_backward")
-    if grad_input.shape != self.shape:
-        grad_input.resize_(self.shape)
-    return grad_input.copy_(_to_largest(grad_output, self, indices, 2))
 
 
 def _to_largest(gradient: torch.Tensor, source: torch.Tensor, indices: torch.Tensor, dims: int) -> torch.Tensor:
