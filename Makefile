@@ -2,6 +2,7 @@
 # make test    the tests
 # make bench   the benchmarks (on a quiet machine)
 # make check   format, lint and types
+# make scoreboard-check   a part of every scoreboard again; fails if a case is worse than on its page in docs/
 # make docs    the generated pages of docs/
 #
 # Each sets up .venv first if that has not happened yet. PYTHON chooses the interpreter (3.11 or newer).
@@ -14,7 +15,7 @@ VENV := .venv
 INSTALLED := $(VENV)/.installed
 RUN := $(VENV)/bin/python -m
 
-.PHONY: demo test bench check docs setup clean
+.PHONY: demo test bench check scoreboard-check docs setup clean
 
 demo: setup
 	$(VENV)/bin/tapeout chat --chip $(CHIP) "$(QUESTION)"
@@ -29,6 +30,14 @@ check: setup
 	$(RUN) ruff check
 	$(RUN) ruff format --check
 	$(RUN) mypy
+
+SCOREBOARD = rm -f build/check-$(1).jsonl && $(VENV)/bin/tapeout scoreboard $(1) --outcomes build/check-$(1).jsonl \
+	--against docs/scoreboard/$(1).md
+
+scoreboard-check: setup
+	$(call SCOREBOARD,operators) --every 40
+	$(call SCOREBOARD,architectures) --only '^(DLRM|two-tower|GCN|LSTM|Llama)$$'
+	$(call SCOREBOARD,kernels) --every 10
 
 docs: setup
 	$(VENV)/bin/tapeout isa --output docs/isa.md
