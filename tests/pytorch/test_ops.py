@@ -180,6 +180,14 @@ CASES = {
         torch.full((3,), 2**32 - 1, dtype=torch.uint32, device=d).view(torch.int32),
     ),
     "nothing": lambda d: torch.empty(0, 3).to(d) + 1,
+    "sums of truths": lambda d: tuple(
+        torch.add(torch.tensor([True, False]).to(d)[:, None], torch.tensor([True, False]).to(d), alpha=alpha)
+        for alpha in (True, False)
+    ),
+    "extremes of truths": lambda d: (
+        torch.tensor([True, False]).to(d).max(),
+        torch.tensor([[True, False]]).to(d).amin(0),
+    ),
 }
 RELATIVE = {torch.bfloat16: 1e-2, torch.float16: 2e-3}
 ABSOLUTE = {torch.bfloat16: 1e-2, torch.float16: 1e-3}
@@ -282,3 +290,22 @@ def test_reducing_a_scalar():
     for dim in (0, -1):  # torch lets a number be reduced along a dimension it has not
         assert value.sum(dim).item() == value.mean(dim).item() == value.amax(dim, keepdim=True).item() == 3.0
         assert value.amax(dim, keepdim=True).shape == () and value.any(dim).item()
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_convolution_of_doubles_is_the_hosts(transposed):
+    def convolve(device):
+        input, weight, bias = (values(*shape).double() for shape in ((2, 4, 7), (4, 2, 3), (4,)))
+        function = torch.nn.functional.conv_transpose1d if transposed else torch.nn.functional.conv1d
+        given = [tensor.to(device).requires_grad_() for tensor in (input, weight, bias)]
+        result = function(*given, stride=2, groups=2)
+        return [result, *torch.autograd.grad(result.sum(), given)]
+
+    torch.manual_seed(1)
+    expected = convolve("cpu")
+    torch.manual_seed(1)
+    ledger.reset()
+    found = convolve("chip")
+    assert set(ledger.snapshot().on_host) == {"aten::convolution", "aten::convolution_backward"}
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one.cpu(), other)

@@ -21,6 +21,12 @@ def test_an_operator_on_the_host_is_named():
     assert (outcome.verdict, outcome.cause) == (Verdict.FALLBACK, "aten::_linalg_svd.U")
 
 
+@pytest.mark.parametrize("name, dtype", [("special.bessel_j0", "float64"), ("argsort", "float16")])
+def test_a_right_result_that_the_cpu_does_not_give_is_right(name, dtype):
+    outcome = operators.judge(Case(name, dtype, "eager"), sample_limit=1)
+    assert outcome.verdict == Verdict.NATIVE, outcome.cause
+
+
 def test_a_wrong_result_is_found(monkeypatch):
     run = operators.results
 

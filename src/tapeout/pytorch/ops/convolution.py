@@ -13,7 +13,8 @@ import torch
 import triton
 import triton.language as tl
 
-from tapeout.pytorch.ops.launch import INTEGERS, POINTER, ceil_div, count, kernel, otherwise, power_of_two_at_least
+from tapeout.pytorch.ops import fallback
+from tapeout.pytorch.ops.launch import INTEGERS, POINTER, ceil_div, count, kernel, power_of_two_at_least
 from tapeout.pytorch.ops.matmul import MATRIX_DTYPES, multiply
 
 TILE_ELEMENTS = 4096
@@ -171,6 +172,9 @@ def _three(values: Sequence[int], filler: int) -> Triple:
     return _triple((*(filler,) * (3 - len(values)), *values))
 
 
+NOT_OURS = "convolutions are made for one, two or three dimensions and the types of the matrix engine"
+
+
 def _is_ours(*tensors: torch.Tensor | None) -> bool:
     given = [tensor for tensor in tensors if tensor is not None]
     first = given[0]
@@ -183,11 +187,11 @@ def convolution(
     input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, stride: Sequence[int],
     padding: Sequence[int], dilation: Sequence[int], transposed: bool, output_padding: Sequence[int], groups: int,
 ) -> torch.Tensor:  # fmt: skip
-    operator = aten.convolution_overrideable.default
     if not _is_ours(input, weight, bias):
-        result: torch.Tensor = otherwise(
-            operator, input, weight, bias, stride, padding, dilation, transposed, output_padding, groups
-        )
+        result: torch.Tensor = fallback.on_host(
+            aten.convolution.default, NOT_OURS, input, weight, bias, stride, padding, dilation, transposed,
+            output_padding, groups,
+        )  # fmt: skip
         return result
     source, filters = _in_three_dimensions(input), _in_three_dimensions(weight)
     step, before, spread = _three(stride, 1), _three(padding, 0), _three(dilation, 1)
@@ -209,11 +213,11 @@ def convolution_backward(
     padding: Sequence[int], dilation: Sequence[int], transposed: bool, output_padding: Sequence[int], groups: int,
     output_mask: Sequence[bool],
 ) -> tuple[torch.Tensor | None, ...]:  # fmt: skip
-    operator = aten.convolution_backward_overrideable.default
     if not _is_ours(grad_output, input, weight):
-        result: tuple[torch.Tensor | None, ...] = otherwise(
-            operator, grad_output, input, weight, stride, padding, dilation, transposed, output_padding, groups,
-            output_mask,
+        bias_sizes = [weight.shape[1] * groups if transposed else weight.shape[0]]
+        result: tuple[torch.Tensor | None, ...] = fallback.on_host(
+            aten.convolution_backward.default, NOT_OURS, grad_output, input, weight, bias_sizes, stride, padding,
+            dilation, transposed, output_padding, groups, output_mask,
         )  # fmt: skip
         return result
     gradient, source, filters = (_in_three_dimensions(t) for t in (grad_output, input, weight))

@@ -378,6 +378,8 @@ def _scaled(operator: Any, name: str) -> Function:
         common = torch.result_type(self, other)
         inputs = (self, other) if alpha == 1 else (self, other, alpha)
         kind = name if alpha == 1 else f"{name}_scaled"
+        if common == torch.bool:  # of which there are sums only, and alpha is a bool
+            kind, inputs = "or", (self, other if alpha else False)
         if _run(operator, kind, out, *inputs, common=common):
             return out
         return otherwise(operator, self, other, alpha=alpha, out=out)

@@ -22,7 +22,12 @@ def run(operator: Any, *args: Any, **kwargs: Any) -> Any:
     if not isinstance(result, compiled.Refusal):
         count(operator._schema.name)
         return result
-    device.refuse_host(operator.name(), result.reason)
+    return on_host(operator, result.reason, *args, **kwargs)
+
+
+def on_host(operator: Any, reason: str, *args: Any, **kwargs: Any) -> Any:
+    """The operator's result from the host, counted as its. Raises NotImplementedError if the host may not."""
+    device.refuse_host(operator.name(), reason)
     return operator._op_dk(torch._C.DispatchKey.PrivateUse2, *args, **kwargs)
 
 

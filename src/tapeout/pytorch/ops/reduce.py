@@ -243,8 +243,6 @@ def start_of(name: str, dtype: torch.dtype) -> Any:
         return 1
     if dtype.is_floating_point:
         return float("-inf") if name == "max" else float("inf")
-    if dtype == torch.bool:
-        return 0 if name == "max" else 1
     return torch.iinfo(dtype).min if name == "max" else torch.iinfo(dtype).max
 
 
@@ -254,6 +252,8 @@ def reduce_into(name: str, source: torch.Tensor, dims: Sequence[int], out: torch
         return False
     if not out.is_contiguous():
         return False
+    if source.dtype == torch.bool:
+        name = {"max": "any", "min": "all"}.get(name, name)
     matrix = as_matrix(source, dims if len(dims) else range(source.dim()))
     rows, columns = matrix.shape
     compute = torch.int32 if name in ("any", "all") else source.dtype if name in ("max", "min") else out.dtype
