@@ -90,7 +90,7 @@ def test_profile_shows_where_time_goes_and_writes_a_trace(tapeout):
     profile = json.loads((tapeout.folder / "out" / "profile.json").read_text())
     kernels = {row["name"]: row for row in profile["kernels"]}
     assert kernels["scale_kernel"]["launches"] == 1
-    assert kernels["scale_kernel"]["hbm_bytes"] >= 2 * 4 * 1000
+    assert kernels["scale_kernel"]["hbm_bytes"] >= 4 * 1000  # its result; what it reads is in the last-level SRAM
     operators = {row["name"]: row for row in profile["operators"]}
     assert operators["aten::fill_"]["launches"] == 1
     assert (
