@@ -21,8 +21,10 @@ def test_an_operator_on_the_host_is_named():
     assert (outcome.verdict, outcome.cause) == (Verdict.FALLBACK, "aten::_linalg_svd.U")
 
 
-@pytest.mark.parametrize("name, dtype", [("special.bessel_j0", "float64"), ("argsort", "float16")])
-def test_a_right_result_that_the_cpu_does_not_give_is_right(name, dtype):
+@pytest.mark.parametrize(
+    "name, dtype", [("special.bessel_j0", "float64"), ("argsort", "float16"), ("kthvalue", "int64")]
+)
+def test_results_that_the_cpu_does_not_give_may_be_right(name, dtype):
     outcome = operators.judge(Case(name, dtype, "eager"), sample_limit=1)
     assert outcome.verdict == Verdict.NATIVE, outcome.cause
 

@@ -34,6 +34,8 @@ REST_ON_CPU = ("tensor_split",)  # of these PyTorch wants only the first tensor 
 # Of these PyTorch keeps mean and deviation in float32 on every device but the CPU (torch/_refs, torch/_decomp).
 STATISTICS_IN_FLOAT32 = ("native_layer_norm", "native_batch_norm", "_native_batch_norm_legit")
 SORTS = ("sort", "argsort")  # leave the order of equal elements open
+# Leave open which of several equal elements they tell the place of; and which of their arguments is the dimension.
+DIMENSION_OF_PICKS = {"kthvalue": 1, "topk": 1, "median": 0, "nanmedian": 0, "mode": 0}
 SEED = 20
 
 
@@ -126,6 +128,8 @@ def _judge_sample(case: Case, op: Any, sample: Any, differentiable: bool) -> Out
         return verdicts.of_error(case, error)
     if op.name in STATISTICS_IN_FLOAT32:
         got = [_as_on_the_cpu(ours, theirs) for ours, theirs in zip(got, expected, strict=True)]
+    if op.name in DIMENSION_OF_PICKS and len(expected) > 1:
+        got, expected = _with_picks(op, sample, got), _with_picks(op, sample, expected)
     on_host = (work.so_far() - before).ops_on_host
     values_are_free = op.name in UNINITIALISED or randomness.seen
     fault = difference(got, expected, values_are_free)
@@ -135,6 +139,17 @@ def _judge_sample(case: Case, op: Any, sample: Any, differentiable: bool) -> Out
     if fault:
         return Outcome(case, Verdict.WRONG, fault)
     return verdicts.of_right_result(case, on_host)
+
+
+def _with_picks(op: Any, sample: Any, results: list[Any]) -> list[Any]:
+    """Values, indices and gradients, with the elements that the indices tell the places of instead of indices."""
+    given, (values, index, *gradients) = sample.input.detach(), results
+    place = DIMENSION_OF_PICKS[op.name]
+    dim = sample.kwargs.get("dim", sample.args[place] if len(sample.args) > place else -1)
+    if given.dim() == 0 or not index.numel() or not 0 <= int(index.min()) <= int(index.max()) < given.shape[dim]:
+        return results
+    index = index if index.dim() == given.dim() else index.unsqueeze(dim)
+    return [values, given.take_along_dim(index, dim), *gradients]
 
 
 def _as_on_the_cpu(ours: Any, theirs: Any) -> Any:
