@@ -180,6 +180,9 @@ CASES = {
         torch.full((3,), 2**32 - 1, dtype=torch.uint32, device=d).view(torch.int32),
     ),
     "nothing": lambda d: torch.empty(0, 3).to(d) + 1,
+    "sum of products of integers": lambda d: torch.addbmm(
+        integers(2, 5).int().to(d), integers(3, 2, 4).int().to(d), integers(3, 4, 5).int().to(d)
+    ),
     "sums of truths": lambda d: tuple(
         torch.add(torch.tensor([True, False]).to(d)[:, None], torch.tensor([True, False]).to(d), alpha=alpha)
         for alpha in (True, False)

@@ -149,9 +149,10 @@ class Kernel(TimedKernel):
         count = len(fields(FlatTrace))
         addresses, lengths = (ctypes.c_void_p * count)(), (ctypes.c_int64 * count)()
         library.tapeout_record_arrays(record, addresses, lengths)
-        arrays = [np.zeros(length, np.int64) for length in lengths]
-        for array, address in zip(arrays, addresses, strict=True):
-            ctypes.memmove(array.ctypes.data, address or 0, array.nbytes)
+        arrays = [
+            np.frombuffer(ctypes.string_at(address, 8 * length) if length else b"", np.int64)
+            for address, length in zip(addresses, lengths, strict=True)
+        ]
         library.tapeout_free_record(record)
         return FlatTrace(*arrays)
 

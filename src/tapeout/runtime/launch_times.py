@@ -7,7 +7,6 @@ happened to put a tensor, and the layers of a model, which differ in nothing els
 
 import ctypes
 import hashlib
-import itertools
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,6 +33,7 @@ class TimedProgram:
     buffer_type: Any
     blocks_type: Any
     unpack: Callable[[bytes], tuple[int, ...]]
+    unpack_blocks: Callable[[Any], tuple[int, ...]]
 
 
 _timed_programs: dict[str, TimedProgram] = {}
@@ -47,8 +47,9 @@ def timed(program: Program, chip: Chip) -> TimedProgram:
         flags = bytes(3) + bytes(parameter.type.startswith("*") for parameter in program.parameters)
         count = len(flags)
         buffer_type, blocks_type = ctypes.c_char * (8 * count), ctypes.c_int64 * (3 * count)
-        unpack = struct.Struct(f"<{count}q").unpack
-        known = _timed_programs[digest] = TimedProgram(program, chip, flags, buffer_type, blocks_type, unpack)
+        unpack, unpack_blocks = struct.Struct(f"<{count}q").unpack, struct.Struct(f"<{3 * count}q").unpack
+        known = TimedProgram(program, chip, flags, buffer_type, blocks_type, unpack, unpack_blocks)
+        _timed_programs[digest] = known
     return known
 
 
@@ -67,9 +68,9 @@ def canonical(program: TimedProgram, words: bytes) -> Placed:
         return Placed(words, 0, ())
     buffer, blocks = program.buffer_type.from_buffer_copy(words), program.blocks_type()
     free_address = clock.place(buffer, program.address_flags, len(program.address_flags), blocks)
-    numbers = iter(blocks)
-    allocations = tuple(itertools.takewhile(lambda block: block[1], zip(numbers, numbers, numbers, strict=True)))
-    return Placed(buffer.raw, free_address, allocations)
+    numbers = program.unpack_blocks(blocks)
+    allocations = [block for block in zip(numbers[::3], numbers[1::3], numbers[2::3], strict=True) if block[1]]
+    return Placed(buffer.raw, free_address, tuple(allocations))
 
 
 Warm = tuple[bool, ...]

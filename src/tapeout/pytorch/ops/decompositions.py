@@ -64,7 +64,7 @@ def _add_vector_product(self: Tensor, first: Tensor, second: Tensor, *, beta: An
 
 
 def _addbmm(self: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
-    product = torch.bmm(batch1, batch2).sum(0) * alpha
+    product = torch.bmm(batch1, batch2).sum(0, dtype=batch1.dtype) * alpha
     return product.expand(batch1.shape[1], batch2.shape[2]) if beta == 0 else self * beta + product
 
 

@@ -5,8 +5,9 @@ branch: values read by `scalar_load`, and the index and mask tiles of `load_inde
 """
 
 import hashlib
+import struct
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -64,7 +65,10 @@ class FlatTrace:
 
     @property
     def arrays(self) -> tuple[Tile, ...]:
-        return tuple(getattr(self, part.name) for part in fields(self))
+        return (
+            self.scalars, self.first_scalar, self.values, self.first_load, self.first_store, self.load_starts,
+            self.store_starts,
+        )  # fmt: skip
 
     @property
     def program_count(self) -> int:
@@ -73,11 +77,10 @@ class FlatTrace:
     @cached_property
     def digest(self) -> bytes:
         """Equal for equal traces."""
-        state = hashlib.blake2b(digest_size=16)
-        for array in self.arrays:
-            state.update(len(array).to_bytes(8, "little"))
-            state.update(np.ascontiguousarray(array).data)
-        return state.digest()
+        lengths = struct.pack("7q", *map(len, self.arrays))
+        return hashlib.blake2b(
+            b"".join([lengths, *(array.tobytes() for array in self.arrays)]), digest_size=16
+        ).digest()
 
     def by_program(self) -> DataTrace:
         programs = []
