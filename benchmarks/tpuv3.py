@@ -386,6 +386,9 @@ def main() -> None:
     errors = []
     for row in csv.DictReader(line for line in lines if not line.startswith("#")):
         measured, workload = int(row["cycles"]), row["workload"]
+        if workload not in NETWORKS and workload.partition("_")[0] not in PROGRAMS:
+            table.add_row(workload, f"{measured:,}", "-", "-", "no program of it here")
+            continue
         cycles, busy = predict(workload, chip)
         errors.append(cycles / measured - 1)
         table.add_row(workload, f"{measured:,}", f"{cycles:,}", f"{errors[-1]:+.1%}", busy)

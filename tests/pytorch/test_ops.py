@@ -312,3 +312,10 @@ def test_convolution_of_doubles_is_the_hosts(transposed):
     assert set(ledger.snapshot().on_host) == {"aten::convolution", "aten::convolution_backward"}
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one.cpu(), other)
+
+
+def test_a_difference_of_truth_values_is_refused():
+    truth = torch.tensor([True, False], device="chip")
+    for subtract in (torch.sub, torch.rsub):
+        with pytest.raises(RuntimeError, match="two bool tensors is not supported"):
+            subtract(truth, truth)

@@ -20,6 +20,7 @@ IMPLEMENTATIONS = {
     "baddbmm.out": "matmul.baddbmm_out",
     "add.out": "elementwise.add_out",
     "sub.out": "elementwise.sub_out",
+    "rsub.Tensor": "elementwise.rsub",
     "mul.out": "elementwise.mul_out",
     "div.out": "elementwise.div_out",
     "maximum.out": "elementwise.maximum_out",

@@ -401,6 +401,13 @@ aten = torch.ops.aten
 
 add_out = _scaled(aten.add.out, "add")
 sub_out = _scaled(aten.sub.out, "sub")
+
+
+def rsub(self: torch.Tensor, other: torch.Tensor, *, alpha: float = 1) -> torch.Tensor:
+    """As the difference it is, which refuses truth values."""
+    return torch.sub(other, self, alpha=alpha)
+
+
 mul_out = _binary(aten.mul.out, "mul")
 div_out = _binary(aten.div.out, "div", floating=True)
 maximum_out = _binary(aten.maximum.out, "maximum")
