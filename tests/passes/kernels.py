@@ -139,6 +139,15 @@ def neighbours_in_place(x, B: tl.constexpr):
     tl.store(x + i, tl.load(x + i) + tl.load(x + 1 + i))
 
 
+@triton.jit
+def step_if_finite(x, gradient, found, n, B: tl.constexpr):
+    """The mask is a range and a condition on a number that lies in the scratchpad."""
+    place = tl.program_id(0) * B + tl.arange(0, B)
+    inside = (place < n) & (tl.load(found) == 0.0)
+    step = tl.load(gradient + place, mask=inside, other=0.0)
+    tl.store(x + place, tl.load(x + place, mask=inside) - step, mask=inside)
+
+
 def ttir(kernel: Any, signature: str, **constants: int) -> str:
     """Text of the kernel's Triton IR. `signature` lists the types of its arguments: "*fp32 *fp32 i32"."""
     names = [name for name in kernel.arg_names if name not in constants]

@@ -151,6 +151,15 @@ def _cases():
         [x],
         {0: np.append(x[1:] + np.append(x[2:], x[16]), x[16])},
     )
+    x, gradient = normal(40), normal(40)
+    for found in (0.0, 1.0):
+        yield Case(
+            f"step_if_finite_{found:.0f}",
+            kernels.ttir(kernels.step_if_finite, "*fp32 *fp32 *fp32 i32", B=32),
+            (2, 1, 1),
+            [x, gradient, np.array([found], np.float32), 40],
+            {0: x if found else x - gradient},
+        )
 
 
 CASES = {case.name: case for case in _cases()}

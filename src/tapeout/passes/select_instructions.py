@@ -241,9 +241,13 @@ class Selector:
         source, result = operation.operands[0], operation.result
         binding = self.bindings[source]
         if operation.name in RENAMES:
-            if isinstance(binding, View):
+            if isinstance(binding, Register):
+                return binding
+            if binding.dtype.size_bytes == result.type.dtype.size_bytes:
                 return replace(binding, dtype=result.type.dtype)
-            return binding
+            if result.type.shape:
+                raise self.unsupported(f"{operation.name} of {binding.dtype} elements to {result.type.dtype}")
+            return self.register(source)  # read in its own width
         if isinstance(binding, Register):
             return binding
         shape = result.type.shape
