@@ -63,6 +63,24 @@ assert torch.cuda.default_generators[0].device.type == "chip" and len(torch.cuda
 assert torch.cuda.max_memory_allocated() >= torch.cuda.memory_allocated() > 0
 torch.cuda.reset_peak_memory_stats()
 torch.cuda.empty_cache()
+graph, static = torch.cuda.CUDAGraph(), torch.full((3,), 5.0, device="cuda")
+start.record()
+with torch.cuda.graph(graph):
+    doubled = static * 2
+end.record()
+torch.cuda.synchronize()
+assert start.elapsed_time(end) == 0
+graph.replay()
+end.record()
+torch.cuda.synchronize()
+assert start.elapsed_time(end) > 0
+assert doubled.eq(10).all()
+with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+    model(torch.zeros(4, 8, device="cuda"))
+assert sum(row.device_time_total for row in profile.key_averages()) > 0
+with torch.autograd.profiler.profile(use_device="cuda") as profile:
+    model(torch.zeros(4, 8, device="cuda"))
+assert sum(row.device_time_total for row in profile.key_averages()) > 0
 
 
 @torch.compile

@@ -24,10 +24,10 @@ def test_a_training_script_for_a_gpu():
 
 
 def test_what_cannot_be_ignored_is_refused():
-    done = run(RUN + "torch.cuda.CUDAGraph()")
+    done = run(RUN + "torch.cuda.MemPool()")
     assert done.stderr.splitlines()[-1] == (
-        "tapeout.errors.TapeoutError: torch.cuda.CUDAGraph has no meaning on the chip: call the function instead of "
-        "replaying its launches"
+        "tapeout.errors.TapeoutError: torch.cuda.MemPool has no meaning on the chip: the chip's memory has its own "
+        "allocator"
     )
 
 

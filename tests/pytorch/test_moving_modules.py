@@ -41,3 +41,13 @@ def test_back_to_the_host():
     model.to("cpu")
     assert model.head.weight is model.embedding.weight
     torch.testing.assert_close(model(torch.arange(4)), result.cpu())
+
+
+def test_a_state_is_loaded_into_the_same_memory():
+    model = Tied().to("chip")
+    pointers = [parameter.data_ptr() for parameter in model.parameters()]
+    with torch.autocast("chip", dtype=torch.float16):  # which keeps weak references to what it has converted
+        model(torch.arange(4, device="chip"))
+        model.load_state_dict({name: torch.ones(value.shape) for name, value in model.state_dict().items()})
+    assert [parameter.data_ptr() for parameter in model.parameters()] == pointers
+    assert all((parameter == 1).all() for parameter in model.parameters())

@@ -18,6 +18,7 @@ import torch
 
 from tapeout.errors import TapeoutError
 from tapeout.pytorch import device as chip_device
+from tapeout.pytorch import graphs
 
 # What scripts conclude from it (bfloat16 and TF32 are there) holds of the chip.
 COMPUTE_CAPABILITY = (8, 0)
@@ -52,9 +53,6 @@ IGNORED: dict[str, Any] = {
 
 # What a script would get wrong results from if it were ignored.
 REFUSED = {
-    "CUDAGraph": "call the function instead of replaying its launches",
-    "graph": "call the function instead of capturing its launches",
-    "graph_pool_handle": "call the function instead of capturing its launches",
     "cudart": "use torch.cuda's own functions",
     "ExternalStream": "use torch.cuda.Stream()",
     "get_stream_from_external": "use torch.cuda.Stream()",
@@ -82,6 +80,7 @@ def install() -> None:
     _map_devices_of_functions()
     _map_tensors_and_modules()
     _map_autocast()
+    _map_profiler()
     torch.serialization.register_package(5, lambda storage: None, _load_onto_chip)
     torch.backends.cuda.is_built = lambda: True
 
@@ -122,7 +121,10 @@ def _map_module() -> None:
         "get_arch_list": lambda: [],
         "get_gencode_flags": lambda: "",
         "is_tf32_supported": lambda: True,
-        "is_current_stream_capturing": lambda: False,
+        "CUDAGraph": graphs.Graph,
+        "graph": graphs.graph,
+        "graph_pool_handle": graphs.graph_pool_handle,
+        "is_current_stream_capturing": graphs.is_capturing,
         "can_device_access_peer": lambda device, peer_device: False,
         "seed_all": chip_device.seed,
         "get_rng_state_all": lambda: [chip_device.get_rng_state()],
@@ -337,3 +339,41 @@ def _first_names_device(function: Callable[..., Any]) -> Callable[..., Any]:
         return function(*args, **kwargs)
 
     return call
+
+
+# ---------------------------------------------------------------------------------------------- profiler
+
+
+def _map_profiler() -> None:
+    profiler = torch.profiler.profiler._KinetoProfile
+    before = profiler.__init__
+
+    @functools.wraps(before)
+    def start(self: Any, *, activities: Any = None, **kwargs: Any) -> None:
+        if activities is not None:
+            activities = [_activity_on_chip(activity) for activity in activities]
+        before(self, activities=activities, **kwargs)
+
+    profiler.__init__ = start  # type: ignore[method-assign]
+    legacy = torch.autograd.profiler.profile
+    legacy_before = legacy.__init__
+
+    @functools.wraps(legacy_before)
+    def start_legacy(
+        self: Any, *args: Any, use_cuda: bool = False, use_device: str | None = None, **kwargs: Any
+    ) -> None:
+        wanted = "chip" if use_cuda else _type_on_chip(use_device)
+        if wanted == "chip":
+            kwargs["use_kineto"] = True  # which alone reads the chip's time
+        legacy_before(self, *args, use_device=wanted, **kwargs)
+
+    legacy.__init__ = start_legacy  # type: ignore[method-assign]
+
+
+def _activity_on_chip(activity: Any) -> Any:
+    """The chip's activity for CUDA's; a dictionary names what is wanted of each."""
+    if isinstance(activity, dict):
+        return {_activity_on_chip(kind): wanted for kind, wanted in activity.items()}
+    if activity == torch.profiler.ProfilerActivity.CUDA:
+        return torch.profiler.ProfilerActivity.PrivateUse1
+    return activity

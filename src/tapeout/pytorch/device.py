@@ -28,6 +28,9 @@ TIMING_MODES = ("off", "on", "only")
 READ_VARIABLE = "TAPEOUT_READ"
 READS = ("error", "zeros")
 
+BLOCK_TAKER = ctypes.CFUNCTYPE(None, ctypes.c_uint64)
+"""A function that takes the address of a block of HBM."""
+
 DeviceLike = torch.device | str | int | None
 
 _shim: ctypes.CDLL | None = None
@@ -100,6 +103,8 @@ def _declare(loaded: ctypes.CDLL) -> None:
     loaded.tapeout_arena_size_bytes.restype = uint64
     loaded.tapeout_block_of.argtypes = [uint64, ctypes.POINTER(uint64), ctypes.POINTER(uint64)]
     loaded.tapeout_watch_allocations.argtypes = [ctypes.c_void_p, uint64]
+    loaded.tapeout_end_capture.argtypes = [BLOCK_TAKER]
+    loaded.tapeout_let_go.argtypes = [uint64]
     loaded.tapeout_memory_statistics.argtypes = [ctypes.POINTER(int64)]
     loaded.tapeout_count_on_chip.argtypes = [ctypes.c_char_p, int64]
     loaded.tapeout_ledger.argtypes = [ctypes.c_char_p, uint64]
@@ -195,6 +200,10 @@ def is_initialized() -> bool:
 def __getattr__(name: str) -> Any:
     if name == "_initialized":  # what torch.utils.checkpoint looks at before it keeps the generator's state
         return is_initialized()
+    if name in ("Graph", "graph"):
+        from tapeout.pytorch import graphs  # brings the runtime, which asking about the device does not need
+
+        return getattr(graphs, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -6,8 +6,9 @@ instead, which is what we want, but refuses when something else holds them: an a
 host is enough. Then the module gets new Parameters after all, and here they are tied again.
 """
 
+import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -18,32 +19,40 @@ _inside = threading.local()
 
 def keep_parameters_when_moving() -> None:
     """Make every `Module.to`, `.float()` and so on behave so, in this process. Idempotent."""
-    torch.__future__.set_swap_module_params_on_conversion(True)
     torch.nn.Module._apply = _apply_in_place_or_tied  # type: ignore[method-assign]
 
 
 def _apply_in_place_or_tied(self: torch.nn.Module, fn: Callable[..., Any], recurse: bool = True) -> torch.nn.Module:
-    is_child = getattr(_inside, "a_module", False)
-    if is_child or not torch.__future__.get_swap_module_params_on_conversion():
+    if getattr(_inside, "a_module", False):
         return _apply(self, fn, recurse)
     ties = _ties(self)
     _inside.a_module = True
     try:
-        return _apply(self, fn, recurse)
+        with _exchanging(True):
+            return _apply(self, fn, recurse)
     except RuntimeError as error:
         if "Couldn't swap" not in str(error):
             raise
-        torch.__future__.set_swap_module_params_on_conversion(False)
-        try:
+        with _exchanging(False):
             _apply(self, fn, recurse)
-        finally:
-            torch.__future__.set_swap_module_params_on_conversion(True)
     finally:
         _inside.a_module = False
     for (owner, name), *others in ties:
         for module, other_name in others:
             module._parameters[other_name] = owner._parameters[name]
     return self
+
+
+@contextlib.contextmanager
+def _exchanging(wanted: bool) -> Iterator[None]:
+    """Whether modules exchange the tensors in their Parameters. Only while one moves: `load_state_dict`, which asks
+    too, copies into the Parameters, as on every device."""
+    before = torch.__future__.get_swap_module_params_on_conversion()
+    torch.__future__.set_swap_module_params_on_conversion(wanted)
+    try:
+        yield
+    finally:
+        torch.__future__.set_swap_module_params_on_conversion(before)
 
 
 def _ties(root: torch.nn.Module) -> list[list[tuple[torch.nn.Module, str]]]:

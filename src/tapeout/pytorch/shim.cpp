@@ -113,6 +113,16 @@ class Arena {
     }
     size_t bytes = (requested_bytes + red_zone_bytes_ + kAlignmentBytes - 1) / kAlignmentBytes * kAlignmentBytes;
     std::lock_guard<std::mutex> lock(mutex_);
+    if (auto spare = spare_.find(bytes); spare != spare_.end()) {
+      auto address = spare->second;
+      spare_.erase(spare);
+      ownerless_.erase(address);
+      live_[address].requested_bytes = requested_bytes;
+      if (on_allocation_ != nullptr) {
+        on_allocation_(address, bytes);
+      }
+      return reinterpret_cast<void*>(address);
+    }
     auto best = free_by_size_.lower_bound({bytes, 0});
     if (bytes < requested_bytes || best == free_by_size_.end()) {
       ++out_of_memory_count_;
@@ -134,10 +144,39 @@ class Arena {
     peak_bytes_ = std::max(peak_bytes_, allocated_bytes_);
     touched_end_ = std::max(touched_end_, address + bytes);
     ++allocation_count_;
+    if (capturing_) {
+      held_.insert(address);
+      captured_.insert(address);
+    }
     if (on_allocation_ != nullptr) {
       on_allocation_(address, bytes);
     }
     return reinterpret_cast<void*>(address);
+  }
+
+  // Blocks allocated from now on stay when their tensors are gone, for a graph that writes to them when it is replayed.
+  // Until the capture's end such a block may serve a later tensor of the same size.
+  void begin_capture() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    capturing_ = true;
+    captured_.clear();
+  }
+
+  // Addresses of the blocks that were allocated since begin_capture, to be given to let_go once.
+  std::vector<uintptr_t> end_capture() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    capturing_ = false;
+    spare_.clear();
+    return {captured_.begin(), captured_.end()};
+  }
+
+  // No graph writes to the block any more.
+  void let_go(uintptr_t address) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    held_.erase(address);
+    if (ownerless_.erase(address) != 0) {
+      free_block(live_.find(address));
+    }
   }
 
   // From now on every new block is followed by so many bytes that belong to none, and announced before it is used.
@@ -156,24 +195,14 @@ class Arena {
     if (found == live_.end()) {
       return;
     }
-    auto address = found->first;
-    auto bytes = found->second.bytes;
-    live_.erase(found);
-    allocated_bytes_ -= bytes;
-    auto next = free_.lower_bound(address);
-    if (next != free_.end() && next->first == address + bytes) {
-      bytes += next->second;
-      next = erase_free(next->first, next->second);
-    }
-    if (next != free_.begin()) {
-      auto previous = std::prev(next);
-      if (previous->first + previous->second == address) {
-        address = previous->first;
-        bytes += previous->second;
-        erase_free(previous->first, previous->second);
+    if (held_.count(found->first) != 0) {
+      ownerless_.insert(found->first);
+      if (capturing_ && captured_.count(found->first) != 0) {
+        spare_.emplace(found->second.bytes, found->first);
       }
+      return;
     }
-    insert_free(address, bytes);
+    free_block(found);
   }
 
   // The live allocation that holds the address: start and requested size. False for a foreign address.
@@ -257,6 +286,27 @@ class Arena {
   };
   using FreeBlocks = std::map<uintptr_t, size_t>;
 
+  void free_block(std::map<uintptr_t, Block>::iterator block) {
+    auto address = block->first;
+    auto bytes = block->second.bytes;
+    live_.erase(block);
+    allocated_bytes_ -= bytes;
+    auto next = free_.lower_bound(address);
+    if (next != free_.end() && next->first == address + bytes) {
+      bytes += next->second;
+      next = erase_free(next->first, next->second);
+    }
+    if (next != free_.begin()) {
+      auto previous = std::prev(next);
+      if (previous->first + previous->second == address) {
+        address = previous->first;
+        bytes += previous->second;
+        erase_free(previous->first, previous->second);
+      }
+    }
+    insert_free(address, bytes);
+  }
+
   void insert_free(uintptr_t address, size_t bytes) {
     free_.emplace(address, bytes);
     free_by_size_.emplace(bytes, address);
@@ -273,6 +323,11 @@ class Arena {
   FreeBlocks free_;
   std::set<std::pair<size_t, uintptr_t>> free_by_size_;
   std::map<uintptr_t, Block> live_;
+  bool capturing_ = false;
+  std::set<uintptr_t> captured_;              // blocks allocated in this capture
+  std::set<uintptr_t> held_;                  // blocks that graphs write to,
+  std::set<uintptr_t> ownerless_;             // those of them that no tensor has any more,
+  std::multimap<size_t, uintptr_t> spare_;    // and those of these that this capture may use again, by size
   void (*on_allocation_)(uint64_t, uint64_t) = nullptr;
   size_t red_zone_bytes_ = 0;
   size_t allocated_bytes_ = 0;
@@ -449,7 +504,16 @@ void refuse_in_timing_only(const char* what) {
               "--read-zeros (TAPEOUT_READ=zeros)");
 }
 
+std::atomic<bool> capturing{false};
+
+// Refuses what a graph cannot do again when it is replayed.
+void refuse_in_capture(const char* what) {
+  TORCH_CHECK(!capturing, what, " while a graph is captured: a graph holds the chip's own work only. Do it before the "
+              "capture, or after it");
+}
+
 void HbmAllocator::copy_data(void* to, const void* from, size_t bytes) const {
+  refuse_in_capture("copying a storage");
   note_copy(Copy::on_chip, bytes, false);
   if (!timing_only()) {
     std::memcpy(to, from, bytes);
@@ -633,6 +697,7 @@ struct ChipHooks final : at::PrivateUse1HooksInterface {
     auto* impl = storage.unsafeGetStorageImpl();
     auto resized = hbm_allocator.allocate(bytes);
     if (auto kept = std::min(bytes, storage.nbytes()); kept != 0) {
+      refuse_in_capture("resizing a tensor that has content");
       note_copy(Copy::on_chip, kept, false);
       if (!timing_only()) {
         std::memcpy(resized.get(), storage.data(), kept);
@@ -835,6 +900,7 @@ Tensor as_host(const Tensor& tensor) {
     return tensor;
   }
   refuse_in_timing_only("an operation on the host over the chip's memory");
+  refuse_in_capture("an operation on the host over the chip's memory");
   auto result = rewrap(tensor, alias(tensor.storage(), c10::kCPU, c10::GetCPUAllocator()), c10::DispatchKey::CPU);
   result._set_conj(tensor.is_conj());
   result._set_neg(tensor.is_neg());
@@ -1178,6 +1244,7 @@ Tensor& set_source_storage_offset(Tensor& self, at::Storage source, c10::SymInt 
 
 // The host reads a chip tensor and waits for it: what it will do with the values is not known here.
 void read_back(const Tensor& source) {
+  refuse_in_capture("reading a tensor of the chip on the host");
   if (!reads_are_zeros) {
     refuse_in_timing_only("reading a tensor of the chip on the host");
   }
@@ -1193,6 +1260,7 @@ Tensor copy_through_host(const Tensor& source, const Tensor& destination, bool n
     ledger().refuse_if_forbidden("aten::copy_");
     ledger().fallback("aten::copy_", bytes + static_cast<int64_t>(destination.nbytes()));
   } else if (on_chip(destination)) {
+    refuse_in_capture("copying a tensor of the host to the chip");
     ++ledger().to_chip_calls;
     ledger().to_chip_bytes += bytes;
     note_copy(Copy::to_chip, source.nbytes(), !non_blocking);
@@ -1355,6 +1423,19 @@ int64_t tapeout_make_canonical(int64_t* words, const char* is_address, int64_t c
 void tapeout_watch_allocations(void (*on_allocation)(uint64_t, uint64_t), uint64_t red_zone_bytes) {
   arena().watch(on_allocation, red_zone_bytes);
 }
+
+void tapeout_begin_capture() {
+  arena().begin_capture();
+  capturing = true;
+}
+// Ends the capture. Calls `hand_over` with every block allocated in it; tapeout_let_go takes it back.
+void tapeout_end_capture(void (*hand_over)(uint64_t address)) {
+  capturing = false;
+  for (auto address : arena().end_capture()) {
+    hand_over(address);
+  }
+}
+void tapeout_let_go(uint64_t address) { arena().let_go(address); }
 
 void tapeout_memory_statistics(int64_t* six) { arena().statistics(six); }
 void tapeout_reset_peak() { arena().reset_peak(); }

@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -59,11 +59,19 @@ class TimedKernel:
         self._pack = struct.Struct("<3q" + "".join(map(_word_format, types))).pack
 
     def launch(self, grid: tuple[int, int, int], arguments: Sequence[int]) -> None:
-        """Let the chip's time pass that this launch takes.
+        """Run all programs of the grid and return when the last is done.
 
         `arguments` are raw 64-bit words in the order of the program's parameters: pointers as addresses, integers as
-        their value, floats as their bits. Raises LaunchError for words that are none.
+        their value, floats as their bits. Raises LaunchError for words that are none, for an argument the kernel
+        cannot run on, an access outside HBM, or a failed assertion.
         """
+        if launcher is not None:
+            launcher(self, grid, arguments)
+        else:
+            self.execute(grid, arguments)
+
+    def execute(self, grid: tuple[int, int, int], arguments: Sequence[int]) -> None:
+        """What `launch` does if nobody stands in for it: here, let the chip's time pass."""
         words = self._words(grid, arguments)
         if min(grid) > 0:
             self._keep_time(words)
@@ -112,18 +120,7 @@ class Kernel(TimedKernel):
         self._handle = handle
         self._launch = library.tapeout_launch
 
-    def launch(self, grid: tuple[int, int, int], arguments: Sequence[int]) -> None:
-        """Run all programs of the grid and return when the last is done; arguments as for `TimedKernel`.
-
-        Raises LaunchError for an argument the kernel cannot run on, an access outside HBM, or a failed assertion.
-        """
-        if launcher is not None:
-            launcher(self, grid, arguments)
-        else:
-            self.execute(grid, arguments)
-
     def execute(self, grid: tuple[int, int, int], arguments: Sequence[int]) -> None:
-        """What `launch` does if nobody stands in for it."""
         try:
             words = self._pack(*grid, *arguments)
         except struct.error as error:
@@ -201,8 +198,9 @@ class Kernel(TimedKernel):
         return InternalError(f"{name}: failure of unknown kind {kind}")
 
 
-launcher: Callable[[Kernel, tuple[int, int, int], Sequence[int]], None] | None = None
-"""Stands in for every launch that follows: co-simulation, which executes it on other machines too."""
+launcher: Callable[[Any, tuple[int, int, int], Sequence[int]], None] | None = None
+"""Stands in for every launch of a kernel that follows: co-simulation, which executes it on other machines too, and the
+capture of a graph, which only notes it."""
 
 
 @functools.cache

@@ -192,6 +192,8 @@ def register() -> None:
         library.impl(name, functools.partial(_resolve_at_first_call("fallback.run"), operator), "PrivateUse1")
     every_other = torch.library.Library("_", "IMPL")
     every_other.fallback(_resolve_at_first_call("fallback.run"), "PrivateUse1")
+    for key in ("SparsePrivateUse1", "SparseCsrPrivateUse1", "QuantizedPrivateUse1"):
+        every_other.fallback(_resolve_at_first_call("fallback.refuse_layout"), key)
     _libraries.extend((library, every_other))
 
 

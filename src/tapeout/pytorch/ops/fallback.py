@@ -31,6 +31,14 @@ def on_host(operator: Any, reason: str, *args: Any, **kwargs: Any) -> Any:
     return operator._op_dk(torch._C.DispatchKey.PrivateUse2, *args, **kwargs)
 
 
+def refuse_layout(operator: Any, *args: Any, **kwargs: Any) -> Any:
+    """Raises NotImplementedError: of what is not dense."""
+    raise NotImplementedError(
+        f"{operator.name()} of a sparse or quantized tensor: the chip has dense tensors only. Keep it on the CPU, or "
+        "use to_dense(), index_add and scatter_add (sparse) or dequantize() (quantized)"
+    )
+
+
 def _with_tensors_for_numbers(operator: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
     """torch hands over `2` where an operator that takes a tensor was given one; its own overloads refuse that."""
     if not any(value.__class__ in (bool, int, float) for value in args):

@@ -10,6 +10,7 @@ import torch
 import triton
 import triton.language as tl
 
+from tapeout.pytorch.graphs import draw
 from tapeout.pytorch.ops.elementwise import TRITON_DTYPES, scalar_word
 from tapeout.pytorch.ops.launch import INTEGERS, POINTER, ceil_div, count, kernel, otherwise, power_of_two_at_least
 
@@ -98,7 +99,7 @@ def _fill(
     if out.numel() == 0:
         return
     target = out if out.is_contiguous() else torch.empty(out.shape, dtype=out.dtype, device=out.device)
-    seed, first = torch.ops.tapeout.draw(generator, out.numel())
+    seed, first = draw(generator, out.numel())
     integral = kind in ("integer", "bits")
     real = torch.float64 if out.dtype == torch.float64 else torch.float32
     tile = min(TILE, power_of_two_at_least(out.numel()))
@@ -247,7 +248,7 @@ def native_dropout(self: torch.Tensor, p: float, train: bool | None) -> tuple[to
     source = self.contiguous()
     out, mask = torch.empty_like(source), torch.empty_like(source, dtype=torch.bool)
     if source.numel():
-        seed, first = torch.ops.tapeout.draw(None, source.numel())
+        seed, first = draw(None, source.numel())
         tile = min(TILE, power_of_two_at_least(source.numel()))
         launch = kernel(
             _dropout,

@@ -1,0 +1,181 @@
+"""Graphs: launches captured once and replayed, as `torch.cuda.CUDAGraph` does on a GPU.
+
+While a graph is captured nothing runs: launches are noted, and what would read or write the chip's memory from the host
+is refused. A replay launches them again, on the same addresses. The memory allocated in a capture is the graph's as
+long as it lives; random numbers are drawn anew by every replay. Replayed launches take as long as other launches.
+"""
+
+import contextlib
+import weakref
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tapeout.errors import TapeoutError
+from tapeout.pytorch import device
+from tapeout.runtime import kernel as kernels
+
+Pool = tuple[int, int]
+
+_FIRST_MARK = 0x5EED_0000_0000_0000
+"""Words from here on stand, in what is captured, for numbers that only a replay will draw."""
+
+_present: "_Capture | None" = None
+
+
+@dataclass
+class _Launch:
+    kernel: Any
+    grid: tuple[int, int, int]
+    words: tuple[int, ...]
+    drawn: list[tuple[int, int]]
+    """Places of words that each replay draws, and which number drawn it is."""
+
+
+@dataclass
+class _Capture:
+    launches: list[_Launch] = field(default_factory=list)
+    draws: list[tuple[torch.Generator | None, int]] = field(default_factory=list)
+    """Generator and how many numbers; each gives two words, a seed and the first number's place."""
+
+    def note(self, kernel: Any, grid: tuple[int, int, int], words: Sequence[int]) -> None:
+        marks = range(_FIRST_MARK, _FIRST_MARK + 2 * len(self.draws))
+        drawn = [(place, word - _FIRST_MARK) for place, word in enumerate(words) if word in marks]
+        self.launches.append(_Launch(kernel, grid, tuple(words), drawn))
+
+
+def is_capturing() -> bool:
+    return _present is not None
+
+
+def draw(generator: torch.Generator | None, count: int) -> tuple[int, int]:
+    """Takes `count` random numbers from the generator (None: the chip's own): its seed and the first one's place."""
+    if _present is not None:
+        _present.draws.append((generator, count))
+        mark = _FIRST_MARK + 2 * (len(_present.draws) - 1)
+        return mark, mark + 1
+    seed, first = torch.ops.tapeout.draw(generator, count)
+    return seed, first
+
+
+class Graph:
+    """A graph of launches, with the interface of `torch.cuda.CUDAGraph` and `torch.accelerator.Graph`. As a context
+    manager it captures what runs inside. Memory pools and error modes are taken and make no difference."""
+
+    def __init__(self, keep_graph: bool = False, *, pool: Pool | None = None, capture_error_mode: str = "default"):
+        self._pool = pool
+        self._capture: _Capture | None = None
+        self._give_back: Any = None
+
+    def capture_begin(self, pool: Pool | None = None, capture_error_mode: str = "global", **_: Any) -> None:
+        """Note launches from now on. Raises TapeoutError if that cannot begin now."""
+        global _present
+        if kernels.launcher is not None:
+            raise TapeoutError("a graph cannot be captured within another capture or in co-simulation")
+        if self._capture is not None:
+            raise TapeoutError("this graph is captured already: reset() it first, or make another")
+        self._pool = pool or self._pool
+        device.synchronize()
+        device.shim().tapeout_begin_capture()
+        _present = _Capture()
+        kernels.launcher = _present.note
+
+    def capture_end(self) -> None:
+        """End the capture. Raises TapeoutError if there is none, or if it cannot be replayed; it is gone then."""
+        capture = self._stop()
+        taken = {number for launch in capture.launches for _, number in launch.drawn}
+        if taken != set(range(2 * len(capture.draws))):
+            self.reset()
+            raise TapeoutError(
+                "a captured operator draws random numbers in a way that a replay cannot repeat: draw them before the "
+                "capture and give them as a tensor"
+            )
+        self._capture = capture
+
+    def _stop(self) -> _Capture:
+        global _present
+        if _present is None:
+            raise TapeoutError("no capture of a graph is under way: capture_begin() starts one")
+        capture, _present, kernels.launcher = _present, None, None
+        blocks: list[int] = []
+        device.shim().tapeout_end_capture(device.BLOCK_TAKER(blocks.append))
+        self._give_back = weakref.finalize(self, _let_go, blocks)
+        return capture
+
+    def instantiate(self) -> None:
+        """Nothing is left to prepare. Raises TapeoutError if nothing was captured."""
+        self._captured()
+
+    def replay(self) -> None:
+        """Launch what was captured. Raises what the launches raise."""
+        capture = self._captured()
+        numbers = [number for generator, count in capture.draws for number in draw(generator, count)]
+        for launch in capture.launches:
+            words: Sequence[int] = launch.words
+            if launch.drawn:
+                words = [*words]
+                for place, number in launch.drawn:
+                    words[place] = numbers[number]
+            launch.kernel.launch(launch.grid, words)
+
+    def reset(self) -> None:
+        """Forget what was captured and give its memory back."""
+        self._capture = None
+        if self._give_back is not None:
+            self._give_back()
+            self._give_back = None
+
+    def pool(self) -> Pool:
+        """The pool that was asked for, or this graph's own: of no consequence."""
+        return self._pool or (0, id(self))
+
+    def enable_debug_mode(self) -> None:
+        """`debug_dump` works in any case."""
+
+    def debug_dump(self, debug_path: str) -> None:
+        """Write one line for each launch: kernel, grid and raw words."""
+        lines = (f"{each.kernel.program.name} {each.grid} {each.words}\n" for each in self._captured().launches)
+        Path(debug_path).write_text("".join(lines))
+
+    def __enter__(self) -> "Graph":
+        self.capture_begin(self._pool)
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *_: Any) -> None:
+        if error is None:
+            self.capture_end()
+        else:
+            self._stop()
+            self.reset()
+
+    def _captured(self) -> _Capture:
+        if self._capture is None:
+            raise TapeoutError("this graph holds nothing: capture something first")
+        return self._capture
+
+
+def _let_go(blocks: list[int]) -> None:
+    for address in blocks:
+        device.shim().tapeout_let_go(address)
+
+
+@contextlib.contextmanager
+def graph(
+    cuda_graph: Graph,
+    pool: Pool | None = None,
+    stream: torch.Stream | None = None,
+    capture_error_mode: str = "global",
+    **_: Any,
+) -> Iterator[None]:
+    """Capture what runs inside into a graph; as `torch.cuda.graph`."""
+    cuda_graph._pool = pool or cuda_graph._pool
+    with device.stream(stream), cuda_graph:
+        yield
+
+
+def graph_pool_handle() -> Pool:
+    """A pool's name: of no consequence."""
+    return (0, 1)
