@@ -15,15 +15,32 @@
 #include <ATen/detail/PrivateUse1HooksInterface.h>
 #include <ATen/native/transformers/attention.h>
 #include <ATen/native/transformers/sdp_utils_cpp.h>
+#include <ATen/ops/_coalesced_native.h>
 #include <ATen/ops/_copy_from.h>
+#include <ATen/ops/_indices_native.h>
+#include <ATen/ops/_nnz_native.h>
 #include <ATen/ops/_reshape_alias_native.h>
+#include <ATen/ops/_sparse_coo_tensor_with_dims_and_tensors_native.h>
+#include <ATen/ops/_sparse_coo_tensor_with_dims_native.h>
+#include <ATen/ops/_values_native.h>
 #include <ATen/ops/as_strided_native.h>
+#include <ATen/ops/clone_native.h>
+#include <ATen/ops/copy_sparse_to_sparse_native.h>
+#include <ATen/ops/dense_dim_native.h>
+#include <ATen/ops/empty_native.h>
+#include <ATen/ops/indices_native.h>
+#include <ATen/ops/is_coalesced_native.h>
 #include <ATen/ops/resize_native.h>
 #include <ATen/ops/set_native.h>
+#include <ATen/ops/sparse_dim_native.h>
+#include <ATen/ops/sparse_resize_and_clear_native.h>
+#include <ATen/ops/sparse_resize_native.h>
 #include <ATen/ops/unfold_native.h>
+#include <ATen/ops/values_native.h>
 #include <ATen/ops/view_as_complex_native.h>
 #include <ATen/ops/view_as_real_native.h>
 #include <ATen/ops/view_native.h>
+#include <ATen/ops/zero_native.h>
 #include <ATen/record_function.h>
 #include <c10/core/CPUAllocator.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
@@ -913,7 +930,7 @@ Tensor as_chip(const Tensor& tensor, const std::vector<Tensor>& arguments) {
   if (!tensor.defined() || tensor.device().type() != c10::kCPU) {
     return tensor;
   }
-  TORCH_CHECK_NOT_IMPLEMENTED(tensor.layout() == c10::kStrided, "the chip has strided tensors only, not ",
+  TORCH_CHECK_NOT_IMPLEMENTED(tensor.layout() == c10::kStrided, "the chip has dense tensors and sparse ones (COO), not ",
                               tensor.layout(), ": move the operands to the CPU first");
   auto storage = tensor.storage();
   const void* data = storage.data();
@@ -1200,7 +1217,7 @@ void run_on_host(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
 Tensor empty(c10::IntArrayRef sizes, std::optional<c10::ScalarType> dtype, std::optional<c10::Layout> layout,
              std::optional<Device> device, std::optional<bool>, std::optional<c10::MemoryFormat> format) {
   TORCH_CHECK_NOT_IMPLEMENTED(c10::layout_or_default(layout) == c10::kStrided,
-                              "the chip has strided tensors only, not ", *layout);
+                              "the chip has dense tensors and sparse ones (COO), not ", *layout);
   check_device(c10::device_or_default(device));
   return at::detail::empty_generic(sizes, &hbm_allocator, c10::DispatchKeySet(c10::DispatchKey::PrivateUse1),
                                    c10::dtype_or_default(dtype), format);
@@ -1338,6 +1355,32 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
 }
 
 // The copies resolve lazy conjugation and negation themselves. torch's own way, a clone first, would copy for ever.
+// Sparse tensors (COO), as gradients of embeddings are: indices and values on the chip. What computes is ops/sparse.py.
+TORCH_LIBRARY_IMPL(aten, SparsePrivateUse1, m) {
+  using namespace at::native;
+  m.impl("empty.memory_format", [](c10::SymIntArrayRef sizes, std::optional<at::ScalarType> dtype,
+                                   std::optional<at::Layout> layout, std::optional<Device> device,
+                                   std::optional<bool> pinned, std::optional<at::MemoryFormat> format) {
+    return empty_sparse(C10_AS_INTARRAYREF_SLOW(sizes), dtype, layout, device, pinned, format);
+  });
+  m.impl("_sparse_coo_tensor_with_dims", new_with_dims_sparse);
+  m.impl("_sparse_coo_tensor_with_dims_and_tensors", new_with_dims_and_tensor_sparse_symint);
+  m.impl("sparse_resize_", sparse_resize_);
+  m.impl("sparse_resize_and_clear_", sparse_resize_and_clear_);
+  m.impl("copy_sparse_to_sparse_", copy_sparse_);
+  m.impl("clone", clone_sparse);
+  m.impl("zero_", zero_sparse_);
+  m.impl("sparse_dim", sparse_dim_sparse);
+  m.impl("dense_dim", dense_dim_sparse);
+  m.impl("_nnz", _nnz_sparse);
+  m.impl("_indices", _indices_sparse);
+  m.impl("_values", _values_sparse);
+  m.impl("indices", indices_sparse);
+  m.impl("values", values_sparse);
+  m.impl("is_coalesced", is_coalesced_sparse);
+  m.impl("_coalesced_", _coalesced_sparse_);
+}
+
 TORCH_LIBRARY_IMPL(aten, Conjugate, m) { m.impl("_copy_from", torch::CppFunction::makeFallthrough()); }
 TORCH_LIBRARY_IMPL(aten, Negative, m) { m.impl("_copy_from", torch::CppFunction::makeFallthrough()); }
 TORCH_LIBRARY_IMPL(tapeout, Conjugate, m) { m.impl("copy_through_host", torch::CppFunction::makeFallthrough()); }

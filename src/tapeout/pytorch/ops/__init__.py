@@ -176,6 +176,22 @@ IMPLEMENTATIONS = {
     "native_dropout": "random.native_dropout",
 }
 
+# The same for sparse tensors, which gradients of embeddings are; the shim keeps their indices and values.
+OF_SPARSE = {
+    "_coalesce": "sparse.coalesce",
+    "_to_dense": "sparse.to_dense",
+    "sparse_mask": "sparse.sparse_mask",
+    "add.Tensor": "sparse.add",
+    "add_.Tensor": "sparse.add_",
+    "mul.Tensor": "sparse.mul",
+    "mul_.Tensor": "sparse.mul_",
+    "div.Tensor": "sparse.div",
+    "div_.Tensor": "sparse.div_",
+    "neg": "sparse.neg",
+    "mm": "sparse.mm",
+    "addmm": "sparse.addmm",
+}
+
 # What torch would compose of operators that the chip has not, while Inductor can write it whole.
 WHOLE = ("cummax", "cummin", "logcumsumexp")
 
@@ -187,6 +203,8 @@ def register() -> None:
     library = torch.library.Library("aten", "IMPL")
     for overload, path in IMPLEMENTATIONS.items():
         library.impl(overload, _resolve_at_first_call(path), "PrivateUse1")
+    for overload, path in OF_SPARSE.items():
+        library.impl(overload, _resolve_at_first_call(path), "SparsePrivateUse1")
     for name in WHOLE:
         operator = getattr(torch.ops.aten, name).default
         library.impl(name, functools.partial(_resolve_at_first_call("fallback.run"), operator), "PrivateUse1")

@@ -172,7 +172,11 @@ def embedding_bag_backward(
     sparse: bool, per_sample_weights: torch.Tensor | None, padding_idx: int = -1,
 ) -> torch.Tensor:  # fmt: skip
     if sparse:
-        raise NotImplementedError("embedding_bag(sparse=True): the chip has strided tensors only; use sparse=False")
+        gradient: torch.Tensor = aten._embedding_bag_sparse_backward(
+            grad, indices, offsets, offset2bag, bag_size, num_weights, scale_grad_by_freq, mode, per_sample_weights,
+            padding_idx,
+        )  # fmt: skip
+        return gradient
     return embedding_bag_dense_backward(
         grad, indices, offset2bag, bag_size, maximum_indices, num_weights, scale_grad_by_freq, mode,
         per_sample_weights, padding_idx,

@@ -32,10 +32,10 @@ def on_host(operator: Any, reason: str, *args: Any, **kwargs: Any) -> Any:
 
 
 def refuse_layout(operator: Any, *args: Any, **kwargs: Any) -> Any:
-    """Raises NotImplementedError: of what is not dense."""
+    """Raises NotImplementedError: of what is not dense, the chip has only what ops/sparse.py does."""
     raise NotImplementedError(
-        f"{operator.name()} of a sparse or quantized tensor: the chip has dense tensors only. Keep it on the CPU, or "
-        "use to_dense(), index_add and scatter_add (sparse) or dequantize() (quantized)"
+        f"{operator.name()} of a sparse or quantized tensor: the chip has no such operator. Keep the tensor on the CPU, "
+        "or make it dense with to_dense() (sparse) or dequantize() (quantized)"
     )
 
 
