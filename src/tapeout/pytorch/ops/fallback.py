@@ -34,7 +34,7 @@ def on_host(operator: Any, reason: str, *args: Any, **kwargs: Any) -> Any:
 def refuse_layout(operator: Any, *args: Any, **kwargs: Any) -> Any:
     """Raises NotImplementedError: of what is not dense, the chip has only what ops/sparse.py does."""
     raise NotImplementedError(
-        f"{operator.name()} of a sparse or quantized tensor: the chip has no such operator. Keep the tensor on the CPU, "
+        f"{operator.name()} of a sparse or quantized tensor: the chip has no such operator. Keep it on the CPU, "
         "or make it dense with to_dense() (sparse) or dequantize() (quantized)"
     )
 
