@@ -90,7 +90,7 @@ EMBEDDING_BAG = Call(
 def report(call: Call, chip: chips.Chip, *arguments: torch.Tensor, **options: Any) -> None:
     now = clock.active
     assert now is not None
-    now.residence.clear()  # the limit is that of HBM
+    now.empty_sram()  # the limit is that of HBM
     before_ps = now.elapsed.busy_ps.get(clock.Kind.KERNEL, 0)
     with torch.no_grad():
         call.function(*arguments, **options)

@@ -21,7 +21,7 @@ def timed(run):
     return start.elapsed_time(end)
 
 def cold(run):  # with an empty last-level SRAM
-    clock.turn_on().residence.clear()
+    clock.turn_on().empty_sram()
     return timed(run)
 """
 

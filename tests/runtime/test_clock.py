@@ -5,7 +5,7 @@ import pytest
 from tapeout.chip import load
 from tapeout.errors import TapeoutError
 from tapeout.runtime import clock
-from tapeout.runtime.clock import Kind, Residence, VirtualClock
+from tapeout.runtime.clock import Kind, VirtualClock
 
 NS = clock.PICOSECONDS_PER_NANOSECOND
 
@@ -83,20 +83,28 @@ def test_what_has_no_known_time_is_counted_and_never_zero():
     assert now.activities[1].start_ps == 10_000  # the host operator waited for the chip
 
 
-def test_the_sram_keeps_what_was_used_last():
-    residence = Residence(capacity_bytes=100)
-    residence.update([(1000, 40, True), (2000, 40, True), (3000, 10, False)], brought_bytes=80)
-    assert [residence.holds(*tensor) for tensor in ((1000, 40), (2000, 40), (3000, 10))] == [True, True, False]
-    assert not residence.holds(1000, 20)  # another tensor at the same place
-    residence.update([(2000, 40, True), (4000, 60, True)], brought_bytes=60)
-    assert [residence.holds(*tensor) for tensor in ((1000, 40), (2000, 40), (4000, 60))] == [True, True, True]
-    residence.update([(4000, 60, True), (5000, 50, False)], brought_bytes=50)
-    assert [residence.holds(*tensor) for tensor in ((1000, 40), (2000, 40), (4000, 60))] == [False, True, True]
-    residence.update([(6000, 200, False)], brought_bytes=200)
-    assert not any(residence.holds(*tensor) for tensor in ((2000, 40), (4000, 60)))
-    residence.update([(7000, 10, True)], brought_bytes=10)
-    residence.clear()
-    assert not residence.holds(7000, 10)
+def test_launches_taken_up_later_have_the_times_they_would_have_had_at_once():
+    launches = [(50_000, 3_000, 0), (10_000, 3_000, 1), (100, 3_000, 0), (70_000, 0, 1)]
+
+    class Backlog:
+        handle = 0
+
+        def __init__(self, launches):
+            self.launches = launches
+
+        def take(self):
+            taken, self.launches = self.launches, []
+            return taken
+
+    at_once, later = VirtualClock(), VirtualClock()
+    for now in (at_once, later):
+        launch(now, 20_000, stream=1)
+        now.wait(0, 40_000)
+    for duration_ps, submission_ps, stream in launches:
+        launch(at_once, duration_ps, stream, submission_ps)
+    later.backlog = Backlog(launches)
+    assert later.elapsed == at_once.elapsed
+    assert [later.moment(stream) for stream in (0, 1)] == [at_once.moment(stream) for stream in (0, 1)]
 
 
 def test_durations_follow_from_the_chip():

@@ -50,7 +50,6 @@ def test_what_time_depends_on_is_noted_as_the_evaluator_sees_it(seed):
     noted = runtime.load(program, CHIP).launch_noting(case.grid, (base,))
     for found, expected in zip(noted.arrays, want.arrays, strict=True):
         np.testing.assert_array_equal(found, expected)
-    assert noted.digest == want.digest
 
 
 def program_of(text, **facts):

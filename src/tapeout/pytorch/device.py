@@ -72,16 +72,10 @@ def shim() -> ctypes.CDLL:
         set_fallback(os.environ.get(FALLBACK_VARIABLE) or "count")
         loaded.tapeout_let_reads_be_zeros(int(_choice(READ_VARIABLE, READS) == "zeros"))
         at_once = ctypes.PyDLL(loaded._name)  # short calls at every launch, not worth letting go of the GIL
-        at_once.tapeout_current_stream.restype = at_once.tapeout_make_canonical.restype = ctypes.c_int64
-        at_once.tapeout_make_canonical.argtypes = [
-            ctypes.c_void_p,
-            ctypes.c_char_p,
-            ctypes.c_int64,
-            ctypes.c_void_p,
-        ]
+        at_once.tapeout_current_stream.restype = ctypes.c_int64
         device_clock.trace_with(loaded.tapeout_trace)
         clock.current_stream = at_once.tapeout_current_stream
-        clock.place = at_once.tapeout_make_canonical
+        clock.place = ctypes.cast(at_once.tapeout_make_canonical, ctypes.c_void_p).value or 0
         clock.when_turned(lambda on, only: loaded.tapeout_set_timing(2 if only else int(on)))
         chips.refuse_activation_while(_memory_in_use)
         # The engine's thread for the device would take the GIL while the interpreter finalises, and abort.

@@ -238,34 +238,44 @@ class Arena {
     return true;
   }
 
-  // Moves each address among the words to where it would be if the allocations they point into were the only ones,
-  // made one after another in the order of the words. Other addresses stay. Returns the first free address. `blocks`
-  // gets three words for each allocation: where it is, where it would be, and how many bytes were asked for.
-  int64_t make_canonical(int64_t* words, const char* is_address, int64_t count, int64_t* blocks) {
+  // Copies words, each address among them moved to where it would be if the allocations they point into were the only
+  // ones, made one after another in the order of the words; other addresses stay. After the words comes the first free
+  // address, then three words for each allocation: where it is, how many bytes were asked for, and where it would be.
+  // Returns the number of allocations.
+  int64_t make_canonical(const int64_t* words, const char* is_address, int64_t count, int64_t* placed) {
     std::lock_guard<std::mutex> lock(mutex_);
-    std::vector<std::pair<uintptr_t, uintptr_t>> placed;  // where a block is, and where it would be
+    int64_t* const blocks = placed + count + 1;
+    int64_t block_count = 0;
     uintptr_t next = kFirstCanonicalAddress;
     for (int64_t i = 0; i < count; ++i) {
+      placed[i] = words[i];
+      if (!is_address[i]) {
+        continue;
+      }
       auto address = static_cast<uintptr_t>(words[i]);
       auto after = live_.upper_bound(address);
-      if (!is_address[i] || after == live_.begin()) {
+      if (after == live_.begin()) {
         continue;
       }
-      auto block = std::prev(after);
-      if (address >= block->first + block->second.bytes) {
+      auto [start, block] = *std::prev(after);
+      if (address >= start + block.bytes) {
         continue;
       }
-      auto place = std::find_if(placed.begin(), placed.end(), [&](auto& known) { return known.first == block->first; });
-      if (place == placed.end()) {
-        place = placed.insert(placed.end(), {block->first, next});
-        *blocks++ = static_cast<int64_t>(block->first);
-        *blocks++ = static_cast<int64_t>(next);
-        *blocks++ = static_cast<int64_t>(block->second.requested_bytes);
-        next += block->second.bytes;
+      int64_t n = 0;
+      while (n < block_count && blocks[3 * n] != static_cast<int64_t>(start)) {
+        ++n;
       }
-      words[i] = static_cast<int64_t>(place->second + (address - block->first));
+      if (n == block_count) {
+        ++block_count;
+        blocks[3 * n] = static_cast<int64_t>(start);
+        blocks[3 * n + 1] = static_cast<int64_t>(block.requested_bytes);
+        blocks[3 * n + 2] = static_cast<int64_t>(next);
+        next += block.bytes;
+      }
+      placed[i] = blocks[3 * n + 2] + static_cast<int64_t>(address - start);
     }
-    return static_cast<int64_t>(next);
+    placed[count] = static_cast<int64_t>(next);
+    return block_count;
   }
 
   // Gives the host back the pages of all free blocks.
@@ -1459,8 +1469,8 @@ void tapeout_trace(const char* name, int is_copy, int64_t stream, int64_t start_
   ChipTrace::add(name, is_copy != 0, stream, start_ps, end_ps);
 }
 int64_t tapeout_current_stream() { return current_stream_id; }
-int64_t tapeout_make_canonical(int64_t* words, const char* is_address, int64_t count, int64_t* blocks) {
-  return arena().make_canonical(words, is_address, count, blocks);
+int64_t tapeout_make_canonical(const int64_t* words, const char* is_address, int64_t count, int64_t* placed) {
+  return arena().make_canonical(words, is_address, count, placed);
 }
 
 void tapeout_watch_allocations(void (*on_allocation)(uint64_t, uint64_t), uint64_t red_zone_bytes) {

@@ -56,15 +56,15 @@ def trace(activities: Sequence[Activity], *, all_cores: bool = False) -> Trace:
     """The trace of a recorded run: core 0 in detail, or all cores."""
     events = [*_names(CHIP_PROCESS, "chip", TRACKS.values())]
     events += [event for activity in activities for event in _overview(activity)]
-    detailed: set[Any] = set()
-    distinct: set[Any] = set()
+    detailed: set[int] = set()
+    distinct: set[int] = set()
     named_cores: set[int] = set()
     engine_events = 0
     for activity in activities:
         launch = activity.launch
         if launch is None:
             continue
-        key = (id(launch.program), launch.grid, launch.words, launch.data.digest if launch.data else b"")
+        key = id(launch.timing)  # which equal launches share
         if key in distinct:
             continue
         distinct.add(key)

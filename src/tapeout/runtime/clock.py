@@ -13,17 +13,15 @@ knows: the streams wait for it, and it is counted by name, never as zero.
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from tapeout.errors import TapeoutError
 
 if TYPE_CHECKING:
-    import ctypes
-
     from tapeout.chip import Chip
     from tapeout.isa import Program
     from tapeout.sim.timing import FlatTrace, MemoryRegion, Timing
@@ -117,49 +115,29 @@ class Elapsed:
     assumptions: Mapping[str, int]
 
 
-@dataclass
-class Residence:
-    """Which allocations lie in the last-level SRAM as a whole, from launch to launch.
+class Backlog(Protocol):
+    """Launches a clock has not taken up yet, and what the last-level SRAM holds after them. `handle`: both in C++."""
 
-    The SRAM is on the memory's side: whatever reaches HBM passes it, copies of the host included, so what it holds is
-    never out of date. An allocation that a launch leaves there stays as long as what was brought since then leaves it
-    room (least recently used first). One that is there in part counts as absent.
-    """
+    handle: int
 
-    capacity_bytes: int = 0
-    _left: dict[int, tuple[int, int]] = field(default_factory=dict)  # by address: bytes, and `_brought_bytes` then
-    _brought_bytes: int = 0
+    def take(self) -> Sequence[tuple[int, int, int]]:
+        """The launches, now out of the backlog: how long each takes, how long submitting it takes, its stream."""
 
-    def holds(self, address: int, size_bytes: int) -> bool:
-        known = self._left.get(address)
-        return (
-            known is not None
-            and known[0] == size_bytes
-            and self._brought_bytes - known[1] + size_bytes <= self.capacity_bytes
-        )
-
-    def update(self, allocations: Iterable[tuple[int, int, bool]], brought_bytes: int) -> None:
-        """After a launch: addresses, bytes, and whether they are in the SRAM now; and the bytes it brought there."""
-        self._brought_bytes += brought_bytes
-        for address, size_bytes, is_resident in allocations:
-            if is_resident:
-                self._left[address] = (size_bytes, self._brought_bytes)
-            else:
-                self._left.pop(address, None)
-
-    def clear(self) -> None:
-        """As if something else had used all of the SRAM."""
-        self._left.clear()
+    def empty_sram(self) -> None: ...
 
 
 @dataclass
 class VirtualClock:
-    """Moments of one process on one chip. `record`: keep every activity, for profiles. `listener` is told of each."""
+    """Moments of one process on one chip. `record`: keep every activity, for profiles. `listener` is told of each.
+
+    `backlog`: kernels launched that nobody wants to be told of. They are taken up when somebody asks for the time,
+    which costs less than doing so at every launch.
+    """
 
     record: bool = False
     listener: Callable[[Activity], None] | None = None
     activities: list[Activity] = field(default_factory=list)
-    residence: Residence = field(default_factory=Residence)
+    backlog: Backlog | None = None
     _host_ps: int = 0
     _stream_ready_ps: dict[int, int] = field(default_factory=dict)
     _resource_free_ps: dict[str, int] = field(default_factory=dict)
@@ -186,6 +164,7 @@ class VirtualClock:
         assumed: Sequence[str] = (),
     ) -> int:
         """Add work to a stream and return when it ends. `submission_ps`: how long asking for it keeps the host busy."""
+        self._take_up()
         with self._lock:
             resource = RESOURCES[kind]
             self._host_ps = submitted_ps = self._host_ps + submission_ps
@@ -199,9 +178,37 @@ class VirtualClock:
             self._counts[kind] += 1
             if assumed:
                 self._assumptions.update(assumed)
-            if self.record or self.listener:
+            if self.is_watched:
                 self._tell(Activity(kind, name, operator, stream, submitted_ps, start_ps, end_ps, size_bytes, launch))
             return end_ps
+
+    def _take_up(self) -> None:
+        """Do what `work` does for all kernels of the backlog."""
+        if self.backlog is None:
+            return
+        with self._lock:
+            launches = self.backlog.take()
+            if not launches:
+                return
+            ready, cores = self._stream_ready_ps, RESOURCES[Kind.KERNEL]
+            host_ps, end_ps, busy_ps = self._host_ps, self._resource_free_ps.get(cores, 0), 0
+            for duration_ps, submission_ps, stream in launches:
+                host_ps += submission_ps
+                end_ps = ready[stream] = max(host_ps, ready.get(stream, 0), end_ps) + duration_ps
+                busy_ps += duration_ps
+            self._host_ps, self._resource_free_ps[cores] = host_ps, end_ps
+            self._busy_ps[Kind.KERNEL] += busy_ps
+            self._counts[Kind.KERNEL] += len(launches)
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether every activity must be told in full."""
+        return self.record or self.listener is not None
+
+    def empty_sram(self) -> None:
+        """As if something else had used all of the last-level SRAM."""
+        if self.backlog is not None:
+            self.backlog.empty_sram()
 
     def _tell(self, activity: Activity) -> None:
         if self.record:
@@ -216,7 +223,7 @@ class VirtualClock:
             self._unknown_count += 1
             self._host_operators[name] += 1
             self._counts[Kind.HOST_OPERATOR] += 1
-            if self.record or self.listener:
+            if self.is_watched:
                 now_ps = self._host_ps
                 self._tell(Activity(Kind.HOST_OPERATOR, name, name, 0, now_ps, now_ps, now_ps))
 
@@ -228,18 +235,22 @@ class VirtualClock:
 
     def moment(self, stream: int = 0) -> Moment:
         """The present end of a stream: what an event records."""
+        self._take_up()
         return Moment(max(self._stream_ready_ps.get(stream, 0), self._host_ps), self._unknown_count)
 
     def wait(self, stream: int, time_ps: int) -> None:
         """Later work of the stream starts no sooner than this."""
+        self._take_up()
         self._stream_ready_ps[stream] = max(self._stream_ready_ps.get(stream, 0), time_ps)
 
     def reach(self, time_ps: int) -> None:
         """The host waits until then."""
+        self._take_up()
         self._host_ps = max(self._host_ps, time_ps)
 
     def poll(self, time_ps: int, latency_ps: int) -> bool:
         """Whether the host finds that time reached. Asking in vain costs a round trip, so asking again helps."""
+        self._take_up()
         if time_ps <= self._host_ps:
             return True
         self._host_ps += latency_ps
@@ -247,12 +258,14 @@ class VirtualClock:
 
     def synchronize(self, stream: int | None = None) -> None:
         """The host waits for one stream, or for all."""
+        self._take_up()
         ready = self._stream_ready_ps
         self.reach(max(ready.values(), default=0) if stream is None else ready.get(stream, 0))
 
     @property
     def elapsed(self) -> Elapsed:
         """The time until all work is done."""
+        self._take_up()
         total_ps = max(self._host_ps, *self._stream_ready_ps.values(), 0)
         return Elapsed(
             total_ps,
@@ -304,10 +317,10 @@ current_stream: Callable[[], int] = _no_stream
 current_operator: Callable[[], str] = _no_operator
 """The aten operator that is running in this thread, or "". The device sets it while a profile is taken."""
 
-place: Callable[["ctypes.Array[ctypes.c_char]", bytes, int, "ctypes.Array[ctypes.c_int64]"], int] | None = None
-"""`place(words, address_flags, count, blocks)` makes the addresses among a launch's words canonical, and returns the
-first address that is free after their allocations. `blocks`, zeros before, gets three words for each allocation: where
-it is, where it would be, and its bytes. The owner of HBM sets it."""
+place = 0
+"""Address of the C function `place(words, address_flags, count, placed)`, or 0. It copies a launch's words into
+`placed`, the addresses among them made canonical. There follow the first address that is free after their allocations
+and, for each of those, where it is, its bytes, and where it would be. Gives their number. The owner of HBM sets it."""
 
 _listeners: list[Callable[[bool, bool], None]] = []
 

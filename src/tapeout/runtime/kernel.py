@@ -8,6 +8,7 @@ import ctypes
 import functools
 import hashlib
 import struct
+import threading
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import fields
@@ -127,7 +128,8 @@ class Kernel(TimedKernel):
             raise self._bad_arguments(grid, arguments, error) from None
         if clock.active is not None and min(grid) > 0:
             if self._needs_data:
-                self._keep_time(words, self.launch_noting(grid, arguments))
+                with _notes_lock:
+                    self._keep_time(words, *self._launch_noting(words, arguments))
                 return
             self._keep_time(words)
         if self._launch(self._handle, words):
@@ -135,23 +137,19 @@ class Kernel(TimedKernel):
 
     def launch_noting(self, grid: tuple[int, int, int], arguments: Sequence[int]) -> "FlatTrace | None":
         """Launch, keep no time, and give what the program read that its time depends on; None if that is too much."""
-        from tapeout.sim.timing import FlatTrace
+        with _notes_lock:
+            _, notes = self._launch_noting(self._words(grid, arguments), arguments)
+            return notes() if notes else None
 
-        library, record = native.library(), ctypes.c_void_p()
-        words = self._words(grid, arguments)
-        if library.tapeout_launch_noting(self._handle, words, ctypes.byref(record)):
+    def _launch_noting(
+        self, words: bytes, arguments: Sequence[int]
+    ) -> "tuple[bytes | None, Callable[[], FlatTrace] | None]":
+        """Launch, and give a digest of what its time depends on and, to be called before another launch notes, that."""
+        digest = _Digest()
+        failure = native.library().tapeout_launch_noting(self._handle, words, digest)
+        if failure > 0:
             raise self._failure(arguments)
-        if not record:
-            return None
-        count = len(fields(FlatTrace))
-        addresses, lengths = (ctypes.c_void_p * count)(), (ctypes.c_int64 * count)()
-        library.tapeout_record_arrays(record, addresses, lengths)
-        arrays = [
-            np.frombuffer(ctypes.string_at(address, 8 * length) if length else b"", np.int64)
-            for address, length in zip(addresses, lengths, strict=True)
-        ]
-        library.tapeout_free_record(record)
-        return FlatTrace(*arrays)
+        return (None, None) if failure else (digest.raw, _latest_notes)
 
     @functools.cached_property
     def _needs_data(self) -> bool:
@@ -196,6 +194,28 @@ class Kernel(TimedKernel):
                     f"multiple of {_alignment(parameter.type)}"
                 )
         return InternalError(f"{name}: failure of unknown kind {kind}")
+
+
+_notes_lock = threading.Lock()
+"""Held from a launch that notes until its notes are read: those of one launch are kept."""
+
+_Digest = ctypes.c_char * 16
+
+
+def _latest_notes() -> "FlatTrace":
+    from tapeout.sim.timing import FlatTrace
+
+    library = native.library()
+    record = library.tapeout_record()
+    count = len(fields(FlatTrace))
+    addresses, lengths = (ctypes.c_void_p * count)(), (ctypes.c_int64 * count)()
+    library.tapeout_record_arrays(record, addresses, lengths)
+    arrays = [
+        np.frombuffer(ctypes.string_at(address, 8 * length) if length else b"", np.int64)
+        for address, length in zip(addresses, lengths, strict=True)
+    ]
+    library.tapeout_free_record(record)
+    return FlatTrace(*arrays)
 
 
 launcher: Callable[[Any, tuple[int, int, int], Sequence[int]], None] | None = None

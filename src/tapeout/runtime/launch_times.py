@@ -6,34 +6,59 @@ happened to put a tensor, and the layers of a model, which differ in nothing els
 """
 
 import ctypes
+import functools
 import hashlib
-import struct
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+
+import numpy as np
 
 from tapeout.chip import Chip
+from tapeout.host_library import host_library
 from tapeout.isa import Program
 from tapeout.runtime import clock
 from tapeout.sim import timing
 
 REMEMBERED_LAUNCHES = 16_384
+SOURCE = Path(__file__).with_name("launch_times.cpp")
+HEADERS = (Path(__file__).with_name("digest.h"),)
+BLOCK_WORDS = 4
+"""Of each of a launch's allocations: where it is, its bytes, where it would be, and whether it is in the SRAM."""
+
+
+@functools.cache
+def library() -> ctypes.PyDLL:
+    word, pointer, text = ctypes.c_int64, ctypes.c_void_p, ctypes.c_char_p
+    # Calls are short and change what other calls read: they keep Python's lock.
+    loaded = ctypes.PyDLL(host_library("launch_times", SOURCE, "", HEADERS)._name)
+    for name, result, arguments in (
+        ("tapeout_timed_program", pointer, (text, word, word)),
+        ("tapeout_clock", pointer, ()),
+        ("tapeout_free_clock", None, (pointer,)),
+        ("tapeout_empty_sram", None, (pointer,)),
+        ("tapeout_submit", word, (pointer, pointer, text, text, word, pointer, word)),
+        ("tapeout_identify", None, (pointer, pointer, text, text, pointer, pointer)),
+        ("tapeout_know", None, (text, word, word, word, text, word, word)),
+        ("tapeout_forget_times", None, ()),
+        ("tapeout_backlog_size", word, (pointer,)),
+        ("tapeout_take_backlog", None, (pointer, pointer)),
+    ):
+        function = getattr(loaded, name)
+        function.restype, function.argtypes = result, arguments
+    return loaded
 
 
 @dataclass(frozen=True, eq=False)
 class TimedProgram:
-    """A program on a chip, compared by identity so that looking up its launches costs little.
-
-    Its launches come as packed words: the grid, then the arguments. `address_flags` says which are addresses.
-    """
+    """A program on a chip. Its launches come as packed words: the grid, then the arguments. `handle` is the same in
+    C++."""
 
     program: Program
     chip: Chip
-    address_flags: bytes
-    buffer_type: Any
-    blocks_type: Any
-    unpack: Callable[[bytes], tuple[int, ...]]
-    unpack_blocks: Callable[[Any], tuple[int, ...]]
+    word_count: int
+    handle: int
 
 
 _timed_programs: dict[str, TimedProgram] = {}
@@ -45,107 +70,128 @@ def timed(program: Program, chip: Chip) -> TimedProgram:
     known = _timed_programs.get(digest)
     if known is None:
         flags = bytes(3) + bytes(parameter.type.startswith("*") for parameter in program.parameters)
-        count = len(flags)
-        buffer_type, blocks_type = ctypes.c_char * (8 * count), ctypes.c_int64 * (3 * count)
-        unpack, unpack_blocks = struct.Struct(f"<{count}q").unpack, struct.Struct(f"<{3 * count}q").unpack
-        known = TimedProgram(program, chip, flags, buffer_type, blocks_type, unpack, unpack_blocks)
-        _timed_programs[digest] = known
+        handle = library().tapeout_timed_program(flags, len(flags), chip.last_level_sram.size_bytes)
+        known = _timed_programs[digest] = TimedProgram(program, chip, len(flags), handle)
     return known
+
+
+class Backlog:
+    """What C++ keeps for a clock: launches it has not taken up, and which allocations lie in the last-level SRAM."""
+
+    def __init__(self) -> None:
+        self.handle = library().tapeout_clock()
+        weakref.finalize(self, library().tapeout_free_clock, self.handle)
+
+    def take(self) -> list[tuple[int, int, int]]:
+        count = library().tapeout_backlog_size(self.handle)
+        if not count:
+            return []
+        words = np.empty((count, 3), np.int64)
+        library().tapeout_take_backlog(self.handle, words.ctypes.data)
+        return words.tolist()
+
+    def empty_sram(self) -> None:
+        library().tapeout_empty_sram(self.handle)
 
 
 @dataclass(frozen=True)
 class Placed:
-    """A launch's words with canonical addresses, the first address that is free, and its allocations: where each is
-    in truth, where it would be, and its bytes."""
+    """A launch with canonical addresses: what names it, the words of its grid and arguments, the first address that is
+    free, and its allocations."""
 
-    words: bytes
+    digest: bytes
+    words: tuple[int, ...]
     workspace: int
-    allocations: tuple[tuple[int, int, int], ...]
+    regions: tuple[timing.MemoryRegion, ...]
 
 
-def canonical(program: TimedProgram, words: bytes) -> Placed:
-    if clock.place is None:
-        return Placed(words, 0, ())
-    buffer, blocks = program.buffer_type.from_buffer_copy(words), program.blocks_type()
-    free_address = clock.place(buffer, program.address_flags, len(program.address_flags), blocks)
-    numbers = program.unpack_blocks(blocks)
-    allocations = [block for block in zip(numbers[::3], numbers[1::3], numbers[2::3], strict=True) if block[1]]
-    return Placed(buffer.raw, free_address, tuple(allocations))
-
-
-Warm = tuple[bool, ...]
-"""Of a launch's allocations, which are in the last-level SRAM when it starts."""
-
-_remembered: dict[tuple[TimedProgram, bytes, int, Warm, bytes], timing.Timing | None] = {}
-
-
-def time_of(
-    program: TimedProgram, placed: Placed, warm: Warm, data: timing.FlatTrace | None = None
-) -> timing.Timing | None:
-    """None: the time depends on data that are not given."""
-    key = (program, placed.words, placed.workspace, warm, data.digest if data else b"")
-    if key not in _remembered:
-        if len(_remembered) >= REMEMBERED_LAUNCHES:
-            del _remembered[next(iter(_remembered))]
-        _remembered[key] = _simulated(program, placed, warm, data)
-    return _remembered[key]
-
-
-def _regions(placed: Placed, warm: Warm) -> tuple[timing.MemoryRegion, ...]:
-    return tuple(
-        timing.MemoryRegion(first, first + size, is_resident)
-        for (_, first, size), is_resident in zip(placed.allocations, warm, strict=True)
+def _placed(handle: int, program: TimedProgram, words: bytes, data_digest: bytes | None) -> Placed:
+    ends = np.cumsum([2, 1, program.word_count, 1, BLOCK_WORDS * program.word_count])
+    out = np.empty(ends[-1], np.int64)
+    library().tapeout_identify(handle, program.handle, words, data_digest, clock.place, out.ctypes.data)
+    digest, (block_count,), canonical, (free_address,), blocks = np.split(out, ends[:-1])
+    return Placed(
+        digest=digest.tobytes(),
+        words=tuple(canonical.tolist()),
+        workspace=int(free_address),
+        regions=tuple(
+            timing.MemoryRegion(first, first + size, bool(is_resident))
+            for _, size, first, is_resident in blocks.reshape(-1, BLOCK_WORDS)[:block_count].tolist()
+        ),
     )
 
 
-def _simulated(
-    program: TimedProgram, placed: Placed, warm: Warm, data: timing.FlatTrace | None
-) -> timing.Timing | None:
-    x, y, z, *arguments = program.unpack(placed.words)
+_remembered: dict[bytes, timing.Timing | None] = {}
+"""By the digest of a launch; None: its time depends on data that are not given."""
+
+
+def _simulated(program: TimedProgram, placed: Placed, data: timing.FlatTrace | None) -> timing.Timing | None:
+    """The time of a launch, which is then known."""
+    if len(_remembered) >= REMEMBERED_LAUNCHES:
+        _remembered.clear()
+        library().tapeout_forget_times()
+    x, y, z, *arguments = placed.words
     try:
-        return timing.simulate(
+        found = timing.simulate(
             program.program,
             program.chip,
             (x, y, z),
             arguments,
             workspace=placed.workspace,
             data=data,
-            regions=_regions(placed, warm),
+            regions=placed.regions,
         )
     except timing.DataMissing:
+        _remembered[placed.digest] = None
         return None
-
-
-def launch(program: TimedProgram, words: bytes, data: timing.FlatTrace | None = None) -> None:
-    """Add a launch to the stream that is current on this process's clock. `data`: what it depends on, if known."""
-    now, sram = clock.active, program.chip.last_level_sram
-    assert now is not None
-    placed = canonical(program, words)
-    residence = now.residence
-    residence.capacity_bytes = sram.size_bytes
-    warm = tuple([residence.holds(address, size) for address, _, size in placed.allocations])
-    launched = time_of(program, placed, warm, data)
-    if launched is None:
-        residence.clear()
-        now.untimed_kernel(program.program.name)
-        return
-    residence.update(
-        [(a, size, there) for (a, _, size), there in zip(placed.allocations, launched.resident, strict=True)],
-        launched.sram_misses * sram.line_bytes,
+    _remembered[placed.digest] = found
+    library().tapeout_know(
+        placed.digest,
+        clock.kernel_ps(found.cycles, program.chip),
+        found.launch_ns * clock.PICOSECONDS_PER_NANOSECOND,
+        found.sram_misses * program.chip.last_level_sram.line_bytes,
+        bytes(found.resident),
+        len(found.resident),
+        bool(found.assumed),
     )
-    details = None
-    if now.record:
-        x, y, z, *arguments = program.unpack(placed.words)
-        details = clock.Launch(
-            program.program,
-            program.chip,
-            (x, y, z),
-            tuple(arguments),
-            placed.workspace,
-            data,
-            _regions(placed, warm),
-            launched,
-        )
+    return found
+
+
+def launch(
+    program: TimedProgram,
+    words: bytes,
+    data_digest: bytes | None = None,
+    data: Callable[[], timing.FlatTrace] | None = None,
+) -> None:
+    """Add a launch to the stream that is current on this process's clock. `data`: what it depends on, if known, and
+    `data_digest` what is equal for equal data."""
+    now = clock.active
+    assert now is not None
+    if now.backlog is None:
+        now.backlog = Backlog()
+    submission = (now.backlog.handle, program.handle, words, data_digest, clock.current_stream(), clock.place)
+    if now.is_watched or not library().tapeout_submit(*submission, False):
+        placed = _placed(now.backlog.handle, program, words, data_digest)
+        trace = data() if data else None
+        known = placed.digest in _remembered
+        launched = _remembered[placed.digest] if known else _simulated(program, placed, trace)
+        if launched is None:
+            now.empty_sram()
+            now.untimed_kernel(program.program.name)
+            return
+        library().tapeout_submit(*submission, True)
+        _tell(now, program, placed, trace, launched)
+
+
+def _tell(
+    now: clock.VirtualClock,
+    program: TimedProgram,
+    placed: Placed,
+    data: timing.FlatTrace | None,
+    launched: timing.Timing,
+) -> None:
+    """Give the clock a launch in full."""
+    x, y, z, *arguments = placed.words
     now.work(
         clock.Kind.KERNEL,
         program.program.name,
@@ -153,6 +199,15 @@ def launch(program: TimedProgram, words: bytes, data: timing.FlatTrace | None = 
         stream=clock.current_stream(),
         submission_ps=launched.launch_ns * clock.PICOSECONDS_PER_NANOSECOND,
         operator=clock.current_operator() if now.record else "",
-        launch=details,
+        launch=clock.Launch(
+            program.program,
+            program.chip,
+            (x, y, z),
+            tuple(arguments),
+            placed.workspace,
+            data,
+            placed.regions,
+            launched,
+        ),
         assumed=launched.assumed,
     )

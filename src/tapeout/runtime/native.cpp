@@ -4,6 +4,7 @@
 // tapeout.sim.functional.abi when this file is built. HBM and scratchpad are host memory and never overlap.
 
 #include "abi.h"
+#include "digest.h"
 
 #include <sys/mman.h>
 #include <pthread.h>
@@ -112,6 +113,16 @@ struct Notes {
 };
 constexpr size_t most_noted = size_t(1) << 24;  // values, by a thread: 128 MiB
 
+// A part of what was noted.
+struct Span {
+    const int64_t *first = nullptr, *end = nullptr;
+};
+
+// What one program noted; nothing if it was not dealt. `sizes` are those of the tiles whose elements `values` are.
+struct ProgramNotes {
+    Span scalars, sizes[2], values[2];
+};
+
 struct Worker {
     Context context{};
     Notes notes;
@@ -135,6 +146,7 @@ struct Pool {
     std::mutex failure_mutex;
     Launch launch;
     std::vector<Worker*> workers;
+    std::vector<ProgramNotes> noted;  // by the latest launch that did; it points into the workers' notes
     alignas(cache_line) std::atomic<uint32_t> epoch{0};
     alignas(cache_line) std::atomic<int32_t> joined{closed};
     static constexpr int32_t closed = 1 << 30;
@@ -1427,46 +1439,55 @@ int64_t launch_all(const Kernel* kernel, const int64_t* words, bool notes) {
     return pool->failure.kind;
 }
 
-// Notes of all threads, in the order of the programs: scalars, where each program's begin, values of tiles, where each
-// program's tiles of the load and of the store queue begin, and where each of those tiles begins.
+// Notes of all threads, in the order of the programs; false if there were too many to keep.
+bool sort_notes(int64_t program_count, std::vector<ProgramNotes>& sorted) {
+    sorted.assign(program_count, {});
+    for (Worker* worker : pool->workers) {
+        const Notes& notes = worker->notes;
+        if (notes.too_many) return false;
+        NotesOfProgram end{0, int64_t(notes.scalars.size()),
+                           {int64_t(notes.values[0].size()), int64_t(notes.values[1].size())},
+                           {int64_t(notes.sizes[0].size()), int64_t(notes.sizes[1].size())}};
+        for (size_t n = 0; n < notes.programs.size(); n++) {
+            const NotesOfProgram& from = notes.programs[n];
+            const NotesOfProgram& to = n + 1 < notes.programs.size() ? notes.programs[n + 1] : end;
+            ProgramNotes& program = sorted[from.linear];
+            program.scalars = {notes.scalars.data() + from.scalars, notes.scalars.data() + to.scalars};
+            for (int queue = 0; queue < 2; queue++) {
+                const int64_t *values = notes.values[queue].data(), *sizes = notes.sizes[queue].data();
+                program.values[queue] = {values + from.values[queue], values + to.values[queue]};
+                program.sizes[queue] = {sizes + from.tiles[queue], sizes + to.tiles[queue]};
+            }
+        }
+    }
+    return true;
+}
+
+// Scalars, where each program's begin, values of tiles, where each program's tiles of the load and of the store queue
+// begin, and where each of those tiles begins.
 struct Record {
     std::array<std::vector<int64_t>, 7> arrays;
 };
 
-Record* record_of(int64_t program_count) {
-    std::vector<std::pair<const Notes*, size_t>> places(program_count);
-    for (Worker* worker : pool->workers) {
-        if (worker->notes.too_many) return nullptr;
-        for (size_t n = 0; n < worker->notes.programs.size(); n++)
-            places[worker->notes.programs[n].linear] = {&worker->notes, n};
-    }
+Record* record_of(const std::vector<ProgramNotes>& programs) {
     Record* record = new Record;
     auto& [scalars, first_scalar, values, first_load, first_store, load_starts, store_starts] = record->arrays;
     std::vector<int64_t>*first_tile[] = {&first_load, &first_store}, *starts[] = {&load_starts, &store_starts};
-    for (auto [notes, n] : places) {
+    for (const ProgramNotes& program : programs) {
         first_scalar.push_back(int64_t(scalars.size()));
-        if (!notes) continue;  // a program that was not dealt
-        size_t end = n + 1 < notes->programs.size() ? size_t(notes->programs[n + 1].scalars) : notes->scalars.size();
-        scalars.insert(scalars.end(), notes->scalars.begin() + notes->programs[n].scalars, notes->scalars.begin() + end);
+        scalars.insert(scalars.end(), program.scalars.first, program.scalars.end);
     }
     first_scalar.push_back(int64_t(scalars.size()));
     for (int queue = 0; queue < 2; queue++) {
-        for (auto [notes, n] : places) {
+        int64_t start = int64_t(values.size());
+        for (const ProgramNotes& program : programs) {
             first_tile[queue]->push_back(int64_t(starts[queue]->size()));
-            if (!notes) continue;
-            bool is_last = n + 1 == notes->programs.size();
-            const NotesOfProgram& here = notes->programs[n];
-            size_t end = is_last ? notes->sizes[queue].size() : size_t(notes->programs[n + 1].tiles[queue]);
-            auto value = notes->values[queue].begin() + here.values[queue];
-            for (size_t tile = size_t(here.tiles[queue]); tile < end; tile++) {
-                int64_t size = notes->sizes[queue][tile];
-                starts[queue]->push_back(int64_t(values.size()));
-                values.insert(values.end(), value, value + size);
-                value += size;
-            }
+            for (const int64_t* size = program.sizes[queue].first; size < program.sizes[queue].end; start += *size++)
+                starts[queue]->push_back(start);
+            values.insert(values.end(), program.values[queue].first, program.values[queue].end);
         }
         first_tile[queue]->push_back(int64_t(starts[queue]->size()));
-        starts[queue]->push_back(int64_t(values.size()));
+        starts[queue]->push_back(start);
     }
     return record;
 }
@@ -1528,12 +1549,28 @@ int64_t tapeout_launch(const void* handle, const int64_t* words) {
     return launch_all(static_cast<const Kernel*>(handle), words, false);
 }
 
-// The same, and what the launch's time depends on; null if that is more than is kept.
-int64_t tapeout_launch_noting(const void* handle, const int64_t* words, Record** record) {
+// The same, and notes what the launch's time depends on. `digest`: 16 bytes that are equal for equal notes. -1 if the
+// launch went well but noted more than is kept.
+int64_t tapeout_launch_noting(const void* handle, const int64_t* words, Digest* digest) {
     std::lock_guard<std::mutex> lock(pool->launch_mutex);
     int64_t failure = launch_all(static_cast<const Kernel*>(handle), words, true);
-    *record = failure ? nullptr : record_of(words[0] * words[1] * words[2]);
-    return failure;
+    if (failure) return failure;
+    if (!sort_notes(words[0] * words[1] * words[2], pool->noted)) return -1;
+    *digest = {};
+    for (const ProgramNotes& program : pool->noted) {
+        digest->add(program.scalars.first, program.scalars.end);
+        for (int queue = 0; queue < 2; queue++) {
+            digest->add(program.sizes[queue].first, program.sizes[queue].end);
+            digest->add(program.values[queue].first, program.values[queue].end);
+        }
+    }
+    return 0;
+}
+
+// What the latest launch that noted has noted; to be freed.
+Record* tapeout_record() {
+    std::lock_guard<std::mutex> lock(pool->launch_mutex);
+    return record_of(pool->noted);
 }
 
 // Addresses and lengths of a record's seven arrays, in the order of `Record`.
@@ -1545,6 +1582,7 @@ void tapeout_record_arrays(const Record* record, const int64_t** addresses, int6
 }
 
 void tapeout_free_record(Record* record) { delete record; }
+
 // kind, detail, instruction, program x, y, z, how, other program x, y, z
 void tapeout_failure(int64_t* words) { memcpy(words, &pool->failure, sizeof(Failure)); }
 

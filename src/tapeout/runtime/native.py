@@ -10,7 +10,7 @@ from tapeout.host_library import host_library
 from tapeout.sim.functional import abi
 
 SOURCE = Path(__file__).with_name("native.cpp")
-HEADERS = (Path(__file__).with_name("sanitizer.h"),)
+HEADERS = tuple(Path(__file__).with_name(name) for name in ("digest.h", "sanitizer.h"))
 
 
 def thread_count() -> int:
@@ -38,6 +38,7 @@ def library() -> ctypes.CDLL:
         ("tapeout_free_kernel", None, (pointer,)),
         ("tapeout_launch", word, (pointer, ctypes.c_char_p)),
         ("tapeout_launch_noting", word, (pointer, ctypes.c_char_p, pointer)),
+        ("tapeout_record", pointer, ()),
         ("tapeout_record_arrays", None, (pointer, pointer, pointer)),
         ("tapeout_free_record", None, (pointer,)),
         ("tapeout_failure", None, (pointer,)),

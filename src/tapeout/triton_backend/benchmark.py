@@ -12,7 +12,7 @@ def milliseconds(launch: Callable[[], Any]) -> float:
     last-level SRAM. Turns the clock on."""
     now = clock.turn_on()
     now.synchronize()
-    now.residence.clear()  # as Triton clears a GPU's cache
+    now.empty_sram()  # as Triton clears a GPU's cache
     before = now.moment()
     launch()
     now.synchronize()

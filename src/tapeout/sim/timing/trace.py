@@ -4,11 +4,8 @@ Loads and stores move bytes without looking at them; what matters for time is wh
 branch: values read by `scalar_load`, and the index and mask tiles of `load_indexed`, `store_indexed` and `atomic`.
 """
 
-import hashlib
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -73,14 +70,6 @@ class FlatTrace:
     @property
     def program_count(self) -> int:
         return len(self.first_scalar) - 1
-
-    @cached_property
-    def digest(self) -> bytes:
-        """Equal for equal traces."""
-        lengths = struct.pack("7q", *map(len, self.arrays))
-        return hashlib.blake2b(
-            b"".join([lengths, *(array.tobytes() for array in self.arrays)]), digest_size=16
-        ).digest()
 
     def by_program(self) -> DataTrace:
         programs = []
