@@ -90,3 +90,36 @@ def test_a_language_model_is_finetuned():
         model.model.layers = model.model.layers[:2]  # two of its thirty layers
         losses[name] = finetune_example.finetune(model, pieces, step_count=2, batch_size=1)
     torch.testing.assert_close(torch.tensor(losses["chip"]), torch.tensor(losses["cpu"]), rtol=1e-4, atol=0)
+
+
+def test_the_block_of_llama_computes_what_transformers_computes():
+    from transformers import LlamaConfig
+    from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRotaryEmbedding
+
+    llama = example("llama_7b_block")
+    sizes = llama.Sizes(hidden=64, inner=96, heads=4)
+    config = LlamaConfig(
+        hidden_size=64,
+        intermediate_size=96,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        rms_norm_eps=sizes.epsilon,
+        attn_implementation="sdpa",  # which is causal by itself
+    )
+    torch.manual_seed(0)
+    theirs = LlamaDecoderLayer(config, 0)
+    ours = llama.Block(sizes)
+    named = {name.removeprefix("self_attn.").removeprefix("mlp."): value for name, value in theirs.state_dict().items()}
+    ours.load_state_dict(named)
+    hidden, positions = torch.randn(2, 7, 64), torch.arange(7)
+    with torch.no_grad():
+        want = theirs(hidden, position_embeddings=LlamaRotaryEmbedding(config)(hidden, positions[None]))
+    for device in ("cpu", "chip"):
+        block, x, at = ours.to(device), hidden.to(device), positions.to(device)
+        keys, values = (torch.zeros(2, 4, 7, 16, device=device) for _ in range(2))
+        with torch.no_grad():
+            by = llama.angles(at, sizes, torch.float32)
+            found = block(x, at, by, keys, values)
+            last = block(x[:, 6:], at[6:], (by[0][6:], by[1][6:]), keys, values)  # the cache holds the others
+        torch.testing.assert_close(found.cpu(), want, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(last.cpu(), want[:, 6:], rtol=1e-4, atol=1e-4)
