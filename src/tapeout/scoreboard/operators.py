@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch._functorch import config as functorch_config
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -69,7 +70,7 @@ def judge(case: Case, sample_limit: int) -> Outcome:
     differentiable = op.supports_autograd and dtype in op.supported_backward_dtypes("cpu")
     torch._dynamo.reset()
     limit = sample_limit if dtype is torch.float32 else 1
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), functorch_config.patch(enable_autograd_cache=False):
         warnings.simplefilter("ignore")
         outcomes = [
             _judge_sample(case, op, sample, differentiable) for sample in samples(op, dtype, differentiable, limit)
@@ -117,12 +118,12 @@ def _judge_sample(case: Case, op: Any, sample: Any, differentiable: bool) -> Out
     if op.name in REST_ON_CPU:
         on_chip = ((on_chip[0][0], *copied(sample.args, "cpu")), on_chip[1])
     before = work.so_far()
-    function = torch.compile(op, dynamic=False) if case.mode == "compiled" else op
+    function = _through_inductor(op) if case.mode == "compiled" else op
     try:
         got = results(definite(function), on_chip, differentiable)
     except Exception as error:
         if case.mode == "compiled" and _fails(
-            definite(torch.compile(op, dynamic=False)), copied(arguments, "cpu"), differentiable
+            definite(_through_inductor(op)), copied(arguments, "cpu"), differentiable
         ):
             return Outcome(case, Verdict.SKIPPED, f"torch.compile fails on the CPU too: {verdicts.first_line(error)}")
         return verdicts.of_error(case, error)
@@ -139,6 +140,11 @@ def _judge_sample(case: Case, op: Any, sample: Any, differentiable: bool) -> Out
     if fault:
         return Outcome(case, Verdict.WRONG, fault)
     return verdicts.of_right_result(case, on_host)
+
+
+def _through_inductor(op: Any) -> Callable[..., Any]:
+    """The compiled operator. Its graph is seldom met twice, so that looking for it in caches would only cost time."""
+    return torch.compile(op, dynamic=False, options={"fx_graph_cache": False})
 
 
 def _with_picks(op: Any, sample: Any, results: list[Any]) -> list[Any]:
