@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import tapeout.chip
+from tapeout import work
 from tapeout.errors import ChipError
 from tapeout.pytorch import device as chip_device
 from tapeout.runtime import clock
@@ -197,6 +198,18 @@ def test_float64_random_numbers_keep_bounds_and_precision():
     assert drawn.min() >= 0.1 and drawn.max() < 0.2  # 0.1 and 0.2 rounded to float32 are larger than both
     normal = torch.empty(1_000, dtype=torch.float64, device="chip").normal_().cpu()
     assert (normal.float().double() != normal).any()
+
+
+@pytest.mark.parametrize("low, high", [(-(2**63), 2**63 - 1), (-5, 2**33), (7, 3 * 2**61)])
+def test_integers_of_a_wide_range_are_the_upper_half_of_a_product(low, high):
+    """As torch.compile asks for them when it draws seeds."""
+    torch.manual_seed(9)
+    words = torch.empty(100, dtype=torch.int64, device="chip").random_(-(2**63), None)
+    torch.manual_seed(9)
+    before = work.so_far()
+    drawn = torch.empty(100, dtype=torch.int64, device="chip").random_(low, high)
+    assert not (work.so_far() - before).ops_on_host
+    assert drawn.tolist() == [low + ((word + 2**63) * (high - low) >> 64) for word in words.tolist()]
 
 
 def test_random_numbers_follow_the_seed():

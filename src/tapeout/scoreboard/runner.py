@@ -20,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pebble
+import torch
 
 from tapeout.pytorch import build
 from tapeout.scoreboard import verdicts
@@ -52,7 +53,9 @@ def run(
     todo = missing(cases, file, again)
     known = verdicts.read(file)
     outcomes = {case: known[case] for case in cases if case in known}
-    with pebble.ProcessPool(max_workers=process_count or os.cpu_count() or 1, max_tasks=CASES_PER_PROCESS) as pool:
+    with pebble.ProcessPool(
+        max_workers=process_count or os.cpu_count() or 1, max_tasks=CASES_PER_PROCESS, initializer=_wake_the_chip
+    ) as pool:
         running: dict[concurrent.futures.Future[Outcome], Case] = {
             pool.schedule(
                 _judge_in_time, args=[suite, case, sample_limit, time_limit_s], timeout=PATIENCE * time_limit_s
@@ -95,6 +98,12 @@ def _import_once_for_all() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*COLLECTED_AFTER)
+
+
+def _wake_the_chip() -> None:
+    """What every process needs before its first case, which would otherwise pay for it."""
+    patterns = importlib.import_module("torch._inductor.fx_passes.joint_graph")
+    patterns.lazy_init(torch.empty(0, device="chip").device)
 
 
 def _judge_in_time(suite: str, case: Case, sample_limit: int, time_limit_s: float) -> Outcome:

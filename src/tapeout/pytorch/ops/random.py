@@ -44,6 +44,15 @@ def _unit(a, b, BITS: tl.constexpr):
 
 
 @triton.jit
+def _upper_half(a, b, factor):
+    """The upper 64 of the 128 bits of a product: of `factor` and the number whose halves are `a` and `b`."""
+    a, b = a.to(tl.uint64), b.to(tl.uint64)
+    upper, lower = factor >> 32, factor & 0xFFFFFFFF
+    middle = a * lower + (b * lower >> 32)
+    return a * upper + (middle >> 32) + (b * upper + (middle & 0xFFFFFFFF) >> 32)
+
+
+@triton.jit
 def _draw(
     out, seed, first, size, low, high,
     KIND: tl.constexpr, BITS: tl.constexpr, TILE: tl.constexpr,
@@ -63,6 +72,8 @@ def _draw(
         value = _unit(a, b, 24) < low
     elif KIND == "integer":  # of fewer than 2**32
         value = low + ((a.to(tl.uint64) * high.to(tl.uint64)) >> 32).to(tl.int64)
+    elif KIND == "long integer":
+        value = low + _upper_half(a, b, high.to(tl.uint64)).to(tl.int64)
     else:  # the bits themselves, as many as `high` keeps
         value = low + ((a.to(tl.int64) << 32 | b.to(tl.int64)) & high)
     tl.store(out + element, value.to(out.dtype.element_ty), mask=element < size)
@@ -100,7 +111,7 @@ def _fill(
         return
     target = out if out.is_contiguous() else torch.empty(out.shape, dtype=out.dtype, device=out.device)
     seed, first = draw(generator, out.numel())
-    integral = kind in ("integer", "bits")
+    integral = kind in ("integer", "long integer", "bits")
     real = torch.float64 if out.dtype == torch.float64 else torch.float32
     tile = min(TILE, power_of_two_at_least(out.numel()))
     launch = kernel(
@@ -110,10 +121,15 @@ def _fill(
         BITS=bits,
         TILE=tile,
     )
-    numbers = (int(low), int(high)) if integral else (scalar_word(low, real), scalar_word(high, real))
+    numbers = (int(low), _as_signed(int(high))) if integral else (scalar_word(low, real), scalar_word(high, real))
     launch((ceil_div(out.numel(), tile), 1, 1), (target.data_ptr(), seed, first, out.numel(), *numbers))
     if target is not out:
         out.copy_(target)
+
+
+def _as_signed(word: int) -> int:
+    """The 64-bit word as the integer that a kernel takes."""
+    return word - (1 << 64) if word >> 63 else word
 
 
 def uniform_(
@@ -214,12 +230,10 @@ def random_from_(
     if top <= low:
         raise RuntimeError(f"random_ expects 'from' to be less than 'to', but got from={low} >= to={top}")
     span = top - low
-    if span & (span - 1) == 0 and span <= 1 << 63:
+    if span & (span - 1) == 0:
         _fill(self, "bits", low, span - 1, generator)
-    elif span < 1 << 32:
-        _fill(self, "integer", low, span, generator)
     else:
-        return otherwise(aten.random_.__getattr__("from"), self, low, high, generator=generator)
+        _fill(self, "integer" if span < 1 << 32 else "long integer", low, span, generator)
     count("aten::random_")
     return self
 
