@@ -53,8 +53,13 @@ def run(
     todo = missing(cases, file, again)
     known = verdicts.read(file)
     outcomes = {case: known[case] for case in cases if case in known}
+    core_count = os.cpu_count() or 1
+    workers = process_count or core_count
     with pebble.ProcessPool(
-        max_workers=process_count or os.cpu_count() or 1, max_tasks=CASES_PER_PROCESS, initializer=_wake_the_chip
+        max_workers=workers,
+        max_tasks=CASES_PER_PROCESS,
+        initializer=_wake_the_chip,
+        initargs=[max(1, core_count // workers)],
     ) as pool:
         running: dict[concurrent.futures.Future[Outcome], Case] = {
             pool.schedule(
@@ -100,8 +105,13 @@ def _import_once_for_all() -> None:
     gc.set_threshold(*COLLECTED_AFTER)
 
 
-def _wake_the_chip() -> None:
-    """What every process needs before its first case, which would otherwise pay for it."""
+def _wake_the_chip(thread_count: int) -> None:
+    """What every process needs before its first case, which would otherwise pay for it.
+
+    Processes share the cores out: threads of one would wait for those of another.
+    """
+    os.environ.setdefault("TAPEOUT_THREADS", str(thread_count))
+    torch.set_num_threads(thread_count)
     patterns = importlib.import_module("torch._inductor.fx_passes.joint_graph")
     patterns.lazy_init(torch.empty(0, device="chip").device)
 
