@@ -83,7 +83,8 @@ def scoreboard(
         )
     console.print(report.summary(found.values()))
     if page:
-        page.write_text(report.page(suite.value, verdicts.read(file).values(), len(whole)), "utf-8")
+        rows, runs = verdicts.read(file).values(), verdicts.read_runs(file)
+        page.write_text(report.page(suite.value, rows, len(whole), runs), "utf-8")
     worse = report.regressions(found.values(), before)
     for outcome in worse:
         console.print(f"[red]worse than on {against}[/]: {outcome.case} is {outcome.verdict}: ", end="")

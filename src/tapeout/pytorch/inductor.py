@@ -113,8 +113,29 @@ def register_code_generation() -> None:
         device_custom_pass=inductor_codegen.ChipIdentity(),
     )
     register_benchmarker("chip", _benchmark, override=True)
+    _mend_gradients_of_average_pools()
     # Said once a process about devices of fewer than 68 multiprocessors, whatever mode was asked for.
     logging.getLogger("torch._inductor.utils").addFilter(lambda record: "Not enough SMs" not in record.getMessage())
+
+
+def _mend_gradients_of_average_pools() -> None:
+    """Leave those to the operators that Inductor has wrong: it takes windows that `ceil_mode` lets stand over the edge
+    for whole ones when it divides, if padding counts."""
+    from torch._inductor.lowering import fallback_handler, lowerings
+
+    def mended(inductors: Any, operator: Any) -> Any:
+        def lower(
+            gradient: Any, x: Any, kernel: Any, stride: Any, padding: Any, ceil_mode: bool, counts_padding: bool,
+            divisor: int | None = None,
+        ) -> Any:  # fmt: skip
+            is_wrong = ceil_mode and counts_padding and divisor is None and x.get_device().type == "chip"
+            lowering = operator if is_wrong else inductors
+            return lowering(gradient, x, kernel, stride, padding, ceil_mode, counts_padding, divisor)
+
+        return lower
+
+    for overload in (torch.ops.aten.avg_pool2d_backward.default, torch.ops.aten.avg_pool3d_backward.default):
+        lowerings[overload] = mended(lowerings[overload], fallback_handler(overload, add_to_fallback_set=False))
 
 
 def _check_version() -> None:

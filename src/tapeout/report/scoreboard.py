@@ -9,7 +9,7 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from tapeout import chip as chips
-from tapeout.scoreboard.verdicts import DTYPES, FAULTS, SEVERITY, Case, Outcome, Verdict
+from tapeout.scoreboard.verdicts import DTYPES, FAULTS, SEVERITY, Case, Outcome, Run, Verdict
 
 PACKAGES = {
     "operators": ("torch", "triton"),
@@ -17,6 +17,11 @@ PACKAGES = {
     "kernels": ("torch", "triton", "liger-kernel", "flag-gems"),
 }
 EXAMPLES_OF_A_CAUSE = 6
+SAMPLES = {
+    "operators": "Samples are PyTorch's own, in its order: of those that differ in form (ranks and emptiness of the "
+    "tensors, other arguments) a float32 case runs the first and the last, a case of another type the first; forward "
+    "and, where PyTorch differentiates, backward."
+}
 
 
 def summary(outcomes: Iterable[Outcome]) -> Table:
@@ -57,10 +62,10 @@ def _dtype_rank(name: str) -> int:
     return DTYPES.index(name)
 
 
-def page(suite: str, outcomes: Iterable[Outcome], suite_size: int) -> str:
+def page(suite: str, outcomes: Iterable[Outcome], suite_size: int, runs: Iterable[Run] = ()) -> str:
     """The whole scoreboard in Markdown: counts, causes of what is not native, and a row for each name.
 
-    `suite_size`: how many cases the suite has, run or not.
+    `suite_size`: how many cases the suite has, run or not. `runs`: those that judged the cases.
     """
     rows = sorted(outcomes, key=lambda outcome: outcome.case)
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES[suite])
@@ -74,6 +79,8 @@ def page(suite: str, outcomes: Iterable[Outcome], suite_size: int) -> str:
         "told in [See what of PyTorch runs on the chip](../how-to/judge-a-suite.md). A dash: this case was not run.",
         f"Of the suite's {suite_size} cases (every type, eager and compiled) {len(rows)} were run, with "
         f"{sum(row.sample_count for row in rows)} samples.{_processor_time(rows)}",
+        *([SAMPLES[suite]] if suite in SAMPLES else []),
+        *_told(runs),
         "",
         f"**{len(native_names(rows))} of {len(names)}** are native, wholly on the chip and right, "
         f"in eager or compiled mode ({', '.join(f'{mode}: {len(native_names(rows, mode))}' for mode in modes)}); "
@@ -118,6 +125,19 @@ def _processor_time(rows: list[Outcome]) -> str:
     if not timed:
         return ""
     return f" {len(timed)} of them were timed: {sum(timed) / 60:.0f} minutes of processor time in all."
+
+
+def _told(runs: Iterable[Run]) -> list[str]:
+    """What the runs that took a minute or longer took by the clock."""
+    long = [run for run in runs if run.wall_s >= 60]
+    if not long:
+        return []
+    told = [
+        f"{run.case_count} cases in {run.wall_s / 60:.0f} minutes on {run.date} "
+        f"({run.process_count} processes on {run.core_count} cores)"
+        for run in long
+    ]
+    return [f"By the clock: {', '.join(told)}."]
 
 
 def recorded(page: str) -> dict[Case, Verdict]:

@@ -4,10 +4,11 @@ A process judges many cases, one after the other, so that it starts seldom. Proc
 has imported what they need, and share the caches of kernels on disk.
 
 Takes the cases and the file of outcomes; cases that the file has are not run again. Outcomes are written as they come,
-so that a run can be interrupted and continued.
+so that a run can be interrupted and continued; at its end it writes how long it took.
 """
 
 import concurrent.futures
+import datetime
 import gc
 import importlib
 import math
@@ -24,7 +25,7 @@ import torch
 
 from tapeout.pytorch import build
 from tapeout.scoreboard import verdicts
-from tapeout.scoreboard.verdicts import Case, Outcome, Verdict
+from tapeout.scoreboard.verdicts import Case, Outcome, Run, Verdict
 
 # A case that does nothing, or that waits, ends after so many times its limit of processor time.
 PATIENCE = 10
@@ -50,7 +51,7 @@ def run(
     """
     build.library()  # building the shim would count as the first case's time
     _import_once_for_all()
-    todo = missing(cases, file, again)
+    began_s, todo = time.monotonic(), missing(cases, file, again)
     known = verdicts.read(file)
     outcomes = {case: known[case] for case in cases if case in known}
     core_count = os.cpu_count() or 1
@@ -81,6 +82,8 @@ def run(
             verdicts.append(file, outcome)
             outcomes[case] = outcome
             on_outcome(outcome)
+    took_s = round(time.monotonic() - began_s)
+    verdicts.append(file, Run(len(todo), took_s, workers, core_count, datetime.date.today().isoformat()))
     return outcomes
 
 

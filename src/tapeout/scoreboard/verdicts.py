@@ -2,9 +2,10 @@
 
 import enum
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from tapeout.errors import TapeoutError
 
@@ -59,6 +60,17 @@ class Outcome:
     processor_s: float = 0.0
 
 
+@dataclass(frozen=True)
+class Run:
+    """One call of the command that came to its end: what it judged, and how long that took by the clock."""
+
+    case_count: int
+    wall_s: float
+    process_count: int
+    core_count: int
+    date: str
+
+
 def worst(outcomes: Iterable[Outcome]) -> Outcome:
     """The outcome that decides when a case consists of several."""
     return max(outcomes, key=lambda outcome: SEVERITY.index(outcome.verdict))
@@ -92,21 +104,31 @@ def of_right_result(case: Case, on_host: Iterable[str]) -> Outcome:
     return Outcome(case, Verdict.FALLBACK if names else Verdict.NATIVE, names, 1)
 
 
-def append(file: Path, outcome: Outcome) -> None:
-    """One line more. A line is written whole or, by a run killed half-way, ignored by `read`."""
+def append(file: Path, item: Outcome | Run) -> None:
+    """One line more. A line is written whole or, by a run killed half-way, ignored when the file is read."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a") as stream:
-        stream.write(json.dumps(asdict(outcome)) + "\n")
+        stream.write(json.dumps({"run": asdict(item)} if isinstance(item, Run) else asdict(item)) + "\n")
 
 
 def read(file: Path) -> dict[Case, Outcome]:
     """The latest outcome of each case; none if there is no file yet."""
     found: dict[Case, Outcome] = {}
+    for row in _rows(file):
+        if "case" in row:
+            case = Case(**row.pop("case"))
+            found[case] = Outcome(case, Verdict(row.pop("verdict")), **row)
+    return found
+
+
+def read_runs(file: Path) -> list[Run]:
+    """The runs that wrote the file, in their order."""
+    return [Run(**row["run"]) for row in _rows(file) if "run" in row]
+
+
+def _rows(file: Path) -> Iterator[dict[str, Any]]:
     for line in file.read_text().splitlines() if file.exists() else ():
         try:
-            row = json.loads(line)
+            yield json.loads(line)
         except json.JSONDecodeError:  # the line a killed run was writing
             continue
-        case = Case(**row.pop("case"))
-        found[case] = Outcome(case, Verdict(row.pop("verdict")), **row)
-    return found

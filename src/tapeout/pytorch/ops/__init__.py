@@ -116,6 +116,7 @@ IMPLEMENTATIONS = {
     "sort.values_stable": "sort.sort_out",
     "topk.values": "sort.topk_out",
     "nonzero": "index.nonzero",
+    "nonzero_static": "index.nonzero_static",
     "masked_select": "index.masked_select",
     "kthvalue.values": "order.kthvalue_out",
     "median": "order.median",

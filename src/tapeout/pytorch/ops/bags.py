@@ -124,7 +124,7 @@ def _gradient_of_table(
 
 
 def embedding_bag_forward_only(*arguments: Any, **options: Any) -> tuple[torch.Tensor, ...]:
-    """Without what only the gradient wants to know: which bag each entry is in."""
+    """Without what only the gradient wants to know, which bag each entry is in: there is room for it, not filled."""
     return embedding_bag(*arguments, **options, has_gradient=False)
 
 
@@ -138,14 +138,15 @@ def embedding_bag(
             aten._embedding_bag.default, weight, indices, offsets, scale_grad_by_freq, mode, sparse,
             per_sample_weights, include_last_offset, padding_idx,
         )  # fmt: skip
-        return result
+        return _in_the_form_of_devices(result, indices, offsets, mode)
     indices, offsets = indices.contiguous(), offsets.contiguous()
     scales = None if per_sample_weights is None else per_sample_weights.contiguous()
     rows, columns = weight.shape
     bags = offsets.shape[0] - int(include_last_offset)
     out = torch.empty((bags, columns), dtype=weight.dtype, device=weight.device)
-    bag_of = torch.empty(indices.shape if has_gradient else (0,), dtype=offsets.dtype, device=weight.device)
-    bag_size = torch.empty((bags,), dtype=offsets.dtype, device=weight.device)
+    bag_of = torch.empty(indices.shape, dtype=offsets.dtype, device=weight.device)
+    # As long as torch has it on devices: with `include_last_offset` its last element is of no bag, and not written.
+    bag_size = torch.empty(offsets.shape, dtype=offsets.dtype, device=weight.device)
     largest_of = torch.empty((bags, columns) if mode == MAX else (0,), dtype=offsets.dtype, device=weight.device)
     if bags:
         bag_tile, tile = rows_tile(chips.active(), bags, columns)
@@ -164,6 +165,18 @@ def embedding_bag(
         launch((ceil_div(columns, tile), ceil_div(bags, bag_tile), 1), (*(t.data_ptr() for t in tensors), *words))
     count("aten::_embedding_bag")
     return out, bag_of, bag_size, largest_of
+
+
+def _in_the_form_of_devices(
+    on_host: tuple[torch.Tensor, ...], indices: torch.Tensor, offsets: torch.Tensor, mode: int
+) -> tuple[torch.Tensor, ...]:
+    """The host's results, in the shapes that torch expects of every device but the CPU."""
+    out, bag_of, bag_size, largest_of = on_host
+    if bag_of.shape != indices.shape:
+        entry = torch.arange(indices.shape[0], dtype=offsets.dtype, device=offsets.device)
+        bag_of = torch.searchsorted(offsets, entry, right=True, out_int32=offsets.dtype == torch.int32) - 1
+    bag_size = torch.nn.functional.pad(bag_size, (0, offsets.shape[0] - bag_size.shape[0]))
+    return out, bag_of, bag_size, largest_of if mode == MAX else largest_of[:0]
 
 
 def embedding_bag_backward(

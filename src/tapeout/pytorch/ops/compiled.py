@@ -201,6 +201,8 @@ def _decompositions() -> dict[Any, Callable[..., Any]]:
     from tapeout.pytorch.ops import decompositions
 
     left = {o: rule for o, rule in decomposition_table.items() if o not in lowerings or o in fallbacks}
+    for scan in (torch.ops.aten.cumsum.default, torch.ops.aten.cumprod.default):
+        del left[scan]  # Inductor writes scans; torch would make a square of each row
     return {**left, **select_decomp_table(), **decompositions.table()}
 
 

@@ -192,7 +192,7 @@ def convolution(
             aten.convolution.default, NOT_OURS, input, weight, bias, stride, padding, dilation, transposed,
             output_padding, groups,
         )  # fmt: skip
-        return result
+        return result.contiguous()  # as ours: the host may have put channels last
     source, filters = _in_three_dimensions(input), _in_three_dimensions(weight)
     step, before, spread = _three(stride, 1), _three(padding, 0), _three(dilation, 1)
     if transposed:

@@ -35,7 +35,8 @@ def table() -> dict[Any, Callable[..., Any]]:
         aten.replication_pad1d_backward.default: _replication_pad_backward,
         aten.replication_pad2d_backward.default: _replication_pad_backward,
         aten.replication_pad3d_backward.default: _replication_pad_backward,
-        aten.avg_pool2d_backward.default: _avg_pool2d_backward,
+        aten.avg_pool2d_backward.default: functools.partial(_average_pool_backward, 2),
+        aten.avg_pool3d_backward.default: functools.partial(_average_pool_backward, 3),
         aten._weight_norm_interface_backward.default: _weight_norm_backward,
         aten._embedding_bag_per_sample_weights_backward.default: _per_sample_weights_backward,
         aten.hardshrink_backward.default: _shrink_backward,
@@ -213,7 +214,8 @@ def _replication_pad_backward(grad_output: Tensor, self: Tensor, padding: list[i
     return grad_output
 
 
-def _avg_pool2d_backward(
+def _average_pool_backward(
+    space: int,
     grad_output: Tensor,
     self: Tensor,
     kernel_size: list[int],
@@ -223,23 +225,27 @@ def _avg_pool2d_backward(
     count_include_pad: bool,
     divisor_override: int | None,
 ) -> Tensor:
-    """By products with 0/1 matrices of which input is in which window.
+    """By products with 0/1 matrices of which input is in which window, one for each of the `space` dimensions.
 
     Inductor's own takes windows that `ceil_mode` lets stand over the edge for whole ones when it divides.
     """
-    sides = []
-    for place, size in enumerate(self.shape[-2:]):
+    members = []
+    divisor = torch.ones((1,) * space, dtype=torch.int64, device=self.device)
+    for place, size in enumerate(self.shape[-space:]):
         kernel, pad = kernel_size[min(place, len(kernel_size) - 1)], padding[min(place, len(padding) - 1)]
         step = stride[min(place, len(stride) - 1)] if stride else kernel
-        start = torch.arange(grad_output.shape[place - 2], device=self.device) * step - pad
+        start = torch.arange(grad_output.shape[place - space], device=self.device) * step - pad
         end = (start + kernel).clamp(max=size + pad)
         inside = torch.arange(size, device=self.device)
         first, last = start.clamp(min=0), end.clamp(max=size)
         member = (inside >= first.unsqueeze(1)) & (inside < last.unsqueeze(1))
-        sides.append((member.to(_wide(self).dtype), end - start if count_include_pad else last - first))
-    (rows, row_count), (columns, column_count) = sides
-    divisor = row_count.unsqueeze(1) * column_count if divisor_override is None else divisor_override
-    return (rows.T @ (_wide(grad_output) / divisor @ columns)).to(self.dtype)
+        members.append(member.to(_wide(self).dtype))
+        counted = end - start if count_include_pad else last - first
+        divisor = divisor * counted.reshape(-1, *(1,) * (space - 1 - place))
+    gradient = _wide(grad_output) / (divisor if divisor_override is None else divisor_override)
+    for place, member in enumerate(members):
+        gradient = (gradient.movedim(place - space, -1) @ member).movedim(-1, place - space)
+    return gradient.to(self.dtype)
 
 
 def _weight_norm_backward(

@@ -192,6 +192,16 @@ def nonzero(self: torch.Tensor) -> torch.Tensor:
     return torch.stack(columns[::-1]).t()
 
 
+def nonzero_static(self: torch.Tensor, *, size: int, fill_value: int = -1) -> torch.Tensor:
+    """The first `size` of them, filled up with `fill_value` if they are fewer; column by column in memory, as torch
+    expects it of all devices but the CPU."""
+    found = nonzero(self)[:size]
+    out = torch.full((self.dim(), size), fill_value, dtype=torch.int64, device=self.device).t()
+    out[: found.shape[0]] = found
+    count("aten::nonzero_static")
+    return out
+
+
 def masked_select(self: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     source, mask = torch.broadcast_tensors(self, mask)
     (place,) = nonzero(mask.reshape(-1)).unbind(1)
