@@ -29,6 +29,21 @@ CASES = {
     "concatenate": (lambda x, y: torch.cat([x, y], 1) + 1, randn(64, 30), randn(64, 20)),
     "argmax": (lambda x: x.argmax(-1), randn(64, 300)),
     "cumulative sum": (lambda x: x.cumsum(-1), randn(64, 300)),
+    "gradient of windows over the edge": (
+        lambda g, x: torch.ops.aten.avg_pool2d_backward(g, x, [3, 3], [2, 2], [1, 1], True, True, None),
+        randn(1, 2, 5, 5),
+        randn(1, 2, 8, 8),
+    ),
+    "bags and a last offset": (
+        lambda i, o, x: torch.nn.functional.embedding_bag(i, x, o, mode="sum", include_last_offset=True),
+        torch.tensor([1, 2, 4, 5]),
+        torch.tensor([0, 3, 4]),
+        randn(9, 4),
+    ),
+    "first places that are not zero": (
+        lambda x: torch.nonzero_static(x, size=4),
+        torch.tensor([[0, 3], [1, 1]]),
+    ),
     "fill": (lambda x: x + torch.zeros_like(x).index_fill(0, torch.tensor([1], device=x.device), 3.0), randn(4, 5)),
 }
 

@@ -151,6 +151,7 @@ CASES = {
         values(4, 3, 5).to(d), None, None, torch.zeros(3).to(d), torch.ones(3).to(d), True, 0.5, 1e-5
     ),
     "cumulative product": lambda d: values(5, 9).to(d).cumprod(0),
+    "cumulative product in its own type": lambda d: integers(2, 5).int().to(d).cumprod(1, dtype=torch.int32),
     "variance": lambda d: values(5, 90).to(d).var(1),
     "norm": lambda d: torch.linalg.vector_norm(values(50).to(d)),
     "in place of its argument": lambda d: values(50).to(d).tan_(),
@@ -172,6 +173,9 @@ CASES = {
     ),
     "gradient of nearest by a factor": lambda d: gradient(
         values(2, 8, 7).to(d)[None], lambda x: torch.nn.functional.interpolate(x, scale_factor=1.7)
+    ),
+    "gradient of windows over the edge": lambda d: torch.ops.aten.avg_pool3d_backward(
+        values(1, 2, 5, 5, 5).to(d), values(1, 2, 8, 8, 8).to(d), [3], [2], [1], True, True, None
     ),
     "gradient of softshrink": lambda d: gradient(values(9).to(d), torch.nn.functional.softshrink),
     "distances of pairs": lambda d: gradient(values(6, 4).to(d), torch.nn.functional.pdist),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tapeout.report import scoreboard as report
-from tapeout.scoreboard import architectures, operators
+from tapeout.scoreboard import architectures, operators, verdicts
 from tapeout.scoreboard.verdicts import Case, Outcome, Run, Verdict
 
 PAGES = Path(__file__).parents[2] / "docs" / "scoreboard"
@@ -78,4 +78,4 @@ def test_kernels_of_other_packages_are_as_good_as_on_their_page(tmp_path):
     command = [sys.executable, "-m", "tapeout", "scoreboard", "kernels", *options]
     done = subprocess.run([*command, "--against", str(PAGES / "kernels.md")], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert len((tmp_path / "outcomes.jsonl").read_text().splitlines()) == 4
+    assert len(verdicts.read(tmp_path / "outcomes.jsonl")) == 4

@@ -1,5 +1,6 @@
 """Suites judge rightly: known operators, a crash, a hang, a wrong result, an interrupted run."""
 
+import math
 import os
 
 import pytest
@@ -41,6 +42,22 @@ def test_a_wrong_result_is_found(monkeypatch):
     outcome = operators.judge(Case("add", "float32", "eager"), sample_limit=1)
     assert outcome.verdict == Verdict.WRONG
     assert outcome.cause.startswith("result 0: ")
+
+
+@pytest.mark.parametrize(
+    "got, is_as_good", [([math.inf, 1.0], True), ([math.inf, 1.1], False), ([60000.0, 1.0], False)]
+)
+def test_what_is_too_large_for_a_type_is_infinite(got, is_as_good):
+    """The CPU's own result stands; an element that is infinite in it excuses no other."""
+
+    def cube(x):
+        return x**3
+
+    given = torch.tensor([50.0, 1.0], dtype=torch.float16)
+    judged = operators._is_as_good_as_the_cpu(
+        cube, ((given,), {}), False, [torch.tensor(got, dtype=torch.float16)], [cube(given)]
+    )
+    assert judged is is_as_good
 
 
 def test_every_dtype_and_mode_is_a_case():
