@@ -132,10 +132,12 @@ struct Memory {
         hbm_read = hbm_written = sram_read = sram_written = hits = misses = row_hits = row_misses = 0;
     }
 
-    Word set_of(Word line) const {
-        Unsigned slice = slices.remainder(folded(line));
-        return Word(slice) * chip.set_count + Word(sets_of_slice.remainder(slices.quotient(line)));
+    // Sets of neighbouring lines, which are in different slices, lie side by side: a slice's own sets would be a power of
+    // two apart, and throw each other out of the host's caches.
+    Word set_of(Word line, Unsigned slice) const {
+        return Word(sets_of_slice.remainder(slices.quotient(line))) * chip.slice_count + Word(slice);
     }
+    Word set_of(Word line) const { return set_of(line, slices.remainder(folded(line))); }
 
     // Puts the lines of [first, end) into the SRAM, clean, before anything is asked for.
     void bring(Word first, Word end) {
@@ -179,7 +181,7 @@ struct Memory {
         if (reads) sram_read += size;
         if (writes) sram_written += size;
 
-        Word at = slice * chip.set_count + Word(sets_of_slice.remainder(slices.quotient(line)));
+        Word at = set_of(line, Unsigned(slice));
         Set &set = set_at(at);
         if (set.epoch != epoch) set = Set{epoch, 0, 0, 0, 0};
         int way = set.find(uint32_t(line));
