@@ -784,6 +784,8 @@ void Core::send(int unit, Word time) {
     account(unit, q.index, -1, ideal);
     account(unit, q.index, REASON_BANK_CONFLICT, taken - ideal);
     bool reads = unit == LOAD_ENGINE || q.op->kind == ATOMIC, writes = unit == STORE_ENGINE;
+    // Once more: packets of other cores went in between.
+    for (int n = 0; n < e.packet_count; ++n) memory.prefetch(e.packet[n].address);
     for (int n = 0; n < e.packet_count; ++n)
         e.port_ticks = std::max(
             e.port_ticks, memory.access(time * TICKS, e.packet[n].address, e.packet[n].size, reads, writes));
