@@ -27,28 +27,52 @@ def wire(m: Module, value: Value, name: str) -> Signal:
     return signal
 
 
+def sign_extended(value: Value, bits: int) -> Value:
+    """The lowest bits as a signed number of 64 bits. Not with a signed shape: in Verilog that names the sign for each
+    bit above it, and a simulator then computes each."""
+    above = (1 << 64) - (1 << bits)
+    return Mux(value[bits - 1], value | above, value[0:bits]) if above else value
+
+
 def leading_zeros(m: Module, value: Value, name: str) -> tuple[Value, Value]:
-    """Zeros above the highest one, and whether there is no one at all (then the count means nothing). A tree of
-    halves."""
-    width = 1
-    while width < len(value):
-        width *= 2
-    padded = Cat(Const(0, width - len(value)), value) if width > len(value) else value
+    """Zeros above the highest one, and whether there is no one at all (then the count means nothing).
 
-    def halves(part: Value) -> tuple[Value | None, Value]:
-        if len(part) == 1:
-            return None, ~part[0]
-        low, high = part[: len(part) // 2], part[len(part) // 2 :]
-        (low_count, low_empty), (high_count, high_empty) = halves(low), halves(high)
-        empty = wire(m, low_empty & high_empty, f"{name}_empty")
-        count = high_empty
-        if low_count is not None and high_count is not None:
-            count = Cat(Mux(high_empty, low_count, high_count), high_empty)
-        return wire(m, count, f"{name}_count"), empty
+    By halves: the upper one is looked into if it has a one, else the lower; what has a one is found out for all parts
+    at once. (A tree of counters, a node for each bit, takes a simulator many times as long: it computes whole words.)
+    """
+    levels = (len(value) - 1).bit_length()
+    padded: Value = Cat(Const(0, (1 << levels) - len(value)), value)
+    some, has_one = _parts_with_ones(m, padded, name)
+    is_in_upper: list[Value] = []
+    for k in reversed(range(levels)):
+        half = 1 << k
+        upper = wire(m, some[k][half], f"{name}_is_in_upper_{half}")
+        is_in_upper.insert(0, upper)
+        some = [wire(m, Mux(upper, one[half:], one[:half]), f"{name}_{half}_at_{n}") for n, one in enumerate(some[:k])]
+    return wire(m, ~Cat(is_in_upper), f"{name}_count"), ~has_one
 
-    count, empty = halves(padded)
-    assert count is not None
-    return count, empty
+
+def _parts_with_ones(m: Module, value: Value, name: str) -> tuple[list[Value], Value]:
+    """For each k, at every multiple of 2**k, whether the 2**k bits from there on have a one; and whether any has. In
+    words of at most 64 bits, which a simulator computes at once."""
+    width = len(value)
+    if width > 64:
+        low, in_low = _parts_with_ones(m, value[: width // 2], f"{name}_low")
+        high, in_high = _parts_with_ones(m, value[width // 2 :], f"{name}_high")
+        both = [Cat(one, other) for one, other in zip(low, high, strict=True)]
+        return [*both, Cat(in_low, Const(0, width // 2 - 1), in_high)], in_low | in_high
+    some = [wire(m, value, f"{name}_bits")]
+    for k in range(width.bit_length() - 1):
+        some.append(wire(m, some[k] | (some[k] >> (1 << k)), f"{name}_some_of_{2 << k}"))
+    return some[:-1], some[-1][0]
+
+
+def ones(m: Module, value: Value, name: str) -> Value:
+    """How many ones a value of 64 bits has: sums of neighbours, two bits wide, then four, and so on."""
+    for width in (1, 2, 4, 8, 16, 32):
+        lower = sum(((1 << width) - 1) << place for place in range(0, 64, 2 * width))
+        value = wire(m, ((value & lower) + ((value >> width) & lower))[0:64], f"{name}_of_{2 * width}")
+    return value[0:7]
 
 
 @dataclass(frozen=True)

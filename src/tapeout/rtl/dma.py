@@ -16,7 +16,7 @@ from tapeout.isa import definitions as isa
 from tapeout.isa.core_design import DEPTH
 from tapeout.isa.fields import Instruction, Unit
 from tapeout.numerics.dtypes import DType
-from tapeout.rtl.arithmetic import wire
+from tapeout.rtl.arithmetic import sign_extended, wire
 from tapeout.rtl.descriptor import View, value_count, word_count
 from tapeout.rtl.scratchpad import Geometry, first_set, merged, read_signature, write_signature
 from tapeout.rtl.sharing import instantiate
@@ -130,7 +130,7 @@ class _Transfer:
             ]
             if name == "index":  # signed
                 with m.If(view.field("index_dtype") == DType.I32.code):
-                    m.d.sync += self.scalar[name].eq(content[0:32].as_signed())
+                    m.d.sync += self.scalar[name].eq(sign_extended(content, 32))
                 with m.Else():
                     m.d.sync += self.scalar[name].eq(content)
             elif name == "mask":
@@ -190,7 +190,7 @@ def _limited(value: Value) -> Value:
 
 def _signed_index(m: Module, size: Value, element: Value, name: str) -> Signal:
     index = Signal(ADDRESS_BITS, name=name)
-    m.d.comb += index.eq(Mux(size == 2, element[0:32].as_signed(), element.as_signed()))
+    m.d.comb += index.eq(Mux(size == 2, sign_extended(element, 32), element))
     return index
 
 

@@ -25,10 +25,12 @@ from tapeout.rtl.arithmetic import (
     half_from_float,
     integer_from_float,
     leading_zeros,
+    ones,
     product_of,
     register,
     rounded,
     rounded_to_integer,
+    sign_extended,
     unpack,
     unpack_normal,
     wire,
@@ -55,13 +57,13 @@ def width_mask(m: Module, width: Value, name: str) -> Signal:
     return mask
 
 
-def sign_extended(m: Module, value: Value, width: Value, name: str) -> Signal:
+def extended(m: Module, value: Value, width: Value, name: str) -> Signal:
     """A value of a width, to 64 bits with its sign."""
     wide = Signal(64, name=name)
     with m.Switch(width):
         for code, bits in enumerate(WIDTHS):
             with m.Case(code):
-                m.d.comb += wide.eq(value[0:bits].as_signed())
+                m.d.comb += wide.eq(sign_extended(value, bits))
     return wide
 
 
@@ -168,8 +170,8 @@ class ArithmeticUnit(Component):
         """Everything but multiplication and float sums, within the first stage."""
         a, b, c, width = self.a, self.b, self.c, self.width
         mask = width_mask(m, width, "result_mask")
-        signed_a = sign_extended(m, a, width, "signed_a")
-        signed_b = sign_extended(m, b, width, "signed_b")
+        signed_a = extended(m, a, width, "signed_a")
+        signed_b = extended(m, b, width, "signed_b")
         raw = Signal(64)
         result = Signal(64)
         m.d.comb += result.eq(raw & mask)
@@ -189,9 +191,6 @@ class ArithmeticUnit(Component):
             for code, bits in enumerate(WIDTHS):
                 with m.Case(code):
                     m.d.comb += above.eq(64 - bits)
-        ones = Const(0, 7)
-        for bit in range(64):
-            ones = (ones + a[bit])[0:7]
 
         bits_of = {
             Operation.COPY: a,
@@ -205,10 +204,10 @@ class ArithmeticUnit(Component):
             Operation.SHIFT_RIGHT: a >> amount,
             Operation.SHIFT_RIGHT_SIGNED: signed_a.as_signed() >> amount,
             Operation.LEADING_ZEROS: zeros - above,
-            Operation.POPULATION_COUNT: ones,
-            Operation.EXTEND_SIGN_8: a[0:8].as_signed(),
-            Operation.EXTEND_SIGN_16: a[0:16].as_signed(),
-            Operation.EXTEND_SIGN_32: a[0:32].as_signed(),
+            Operation.POPULATION_COUNT: ones(m, a, "ones"),
+            Operation.EXTEND_SIGN_8: sign_extended(a, 8),
+            Operation.EXTEND_SIGN_16: sign_extended(a, 16),
+            Operation.EXTEND_SIGN_32: sign_extended(a, 32),
             Operation.SELECT: Mux(a[0], b, c),
         }
         flags = {
@@ -319,8 +318,8 @@ class Divider(Component):
             dividend.eq(Mux(is_root, dividend << 2, dividend << 1)),
         ]
         is_signed = wire(m, is_one_of(self.operation, Operation.DIVIDE_SIGNED, Operation.REMAINDER_SIGNED), "is_signed")
-        signed_a = sign_extended(m, self.a, self.width, "signed_a")
-        signed_b = sign_extended(m, self.b, self.width, "signed_b")
+        signed_a = extended(m, self.a, self.width, "signed_a")
+        signed_b = extended(m, self.b, self.width, "signed_b")
         negative_a = wire(m, is_signed & signed_a[63], "negative_a")
         negative_b = wire(m, is_signed & signed_b[63], "negative_b")
         magnitude_a = wire(m, Mux(negative_a, -signed_a, self.a)[0:64], "magnitude_a")

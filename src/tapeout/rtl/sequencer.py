@@ -17,7 +17,7 @@ from tapeout.isa.microcode import SOURCE_BITS, STEP_BITS, TARGET_BITS, WIDTHS, O
 from tapeout.numerics.dtypes import DType
 from tapeout.rtl.arithmetic import wire
 from tapeout.rtl.descriptor import QUEUED, VALUES, WORDS_LIMIT
-from tapeout.rtl.lane import ArithmeticUnit, Divider, sign_extended
+from tapeout.rtl.lane import ArithmeticUnit, Divider, extended
 from tapeout.rtl.queues import ISSUE, TAKER
 from tapeout.rtl.scratchpad import Geometry, read_signature, write_signature
 
@@ -210,7 +210,7 @@ class Sequencer(Component):
         row_words = [self.read.data[64 * n : 64 * (n + 1)] for n in range(g.row_bytes // 8)]
         loaded_word = Array(row_words)[scalar_address[3:low]] if len(row_words) > 1 else row_words[0]
         loaded = wire(m, loaded_word >> Cat(Const(0, 3), scalar_address[0:3]), "loaded")
-        loaded_signed = sign_extended(m, loaded, load_width, "loaded_signed")
+        loaded_signed = extended(m, loaded, load_width, "loaded_signed")
         loaded_unsigned = Signal(64)
         stored = Signal(64)
         stored_bytes = Signal(8)
@@ -225,7 +225,7 @@ class Sequencer(Component):
                         stored.eq(operand[1][0:width]),
                         stored_bytes.eq((1 << max(width // 8, 1)) - 1),
                     ]
-        converted_signed = sign_extended(m, operand[0], Mux(convert_flag, 0, convert_width), "converted_signed")
+        converted_signed = extended(m, operand[0], Mux(convert_flag, 0, convert_width), "converted_signed")
         converted_unsigned = Signal(64)
         with m.Switch(Mux(convert_flag, 0, convert_width)):
             for code, width in enumerate(WIDTHS):
@@ -506,7 +506,7 @@ class Sequencer(Component):
                         Mux(
                             is_predicate | (code == DType.I1.code),
                             value[0],
-                            sign_extended(m, value, width, "signed_result"),
+                            extended(m, value, width, "signed_result"),
                         )
                     ),
                 ]
