@@ -14,6 +14,7 @@ SEMAPHORES, TAKERS, GIVERS = 4, 3, 2
 PROOF = """
 read_rtlil harness.il
 prep -top top -flatten
+memory_map
 chformal -lower
 sat -tempinduct -prove-asserts -set-assumes -set-init-zero -set rst 0 -seq 1 -maxsteps 4 -verify top
 """
@@ -30,7 +31,8 @@ class Harness(Elaboratable):
         m = Module()
         m.domains.sync = ClockDomain()
         m.submodules.semaphores = unit = self.semaphores
-        m.d.comb += Assume(~unit.overflows)
+        m.d.comb += [Assume(~unit.overflows), *(Assume(giver.number < SEMAPHORES) for giver in unit.givers)]
+        books = []
         for n in range(1, SEMAPHORES):
             book = Signal(signed(20), name=f"book_{n}")
             given = sum(giver.valid & giver.ready & (giver.number == n) for giver in unit.givers)
@@ -39,7 +41,9 @@ class Harness(Elaboratable):
                 for taker in unit.takers
             )
             m.d.sync += book.eq(book + given - taken + self.wrong)
-            m.d.comb += [Assert(book == unit.counts[n]), Assert(taken <= book)]
+            m.d.comb += [Assert(book == unit.count_of(m, n, f"count_{n}")), Assert(taken <= book)]
+            books.append(book)
+        m.d.comb += Assert(unit.total == sum(books))
         return m
 
 

@@ -26,10 +26,16 @@ GIVER = Signature({"valid": Out(1), "number": Out(NUMBER_BITS), "ready": In(1)})
 
 class Semaphores(Component):
     """Counters; one of them changes a cycle (two when a taker takes two). Givers go first: they never wait for
-    takers."""
+    takers.
+
+    Counts lie in a memory that nothing clears: after reset a count is zero until it was first given.
+    """
 
     def __init__(self, semaphore_count: int, takers: int, givers: int) -> None:
-        self.counts = [Signal(COUNT_BITS, name=f"count_{n}") for n in range(semaphore_count)]
+        self.memory = Memory(shape=unsigned(COUNT_BITS), depth=semaphore_count, init=[])
+        self.was_given = Signal(semaphore_count)
+        self.total = Signal(COUNT_BITS + NUMBER_BITS)
+        """Of all counts."""
         super().__init__(
             {
                 "takers": In(TAKER).array(takers),
@@ -39,38 +45,56 @@ class Semaphores(Component):
             }
         )
 
+    def count_of(self, m: Module, number: Value, name: str) -> Signal:
+        """The count of a semaphore."""
+        port = self.memory.read_port(domain="comb")
+        m.d.comb += port.addr.eq(number)
+        return wire(m, Mux(self.was_given.bit_select(number, 1), port.data, 0), name)
+
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        counts = self.counts
-        some = wire(m, Cat(count.any() for count in counts), "some")
-        several = wire(m, Cat(count[1:].any() for count in counts), "several")
-        full = wire(m, Cat(count.all() for count in counts), "full")
-        m.d.comb += self.all_zero.eq(~some.any())
-
+        m.submodules.memory = self.memory
         given, giving = Signal(NUMBER_BITS), Signal()
         before: Value = Const(0, 1)
         for giver in self.givers:
             m.d.comb += giver.ready.eq(giver.valid & ~before)
             with m.If(giver.ready):
-                m.d.comb += [given.eq(giver.number), giving.eq(1)]
+                m.d.comb += [given.eq(giver.number), giving.eq(giver.number.any())]
             before = before | giver.valid
-        m.d.comb += self.overflows.eq(giving & full.bit_select(given, 1))
 
-        taken_a, taken_b = Signal(NUMBER_BITS), Signal(NUMBER_BITS)
+        taken = [Signal(NUMBER_BITS, name=f"taken_{x}") for x in "ab"]
         for number, taker in enumerate(self.takers):
-            same = (taker.a == taker.b) & taker.a.any()
-            has_a = ~taker.a.any() | some.bit_select(taker.a, 1)
-            has_b = ~taker.b.any() | some.bit_select(taker.b, 1)
-            fits = wire(
-                m, taker.valid & has_a & has_b & (~same | several.bit_select(taker.a, 1)), f"taker_{number}_fits"
-            )
+            wanted = (taker.a, taker.b)
+            counts = [
+                self.count_of(m, one, f"count_{x}_of_taker_{number}") for x, one in zip("ab", wanted, strict=True)
+            ]
+            has_both = Cat(~one.any() | count.any() for one, count in zip(wanted, counts, strict=True)).all()
+            has_two = ~taker.a.any() | (taker.a != taker.b) | counts[0][1:].any()
+            fits = wire(m, taker.valid & has_both & has_two, f"taker_{number}_fits")
             m.d.comb += taker.ready.eq(fits & ~before)
             with m.If(taker.ready):
-                m.d.comb += [taken_a.eq(taker.a), taken_b.eq(taker.b)]
+                m.d.comb += [mine.eq(theirs) for mine, theirs in zip(taken, wanted, strict=True)]
             before = wire(m, before | fits, f"before_taker_{number + 1}")
-        for n, count in enumerate(counts):
-            if n:
-                m.d.sync += count.eq(count + (giving & (given == n)) - (taken_a == n) - (taken_b == n))
+
+        # Nobody takes while somebody gives.
+        takes = [wire(m, one.any(), f"takes_{x}") for x, one in zip("ab", taken, strict=True)]
+        takes_two = wire(m, takes[0] & (taken[0] == taken[1]), "takes_two")
+        changed = wire(m, Mux(giving, given, taken[0]), "changed")
+        count = self.count_of(m, changed, "count_of_changed")
+        write, write_b = self.memory.write_port(), self.memory.write_port()
+        m.d.comb += [
+            write.en.eq(giving | takes[0]),
+            write.addr.eq(changed),
+            write.data.eq(Mux(giving, count + 1, count - 1 - takes_two)),
+            write_b.en.eq(takes[1] & ~takes_two),
+            write_b.addr.eq(taken[1]),
+            write_b.data.eq(self.count_of(m, taken[1], "count_of_b") - 1),
+            self.overflows.eq(giving & count.all()),
+        ]
+        with m.If(giving):
+            m.d.sync += self.was_given.bit_select(given, 1).eq(1)
+        m.d.sync += self.total.eq(self.total + giving - takes[0] - takes[1])
+        m.d.comb += self.all_zero.eq(~self.total.any())
         return m
 
 
