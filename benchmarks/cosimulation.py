@@ -1,5 +1,6 @@
 """Compiled kernels and random programs on the RTL of `tiny`: bytes against the reference evaluator, cycles against the
-timing simulator, and how fast the RTL runs.
+timing simulator, and how fast the RTL runs: cycles of launches, in each of which all cores that have a program are
+simulated (both of `tiny`, if the grid has more than one), by the host's seconds, making the models included.
 
 The first run builds the model, which takes minutes. `python -m benchmarks.cosimulation [random programs]` runs more of
 those than the default.
@@ -55,7 +56,8 @@ def measure(random_count: int) -> None:
     Console().print(
         f"{sum(each.agrees for each in comparisons)} of {len(comparisons)} kernels agree in every byte; cycles of the "
         f"timing simulator are off by {statistics.mean(errors):.1%} in the mean, {max(errors):.1%} at worst "
-        f"(bars: 3 %, 10 %); the RTL runs at {rate / 1e3:.1f} kHz (bar: 30)\n"
+        f"(bars: 3 %, 10 %); the RTL runs at {rate / 1e3:.1f} kHz, a cycle being one of all {tiny.core_count} cores "
+        f"(bar: 30)\n"
         f"{random_count - len(differing)} of {random_count} random programs agree in every byte"
         f"{f', not those of seeds {differing}' if differing else ''}; {time.perf_counter() - start:.0f} s   "
         f"({conditions()})"

