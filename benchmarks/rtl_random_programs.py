@@ -1,49 +1,85 @@
-"""Random programs on a cut-down core of the RTL, for a night: `python -m benchmarks.rtl_random_programs [count] [first
-seed]` holds their bytes against the reference evaluator and their cycles against the timing simulator."""
+"""Random programs on a cut-down core of the RTL: `python -m benchmarks.rtl_random_programs [count] [first seed]` holds
+their bytes against the reference evaluator and their cycles against the timing simulator, and counts what the RTL
+executed. The host's cores share the programs out. Fails if a byte differs.
+"""
 
+import multiprocessing
+import os
 import statistics
 import sys
+import tempfile
 import time
+from collections import Counter
 
-import numpy as np
+from rich.console import Console
 
+from benchmarks.measure import conditions
+from tapeout.isa.fields import BY_MNEMONIC
+from tapeout.report.page import Format, Page, Paragraph, Table, write
 from tapeout.rtl import simulation
-from tapeout.sim import evaluator, timing
-from tapeout.sim.evaluator import Memory
-from tapeout.sim.generate import random_case
 from tests.rtl.cut_down import SMALL
+from tests.rtl.random_programs import Agreement, agreement
 
-BASE = 0x40_0000
-REPORTED = 20
-"""Programs between two lines of the report."""
+DEFAULT_COUNT = 2000
+REPORTED = 200
+"""Programs between two lines of progress."""
 
 
-def cycle_error(seed: int) -> float:
-    """What the timing simulator is off by, of the RTL's cycles. Raises AssertionError if a byte differs."""
-    case = random_case(seed, SMALL, instruction_count=25)
-    area = np.zeros(SMALL.core_count * case.program.workspace_bytes, np.uint8)
-    expected = np.concatenate([case.image, area])
-    found, before = expected.copy(), expected.copy()
-    arguments, place = (case.program, SMALL, case.grid, (BASE,)), {"workspace": BASE + len(case.image)}
-    evaluator.run(*arguments, Memory(BASE, expected), **place)
-    on_rtl = simulation.run(*arguments, Memory(BASE, found), optimised=False, **place)
-    assert np.array_equal(expected, found), f"seed {seed}: memory differs"
-    data = timing.record_trace(*arguments, Memory(BASE, before), **place)
-    latency = {"memory_base": BASE, "memory_latency_cycles": SMALL.last_level_sram.latency_cycles}
-    return timing.simulate(*arguments, data=data, **latency, **place).cycles / on_rtl.cycles - 1
+def keep_to_one_core(numbers: "multiprocessing.Queue[int]") -> None:
+    """So that the testbench steps the cores of a launch in one thread."""
+    os.sched_setaffinity(0, {numbers.get()})
+
+
+def agreement_of(seed: int) -> Agreement:
+    with tempfile.TemporaryDirectory() as folder:
+        return agreement(seed, folder, optimised=True)
+
+
+def measure(count: int, first: int) -> list[Agreement]:
+    simulation.library(SMALL)  # made once, before the workers ask for it
+    cores = sorted(os.sched_getaffinity(0))
+    context = multiprocessing.get_context("spawn")
+    numbers = context.Queue()
+    for core in cores:
+        numbers.put(core)
+    found: list[Agreement] = []
+    with context.Pool(len(cores), keep_to_one_core, (numbers,)) as pool:
+        for one in pool.imap_unordered(agreement_of, range(first, first + count)):
+            found.append(one)
+            if one.difference:
+                Console().print(f"seed {one.seed}: {one.difference}")
+            if len(found) % REPORTED == 0:
+                Console(stderr=True).print(f"{len(found)} programs")
+    return found
+
+
+def page(found: list[Agreement], seconds: float) -> Page:
+    cycles = sum(one.rtl_cycles for one in found)
+    errors = [abs(one.cycle_error) for one in found]
+    wrong = sorted(one.seed for one in found if one.difference)
+    executed: Counter[tuple[str, ...]] = sum((one.executed for one in found), Counter())
+    rows = []
+    for mnemonic, kind in sorted(BY_MNEMONIC.items(), key=lambda pair: (pair[1].unit.value, pair[0])):
+        mine = {key: times for key, times in executed.items() if key[0] == mnemonic}
+        programs = sum(any(key[0] == mnemonic for key in one.executed) for one in found)
+        rows.append((mnemonic, kind.unit.value, f"{programs:,}", f"{sum(mine.values()):,}", f"{len(mine):,}"))
+    summary = (
+        f"{len(found) - len(wrong):,} of {len(found):,} programs leave the evaluator's bytes"
+        f"{f', not those of seeds {wrong}' if wrong else ''}. They took {cycles:,} cycles; "
+        f"the timing simulator's are off by {statistics.mean(errors):.2%} in the mean, {max(errors):.1%} at worst. "
+        f"{seconds:.0f} s, {len(found) / seconds:.1f} programs a second ({conditions()})."
+    )
+    columns = ("instruction", "unit", "programs", "executed", "functions and types")
+    return Page(f"Random programs on the RTL of {SMALL.name}", [Paragraph(summary), Table(columns, rows, (2, 3, 4))])
 
 
 def main(count: int, first: int) -> None:
-    start, errors = time.perf_counter(), []
-    for seed in range(first, first + count):
-        errors.append(abs(cycle_error(seed)))
-        if len(errors) % REPORTED == 0 or len(errors) == count:
-            print(
-                f"{len(errors)} programs agree in every byte; cycles are off by {statistics.mean(errors):.2%} in the "
-                f"mean, {max(errors):.1%} at worst; {time.perf_counter() - start:.0f} s",
-                flush=True,
-            )
+    start = time.perf_counter()
+    found = measure(count, first)
+    write(page(found, time.perf_counter() - start), Format.text, None)
+    if any(one.difference for one in found):
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 1000, int(sys.argv[2]) if len(sys.argv) > 2 else 0)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else DEFAULT_COUNT, int(sys.argv[2]) if len(sys.argv) > 2 else 0)

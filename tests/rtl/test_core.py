@@ -6,19 +6,20 @@ import numpy as np
 import pytest
 
 from tapeout.isa import Program
+from tapeout.isa.fields import BY_MNEMONIC
 from tapeout.isa.program import assemble, encode
 from tapeout.rtl import simulation
 from tapeout.rtl.difference import executed, first_difference
-from tapeout.sim import evaluator
 from tapeout.sim.evaluator import Memory
 from tapeout.sim.faults import Trapped
-from tapeout.sim.generate import random_case
+from tapeout.sim.generate import FULL
 from tests.rtl.cut_down import SMALL
+from tests.rtl.random_programs import agreement
 
 pytestmark = pytest.mark.usefixtures("model")
 
 BASE = 0x40_0000
-SEEDS = 8
+SHORT_PROGRAMS, FULL_PROGRAMS = 40, 4
 
 COPY = """
 load_immediate destination=r1 value=4194304
@@ -38,18 +39,15 @@ def on_rtl(item, memory, **options):
     return simulation.run(item, SMALL, (1, 1, 1), (), Memory(BASE, memory), optimised=False, **options)
 
 
-@pytest.mark.parametrize("seed", range(SEEDS))
-def test_random_program_leaves_the_evaluators_bytes(seed, tmp_path):
-    case = random_case(seed, SMALL, instruction_count=10)
-    areas = np.zeros(SMALL.core_count * case.program.workspace_bytes, np.uint8)
-    before = np.concatenate([case.image, areas])
-    expected, found = before.copy(), before.copy()
-    place, trace = {"workspace": BASE + len(case.image)}, tmp_path / "trace"
-    evaluator.run(case.program, SMALL, case.grid, (BASE,), Memory(BASE, expected), **place)
-    simulation.run(case.program, SMALL, case.grid, (BASE,), Memory(BASE, found), trace=trace, optimised=False, **place)
-    if not np.array_equal(expected, found):
-        steps = executed(case.program, SMALL, case.grid, (BASE,), Memory(BASE, before), **place)
-        pytest.fail(f"seed {seed}: {first_difference(steps, case.program, trace)}")
+def test_random_programs_leave_the_evaluators_bytes_and_take_the_timing_simulators_cycles(tmp_path):
+    """`python -m benchmarks.rtl_random_programs` runs thousands."""
+    found = [agreement(seed, tmp_path) for seed in range(SHORT_PROGRAMS)]
+    found += [agreement(seed, tmp_path, instruction_count=10, sizes=FULL) for seed in range(FULL_PROGRAMS)]
+    assert [each.difference for each in found if each.difference] == []
+    errors = [abs(each.cycle_error) for each in found]
+    assert np.mean(errors) < 0.03 and max(errors) < 0.1, errors
+    executed = {key[0] for each in found for key in each.executed}
+    assert set(BY_MNEMONIC) - executed <= {"trap"}
 
 
 def test_a_difference_names_the_instruction(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 from tapeout.chip import load
 from tapeout.isa import Program
 from tapeout.sim.evaluator import Memory, run
-from tapeout.sim.generate import random_case
+from tapeout.sim.generate import FULL, SHORT, random_case
 from tapeout.sim.schedules import ProgramOrder, adversaries
 
 CHIP = load("inference")
@@ -27,9 +27,9 @@ def test_the_same_seed_gives_the_same_case():
     assert first.program != other.program
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_random_programs_mean_the_same_under_every_schedule(seed):
-    case = random_case(seed, CHIP, instruction_count=25)
+@pytest.mark.parametrize(("seed", "sizes"), [(n, FULL) for n in range(8)] + [(n, SHORT) for n in range(4)])
+def test_random_programs_mean_the_same_under_every_schedule(seed, sizes):
+    case = random_case(seed, CHIP, instruction_count=25, sizes=sizes)
     assert Program.decode(case.program.encode()) == case.program
     want = outcome(case, ProgramOrder())
     schedules = adversaries(seed, random_count=2)

@@ -54,6 +54,23 @@ Shape = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
+class Sizes:
+    """What random programs are picked from: grids and sizes of tiles; and bytes a program of the grid may write to, and
+    that a core has for itself (both at least a tile's)."""
+
+    grids: tuple[tuple[int, int, int], ...]
+    slot_bytes: tuple[int, ...]
+    output_bytes: int
+    workspace_bytes: int
+
+
+FULL = Sizes(((1, 1, 1), (3, 1, 1), (2, 2, 1), (1, 2, 3), (7, 1, 1)), (256, 512, 2048), 4096, 4096)
+
+SHORT = Sizes(((1, 1, 1), (1, 1, 1), (3, 1, 1), (1, 2, 1)), (256,), 1536, 256)
+"""For many programs rather than long ones: a few thousand cycles, most of them for what is picked."""
+
+
+@dataclass(frozen=True)
 class Case:
     """A program and what to run it on. The only argument is the address where `image` lies."""
 
@@ -63,10 +80,10 @@ class Case:
     image: np.ndarray[Any, np.dtype[np.uint8]]
 
 
-def random_case(seed: int, chip: Chip, instruction_count: int = 40) -> Case:
+def random_case(seed: int, chip: Chip, instruction_count: int = 40, sizes: Sizes = FULL) -> Case:
     """A random program of about `instruction_count` queued instructions. The same seed gives the same
     case."""
-    return _Generator(random.Random(seed), seed, chip).case(instruction_count)
+    return _Generator(random.Random(seed), seed, chip, sizes).case(instruction_count)
 
 
 @dataclass
@@ -92,18 +109,19 @@ class _Emitted:
 
 
 class _Generator:
-    def __init__(self, source: random.Random, seed: int, chip: Chip) -> None:
+    def __init__(self, source: random.Random, seed: int, chip: Chip, sizes: Sizes) -> None:
         self.source = source
         self.seed = seed
         self.chip = chip
         self.dtypes = [d for d in DType if d is not DType.F64 or chip.core.vector.float64]
-        self.slot_bytes = source.choice((256, 512, 2048))
+        self.grids = sizes.grids
+        self.slot_bytes = source.choice(sizes.slot_bytes)
         slot_count = 12
         self.slots = [_Resource(n * self.slot_bytes, self.slot_bytes) for n in range(slot_count)]
         self.rotating_bytes = 768
         self.scratchpad_bytes = slot_count * self.slot_bytes + self.rotating_bytes
-        self.output = _Resource(0, 4096)
-        self.workspace = _Resource(0, 4096)
+        self.output = _Resource(0, sizes.output_bytes)
+        self.workspace = _Resource(0, sizes.workspace_bytes)
         self.table = _Resource(0, TABLE_BYTES)
         self.items: list[Instruction] = []
         self.emitted: dict[Unit, list[_Emitted]] = {unit: [] for unit in SYNC_ORDER}
@@ -113,7 +131,7 @@ class _Generator:
     # ------------------------------------------------------------------------------------------ whole program
 
     def case(self, instruction_count: int) -> Case:
-        grid = self.source.choice(((1, 1, 1), (3, 1, 1), (2, 2, 1), (1, 2, 3), (7, 1, 1)))
+        grid = self.source.choice(self.grids)
         program_bytes = self.output.size + self.scratchpad_bytes + TABLE_BYTES
         self.emit(isa.Argument(destination=BASE, index=0))
         again = len(self.items)
