@@ -19,7 +19,7 @@ from tests.rtl.random_programs import agreement
 pytestmark = pytest.mark.usefixtures("model")
 
 BASE = 0x40_0000
-SHORT_PROGRAMS, FULL_PROGRAMS = 40, 4
+SHORT_PROGRAMS, FULL_PROGRAMS = 40, 2
 
 COPY = """
 load_immediate destination=r1 value=4194304
@@ -47,7 +47,8 @@ def test_random_programs_leave_the_evaluators_bytes_and_take_the_timing_simulato
     errors = [abs(each.cycle_error) for each in found]
     assert np.mean(errors) < 0.03 and max(errors) < 0.1, errors
     executed = {key[0] for each in found for key in each.executed}
-    assert set(BY_MNEMONIC) - executed <= {"trap"}
+    rare = {name for name in BY_MNEMONIC if name.endswith("_sync")}  # where an instruction has no room for a semaphore
+    assert set(BY_MNEMONIC) - executed - rare == {"trap"}
 
 
 def test_a_difference_names_the_instruction(tmp_path):
