@@ -3,6 +3,7 @@
 # make bench   the benchmarks (on a quiet machine)
 # make check   format, lint and types
 # make scoreboard-check   a part of every scoreboard again; fails if a case is worse than on its page in docs/
+# make rtl-check   two thousand random programs on the RTL; fails if a byte differs
 # make docs    the generated pages of docs/
 #
 # Each sets up .venv first if that has not happened yet. PYTHON chooses the interpreter (3.11 or newer).
@@ -15,7 +16,7 @@ VENV := .venv
 INSTALLED := $(VENV)/.installed
 RUN := $(VENV)/bin/python -m
 
-.PHONY: demo test bench check scoreboard-check docs setup clean
+.PHONY: demo test bench check scoreboard-check rtl-check docs setup clean
 
 demo: setup
 	$(VENV)/bin/tapeout chat --chip $(CHIP) "$(QUESTION)"
@@ -38,6 +39,9 @@ scoreboard-check: setup
 	$(call SCOREBOARD,operators) --every 40
 	$(call SCOREBOARD,architectures) --only '^(DLRM|two-tower|GCN|LSTM|Llama)$$'
 	$(call SCOREBOARD,kernels) --every 10
+
+rtl-check: setup
+	$(RUN) benchmarks.rtl_random_programs
 
 docs: setup
 	$(VENV)/bin/tapeout isa --output docs/isa.md
