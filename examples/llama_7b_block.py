@@ -7,6 +7,7 @@ The block is written in plain PyTorch, in bfloat16, so nothing else needs to be 
 """
 
 import argparse
+import math
 from dataclasses import dataclass
 
 import torch
@@ -47,7 +48,7 @@ Angles = tuple[torch.Tensor, torch.Tensor]
 def angles(positions: torch.Tensor, sizes: Sizes, dtype: torch.dtype) -> Angles:
     """Cosines and sines by position and channel of a head: a channel and the one half a head further turn together."""
     steps = torch.arange(0, sizes.head, 2, device=positions.device).float()
-    angle = positions[:, None].float() * sizes.rotation_base ** (-steps / sizes.head)
+    angle = positions[:, None].float() * torch.exp(steps * (-math.log(sizes.rotation_base) / sizes.head))
     angle = torch.cat((angle, angle), dim=-1)
     return angle.cos().to(dtype), angle.sin().to(dtype)
 
