@@ -77,7 +77,16 @@ def test_a_whole_training_step_with_dropout():
 
 def test_what_a_graph_cannot_do_again_is_refused_and_the_chip_goes_on():
     x = torch.ones(3, device="chip")
-    for forbidden in (lambda: x.sum().item(), lambda: torch.tensor([1.0, 2.0], device="chip"), lambda: x.cpu()):
+
+    def on_host():
+        return torch.ops.aten._fft_r2c(torch.empty(4, device="chip"), [0], 0, True)
+
+    for forbidden in (
+        lambda: x.sum().item(),
+        lambda: torch.tensor([1.0, 2.0], device="chip"),
+        lambda: x.cpu(),
+        on_host,
+    ):
         with pytest.raises(RuntimeError, match="while a graph is captured"):
             captured(forbidden)
         assert (x + 1).sum().item() == 6

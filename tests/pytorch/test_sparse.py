@@ -79,3 +79,8 @@ def test_a_graph_convolution_by_a_sparse_adjacency():
 def test_other_operators_are_refused_by_name():
     with pytest.raises(NotImplementedError, match="aten::sin of a sparse or quantized tensor"):
         sparse(3).to("chip").sin()
+
+
+def test_a_sum_that_the_type_cannot_keep_is_refused():
+    with pytest.raises(RuntimeError, match="cannot be kept in"):
+        torch.ones(3, dtype=torch.int64, device="chip").add_(sparse(3).to("chip"))

@@ -1152,6 +1152,7 @@ void run_on_shapes(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
 void run_on_host(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   auto name = c10::toString(op.operator_name());
   ledger().refuse_if_forbidden(name);
+  refuse_in_capture(("running " + name + " on the host").c_str());
   if (timing_only()) {
     run_on_shapes(op, stack);
     return;

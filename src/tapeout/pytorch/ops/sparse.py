@@ -24,9 +24,7 @@ def coalesce(self: torch.Tensor) -> torch.Tensor:
     return _sparse(self, indices, values, is_coalesced=True)
 
 
-def to_dense(
-    self: torch.Tensor, dtype: torch.dtype | None = None, masked_grad: bool | None = None
-) -> torch.Tensor:  # fmt: skip
+def to_dense(self: torch.Tensor, dtype: torch.dtype | None = None, masked_grad: bool | None = None) -> torch.Tensor:
     dense = torch.zeros(self.shape, dtype=self.dtype, device=self.device)
     return add_(dense, self).to(dtype or self.dtype)
 
@@ -60,6 +58,8 @@ def add_(self: torch.Tensor, other: torch.Tensor, *, alpha: float = 1) -> torch.
         raise NotImplementedError("add_ to a sparse tensor on the chip: write a = a + b")
     if self.shape != other.shape:
         raise NotImplementedError(f"a sum of shapes {tuple(self.shape)} and, sparse, {tuple(other.shape)}")
+    if not torch.can_cast(other.dtype, self.dtype):
+        raise RuntimeError(f"a sum of {self.dtype} and, sparse, {other.dtype} cannot be kept in {self.dtype}")
     indices = other._indices()
     if other.sparse_dim() == 1:
         self.index_add_(0, indices[0], other._values().to(self.dtype), alpha=alpha)
