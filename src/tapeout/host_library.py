@@ -27,8 +27,8 @@ FLAGS = (
 )
 
 
-def host_library(name: str, source: Path, header: str, included: Sequence[Path] = ()) -> ctypes.CDLL:
-    """The shared library of one C++ file, which includes `header` as "abi.h" and maybe files beside it. `name` is its
+def host_library(name: str, sources: Sequence[Path], header: str, included: Sequence[Path] = ()) -> ctypes.CDLL:
+    """The shared library of C++ files, which include `header` as "abi.h" and maybe files beside them. `name` is its
     folder in the cache."""
 
     def compile_to(target: Path) -> None:
@@ -40,13 +40,13 @@ def host_library(name: str, source: Path, header: str, included: Sequence[Path] 
             )
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "abi.h").write_text(header)
-            command = [compiler, *FLAGS, f"-I{folder}", str(source), "-o", str(target)]
+            command = [compiler, *FLAGS, f"-I{folder}", *map(str, sources), "-o", str(target)]
             done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             raise TapeoutError(f"building Tapeout's {name} failed: {' '.join(command)}\n{done.stderr.strip()}")
 
     key = hashlib.sha256()
-    texts = [path.read_bytes() for path in (source, *included)]
+    texts = [path.read_bytes() for path in (*sources, *included)]
     for part in (*texts, header.encode(), repr(FLAGS).encode(), host_fingerprint().encode()):
         key.update(hashlib.sha256(part).digest())
     return ctypes.CDLL(str(file_cache.file(name, key.hexdigest()[:32], ".so", compile_to)))

@@ -51,3 +51,15 @@ def test_a_state_is_loaded_into_the_same_memory():
         model.load_state_dict({name: torch.ones(value.shape) for name, value in model.state_dict().items()})
     assert [parameter.data_ptr() for parameter in model.parameters()] == pointers
     assert all((parameter == 1).all() for parameter in model.parameters())
+
+
+def test_a_model_without_memory_gets_some_that_lies_the_same_way():
+    with torch.device("meta"):
+        model = Tied()
+        model.turned = torch.nn.Parameter(torch.empty(4, 6).t(), requires_grad=False)
+    places = {name: (value.shape, value.stride(), value.requires_grad) for name, value in model.named_parameters()}
+    model.to_empty(device="chip")
+    assert model.head.weight is model.embedding.weight
+    assert {value.device.type for value in model.parameters()} == {"chip"}
+    found = {name: (value.shape, value.stride(), value.requires_grad) for name, value in model.named_parameters()}
+    assert found == places

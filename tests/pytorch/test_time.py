@@ -202,6 +202,23 @@ print(timed(step), torch.chip.memory_allocated())
     assert run(program, TAPEOUT_TIMING="on").stdout == run(program, TAPEOUT_TIMING="only").stdout
 
 
+def test_timing_alone_imports_nothing_it_does_not_need(run):
+    run(
+        """
+import sys
+
+with torch.device("meta"):
+    model = torch.nn.Linear(64, 8)
+model = model.to_empty(device="chip")
+assert model(torch.empty(4, 64, device="chip")).pow(2).mean().device.type == "chip"
+torch.chip.synchronize()
+slow = {"sympy", "torch._dynamo", "torch._inductor", "tapeout.sim.functional.translate"}
+assert not sys.modules.keys() & slow, sys.modules.keys() & slow
+""",
+        TAPEOUT_TIMING="only",
+    )
+
+
 def test_timing_alone_reserves_more_than_the_host_has_and_refuses_to_read(run):
     run(
         """

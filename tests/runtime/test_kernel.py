@@ -184,7 +184,7 @@ def test_without_a_compiler_the_error_says_what_to_install(monkeypatch, tmp_path
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(TapeoutError) as refused:
-        host_library("runtime", Path(__file__), header=str(tmp_path))
+        host_library("runtime", (Path(__file__),), header=str(tmp_path))
     assert str(refused.value) == (
         "Tapeout needs a C++ compiler once, to build its runtime; none was found. "
         "Install g++ (Debian, Ubuntu: apt install g++) or set CXX"

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tapeout.chip import load
 from tapeout.isa import Parameter, Program, assemble
-from tapeout.sim import functional
+from tapeout.sim.functional.translate import translate
 from tapeout.sim.functional.vector import (
     NeedsCut,
     cuts_of,
@@ -93,7 +93,7 @@ def ir_of(body):
     """
     items = assemble(head + body + tail)
     program = Program("groups", CHIP.name, items, (Parameter("memory", "*fp32"),), scratchpad_bytes=1 << 14)
-    return functional.translate(program)
+    return translate(program)
 
 
 ELEMENTWISE = """

@@ -10,7 +10,7 @@ import json
 import struct
 import zlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 
 from tapeout.isa import definitions  # noqa: F401  (fills the registry)
@@ -81,8 +81,8 @@ class Program:
 
     def encode(self) -> bytes:
         """The binary. `Program.decode(program.encode()) == program`."""
-        facts = asdict(replace(self, instructions=()))
-        del facts["instructions"]
+        facts = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "instructions"}
+        facts |= {name: [asdict(part) for part in facts[name]] for name in ("parameters", "prints")}
         description = json.dumps(facts, separators=(",", ":")).encode()
         words = encode(self.instructions)
         content = description + words

@@ -79,7 +79,7 @@ def _compiled(ttir: str, chip: Chip, stages: int, *, shares_loads: bool) -> Prog
         messages=tuple(selected.messages),
         prints=tuple(kernel.prints),
     )
-    dump.write("emit", str, program.text)
+    dump.write("emit", lambda program: program.text, program)
     return verify_program(program, chip)
 
 

@@ -151,13 +151,14 @@ def _make_triton_use_the_chip() -> None:
     import triton
 
     from tapeout import runtime
-    from tapeout.triton_backend import benchmark
+    from tapeout.triton_backend import benchmark, kernel_cache
     from tapeout.triton_backend.driver import ChipDriver
 
     hbm = arena()
     runtime.set_arena(hbm.address, hbm.size_bytes)
     triton.runtime.driver.set_active(ChipDriver())
     benchmark.install()
+    kernel_cache.install()
 
 
 def set_fallback(policy: str) -> None:

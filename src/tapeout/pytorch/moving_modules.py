@@ -7,19 +7,21 @@ host is enough. Then the module gets new Parameters after all, and here they are
 """
 
 import contextlib
+import functools
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 
-_apply = torch.nn.Module._apply
+_apply, _to_empty = torch.nn.Module._apply, torch.nn.Module.to_empty
 _inside = threading.local()
 
 
 def keep_parameters_when_moving() -> None:
     """Make every `Module.to`, `.float()` and so on behave so, in this process. Idempotent."""
     torch.nn.Module._apply = _apply_in_place_or_tied  # type: ignore[method-assign]
+    torch.nn.Module.to_empty = _to_empty_at_once  # type: ignore[method-assign,assignment]
 
 
 def _apply_in_place_or_tied(self: torch.nn.Module, fn: Callable[..., Any], recurse: bool = True) -> torch.nn.Module:
@@ -41,6 +43,20 @@ def _apply_in_place_or_tied(self: torch.nn.Module, fn: Callable[..., Any], recur
         for module, other_name in others:
             module._parameters[other_name] = owner._parameters[name]
     return self
+
+
+@functools.wraps(_to_empty)
+def _to_empty_at_once(self: torch.nn.Module, *, device: Any, recurse: bool = True) -> torch.nn.Module:
+    """torch asks a meta tensor how an empty one like it lies in memory, which imports sympy: 0.7 s to learn that it is
+    contiguous."""
+
+    def empty(tensor: torch.Tensor) -> torch.Tensor:
+        is_plain = type(tensor) in (torch.Tensor, torch.nn.Parameter)
+        if is_plain and tensor.is_meta and tensor.is_contiguous() and device is not None:
+            return torch.empty(tensor.shape, dtype=tensor.dtype, device=device)
+        return torch.empty_like(tensor, device=device)
+
+    return self._apply(empty, recurse=recurse)
 
 
 @contextlib.contextmanager

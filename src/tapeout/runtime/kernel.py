@@ -23,8 +23,7 @@ from tapeout.errors import InternalError, LaunchError
 from tapeout.isa import Program
 from tapeout.runtime import clock, native, sanitizer
 from tapeout.runtime.counters import compilations
-from tapeout.sim import functional
-from tapeout.sim.functional.machine import host_fingerprint
+from tapeout.sim.functional import machine
 
 if TYPE_CHECKING:
     from tapeout.sim.timing import FlatTrace
@@ -103,7 +102,7 @@ class Kernel(TimedKernel):
 
     def __init__(self, program: Program, chip: Chip, code: bytes, checked: bool = False):
         super().__init__(program, chip)
-        self._keep, entry = functional.load_object(code)
+        self._keep, entry = machine.load_object(code)
         library = native.library()
         library.tapeout_need_scratchpad(max(program.scratchpad_bytes, chip.core.scratchpad.size_bytes))
         types = [parameter.type for parameter in program.parameters]
@@ -226,10 +225,10 @@ capture of a graph, which only notes it."""
 @functools.cache
 def _simulator_fingerprint() -> str:
     """Changes with every source file that has a part in object code."""
-    package = Path(functional.__file__).parent
+    package = Path(machine.__file__).parent
     files = [*package.glob("*.py"), *package.parent.parent.joinpath("numerics").glob("*.py")]
     files += package.parent.parent.joinpath("isa").glob("*.py")
-    digest = hashlib.sha256(host_fingerprint().encode())
+    digest = hashlib.sha256(machine.host_fingerprint().encode())
     for path in sorted(files):
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
@@ -244,7 +243,9 @@ def load(program: Program, chip: Chip) -> TimedKernel:
     key = hashlib.sha256(b"\0".join(facts)).hexdigest()
     code = cache.entry("objects", key)
     if code is None:
-        code = functional.compile_object(functional.translate(program, checks))
+        from tapeout.sim.functional.translate import translate  # needed only if there is no object code yet
+
+        code = machine.compile_object(translate(program, checks))
         cache.store("objects", key, code)
         compilations.compiled += 1
     else:

@@ -11,19 +11,15 @@ import hashlib
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from tapeout.chip import Chip
-from tapeout.host_library import host_library
 from tapeout.isa import Program
-from tapeout.runtime import clock
+from tapeout.runtime import clock, native
 from tapeout.sim import timing
 
 REMEMBERED_LAUNCHES = 16_384
-SOURCE = Path(__file__).with_name("launch_times.cpp")
-HEADERS = (Path(__file__).with_name("digest.h"),)
 BLOCK_WORDS = 4
 """Of each of a launch's allocations: where it is, its bytes, where it would be, and whether it is in the SRAM."""
 
@@ -32,7 +28,7 @@ BLOCK_WORDS = 4
 def library() -> ctypes.PyDLL:
     word, pointer, text = ctypes.c_int64, ctypes.c_void_p, ctypes.c_char_p
     # Calls are short and change what other calls read: they keep Python's lock.
-    loaded = ctypes.PyDLL(host_library("launch_times", SOURCE, "", HEADERS)._name)
+    loaded = ctypes.PyDLL(native.library()._name)
     for name, result, arguments in (
         ("tapeout_timed_program", pointer, (text, word, word)),
         ("tapeout_clock", pointer, ()),

@@ -9,8 +9,10 @@ from tapeout.errors import TapeoutError
 from tapeout.host_library import host_library
 from tapeout.sim.functional import abi
 
-SOURCE = Path(__file__).with_name("native.cpp")
-HEADERS = tuple(Path(__file__).with_name(name) for name in ("digest.h", "sanitizer.h"))
+SOURCES, HEADERS = (
+    tuple(Path(__file__).with_name(name) for name in names)
+    for names in (("native.cpp", "launch_times.cpp"), ("digest.h", "sanitizer.h"))
+)
 
 
 def thread_count() -> int:
@@ -26,7 +28,7 @@ def thread_count() -> int:
 @functools.cache
 def library() -> ctypes.CDLL:
     """The runtime, its workers started."""
-    loaded = host_library("runtime", SOURCE, abi.header(), HEADERS)
+    loaded = host_library("runtime", SOURCES, abi.header(), HEADERS)
     word, pointer = ctypes.c_int64, ctypes.c_void_p
     for name, result, arguments in (
         ("tapeout_start", None, (word, word)),

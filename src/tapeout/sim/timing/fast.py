@@ -80,7 +80,7 @@ KIND_OF: dict[type, str] = {
 
 @functools.cache
 def library() -> ctypes.CDLL:
-    loaded = host_library("timing", SOURCE, abi.header())
+    loaded = host_library("timing", (SOURCE,), abi.header())
     for name, result, arguments in (
         ("tapeout_timing_system", Pointer, (Pointer,)),
         ("tapeout_timing_free_system", None, (Pointer,)),
