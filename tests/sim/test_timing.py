@@ -223,6 +223,23 @@ def test_they_agree_on_small_and_odd_memory_systems(seed, slices, outstanding, w
     assert_same(case.program, chip_used, case.grid, (1 << 20,), data=trace, regions=regions, **places)
 
 
+@pytest.mark.parametrize(("ways", "first"), [(1, 0), (3, 1 << 40), (17, 1 << 45), (64, 0)])
+def test_they_agree_while_dirty_lines_are_evicted(ways, first):
+    """Words far apart are written and read again, in twice as many lines as there is room for."""
+    line_count = 2 * ways * -(-32 // ways)
+    sram = replace(TINY.last_level_sram, slice_count=2, size_bytes=line_count * 64, way_count=ways, line_bytes=64)
+    words = f"dtype=f32 base=r1 strides=r0,r0,r0,r3 shape=1x1x1x{2 * line_count} tile=@0x0{{0,0,0,1}}"
+    program = program_of(
+        f"load_immediate destination=r1 value={first}\nload_immediate destination=r3 value=192\n"
+        + f"store {words} signal_a=s1\nload {words} wait_a=s1 signal_a=s2\n" * 2
+        + "halt\n"
+    )
+    chip_used = replace(PIPELINED, last_level_sram=sram)
+    assert_same(program, chip_used, (1, 1, 1), ())
+    result = timing.simulate(program, chip_used, (1, 1, 1), ())
+    assert result.sram_misses > 4 * line_count and result.hbm_written_bytes > 2 * line_count * 64
+
+
 def copy_of(size_bytes, *, warm, chip_used):
     """Reads so many bytes, row by row, and writes them elsewhere."""
     program = Program(

@@ -3,6 +3,7 @@
 // global time order. `abi.h` is generated: the structures Op, ChipFacts and the enumerations.
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cstdint>
 #include <cstdlib>
@@ -11,10 +12,6 @@
 #include <memory>
 #include <tuple>
 #include <vector>
-
-#if defined(__AVX2__)
-#include <immintrin.h>
-#endif
 
 #include "abi.h"
 
@@ -53,32 +50,63 @@ struct Divisor {
 
 // ------------------------------------------------------------------------------------------------------- memory
 
-// A set of the last-level SRAM; the lines it holds follow it, as 32-bit numbers.
-struct alignas(32) Set {
-    uint32_t epoch;
-    int32_t count;
-    Unsigned used, dirty;
-    Word latest_fill;  // no line of the set is still being fetched after this
+// What the SRAM holds of some neighbouring lines. Few bytes a line, and all that a hit needs: the lines of a whole working
+// set stay in the host's own caches.
+struct Page {
+    static constexpr Unsigned LINES = 256, GROUP = 64;
+    static constexpr uint8_t DIRTY = 128;
 
-    uint32_t *lines() { return reinterpret_cast<uint32_t *>(this + 1); }
+    uint8_t state[LINES];             // 0: absent; else its way, counted from one, and whether it is dirty
+    Word latest_fill[LINES / GROUP];  // no line of the group is still being fetched after this
 
-    // The way that holds a line, or `count`.
-    int find(uint32_t line) {
-        const uint32_t *held = lines();
-#if defined(__AVX2__)
-        __m256i wanted = _mm256_set1_epi32(int(line));
-        for (int way = 0; way < count; way += 8) {
-            __m256i some = _mm256_load_si256(reinterpret_cast<const __m256i *>(held + way));
-            unsigned equal = unsigned(_mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpeq_epi32(some, wanted))));
-            if (equal) return std::min(way + std::countr_zero(equal), int(count));
-        }
-        return count;
-#else
-        int way = 0;
-        while (way < count && held[way] != line) ++way;
-        return way;
-#endif
+    uint8_t &state_of(Word line) { return state[Unsigned(line) % LINES]; }
+    Word &latest_fill_by(Word line) { return latest_fill[Unsigned(line) % LINES / GROUP]; }
+};
+
+// The pages that a launch needs, in a tree of two levels: lines of 32 bytes, the shortest, have numbers of 42 bits.
+struct Pages {
+    static constexpr Unsigned ROOTS = 1 << 19, BRANCHES = 1 << 16;
+    using Branch = std::array<Page *, BRANCHES>;
+
+    std::vector<std::unique_ptr<Branch>> branches{ROOTS};
+    std::vector<std::unique_ptr<Page>> pages;
+    std::vector<Page **> places;  // of the pages in use, which come first in `pages`
+
+    Page &of(Word line) {
+        Unsigned number = Unsigned(line) / Page::LINES;
+        std::unique_ptr<Branch> &branch = branches[number / BRANCHES];
+        if (!branch) [[unlikely]] branch = std::make_unique<Branch>();
+        Page *&page = (*branch)[number % BRANCHES];
+        if (!page) [[unlikely]] take(page);
+        return *page;
     }
+
+    void take(Page *&place) {
+        if (places.size() == pages.size()) pages.push_back(std::make_unique_for_overwrite<Page>());
+        place = pages[places.size()].get();
+        places.push_back(&place);
+        *place = Page{};
+    }
+
+    void clear() {
+        for (Page **place : places) *place = nullptr;
+        places.clear();
+    }
+};
+
+struct Request {
+    Word address, size;
+};
+
+// Where the line of a request is kept.
+struct Place {
+    Word line, slice, set;
+    Page *page;
+};
+
+// A line that a set holds, and when it had come from HBM.
+struct Way {
+    Word line, ready;
 };
 
 struct Bank {
@@ -89,15 +117,17 @@ struct Channel {
     Word free, dirty_lines;
 };
 
-// The memory system of one chip, kept between launches: `epoch` tells a launch's sets from those left by another.
+// The memory system of one chip, kept between launches.
 struct Memory {
     ChipFacts chip;
-    Divisor lines, slices, sets_of_slice, granules, channels, stripes, banks, bursts;
-    uint32_t epoch = 0;
+    Divisor lines, slices, sets_of_slice, granules, channels, stripes, banks, bursts, slice_bytes;
     std::vector<Word> slice_free;
-    size_t set_bytes;
-    std::unique_ptr<char, decltype(&std::free)> sets{nullptr, &std::free};
-    std::unique_ptr<Word[], decltype(&std::free)> ready{nullptr, &std::free};
+    Pages pages;
+    std::vector<uint8_t> counts;  // of each set, how many lines it holds
+    std::vector<Unsigned> used;   // of each set, a bit for each way
+    std::unique_ptr<Way[]> ways;  // of all sets
+    std::vector<Word> filled;     // numbers of sets that hold some
+    Unsigned all_ways;
     std::vector<Channel> channel;
     std::vector<Bank> bank;
     Word hbm_read = 0, hbm_written = 0, sram_read = 0, sram_written = 0;
@@ -112,20 +142,20 @@ struct Memory {
         stripes.set(chip.stripes_per_row);
         banks.set(chip.bank_count);
         bursts.set(chip.burst_bytes);
+        slice_bytes.set(chip.slice_bytes_per_cycle);
         slice_free.resize(chip.slice_count);
-        size_t set_count = size_t(chip.slice_count * chip.set_count);
-        set_bytes = (sizeof(Set) + size_t(chip.way_count) * 4 + 63) / 64 * 64;
-        sets.reset(static_cast<char *>(std::aligned_alloc(64, set_count * set_bytes)));
-        for (size_t n = 0; n < set_count; ++n) new (&set_at(n)) Set{};
-        ready.reset(static_cast<Word *>(std::malloc(set_count * chip.way_count * sizeof(Word))));
+        counts.resize(chip.slice_count * chip.set_count);
+        used.resize(counts.size());
+        ways = std::make_unique_for_overwrite<Way[]>(counts.size() * chip.way_count);
+        all_ways = ~Unsigned(0) >> (64 - chip.way_count);
         channel.resize(chip.channel_count);
         bank.resize(chip.channel_count * chip.bank_count);
     }
 
-    Set &set_at(size_t number) const { return *reinterpret_cast<Set *>(sets.get() + number * set_bytes); }
-
     void begin_launch() {
-        ++epoch;
+        pages.clear();
+        for (Word set : filled) counts[set] = used[set] = 0;
+        filled.clear();
         std::fill(slice_free.begin(), slice_free.end(), 0);
         std::fill(channel.begin(), channel.end(), Channel{0, 0});
         std::fill(bank.begin(), bank.end(), Bank{-1, 0});
@@ -137,91 +167,121 @@ struct Memory {
     Word set_of(Word line, Unsigned slice) const {
         return Word(sets_of_slice.remainder(slices.quotient(line))) * chip.slice_count + Word(slice);
     }
-    Word set_of(Word line) const { return set_of(line, slices.remainder(folded(line))); }
 
     // Puts the lines of [first, end) into the SRAM, clean, before anything is asked for.
     void bring(Word first, Word end) {
         for (Word line = Word(lines.quotient(first)); line * chip.line_bytes < end; ++line) {
-            Word at = set_of(line);
-            Set &set = set_at(at);
-            if (set.epoch != epoch) set = Set{epoch, 0, 0, 0, 0};
-            int way = set.find(uint32_t(line));
-            if (way == set.count) way = allocate(set, line, 0);
-            ready[at * chip.way_count + way] = 0;
-            mark_used(set, way);
+            Page &page = pages.of(line);
+            Word set = set_of(line, slices.remainder(folded(line)));
+            uint8_t &state = page.state_of(line);
+            if (!state) {
+                allocate(state, set, line, 0);
+                way_of(set, state).ready = 0;
+            }
+            mark_used(set, state);
         }
     }
 
     bool holds(Word first, Word end) {
-        for (Word line = Word(lines.quotient(first)); line * chip.line_bytes < end; ++line) {
-            Set &set = set_at(set_of(line));
-            if (set.epoch != epoch || set.find(uint32_t(line)) == set.count) return false;
-        }
+        for (Word line = Word(lines.quotient(first)); line * chip.line_bytes < end; ++line)
+            if (!pages.of(line).state_of(line)) return false;
         return true;
     }
 
-    void mark_used(Set &set, int way) const {
-        Unsigned bit = Unsigned(1) << way;
-        set.used |= bit;
-        if (Word(set.count) == chip.way_count && Word(std::popcount(set.used)) == chip.way_count) set.used = bit;
+    Way &way_of(Word set, uint8_t state) { return ways[set * chip.way_count + state % Page::DIRTY - 1]; }
+
+    void mark_used(Word set, uint8_t state) {
+        Unsigned bit = Unsigned(1) << (state % Page::DIRTY - 1), together = used[set] | bit;
+        used[set] = together == all_ways ? bit : together;
     }
 
-    void prefetch(Word address) const {
-        const char *set = reinterpret_cast<const char *>(&set_at(set_of(Word(lines.quotient(address)))));
-        __builtin_prefetch(set);
-        if (chip.way_count > 8) __builtin_prefetch(set + 64);
-    }
-
-    Word access(Word time, Word address, Word size, bool reads, bool writes) {
+    // Serves a packet of requests within one line each, which arrive at `time`, one after another; when the last of their
+    // data (or acknowledgements) is back.
+    Word access(Word time, const Request *requests, int count, bool reads, bool writes) {
         if (chip.fixed_latency_ticks) return time + chip.fixed_latency_ticks;
-        Word line = Word(lines.quotient(address));
-        Word slice = Word(slices.remainder(folded(line)));
-        Word start = std::max(time, slice_free[slice]);
-        slice_free[slice] = start + ceiling((reads + writes) * size * TICKS, chip.slice_bytes_per_cycle);
-        if (reads) sram_read += size;
-        if (writes) sram_written += size;
+        if (reads && writes) return serve<true, true>(time, requests, count);
+        return reads ? serve<true, false>(time, requests, count) : serve<false, true>(time, requests, count);
+    }
 
-        Word at = set_of(line, Unsigned(slice));
-        Set &set = set_at(at);
-        if (set.epoch != epoch) set = Set{epoch, 0, 0, 0, 0};
-        int way = set.find(uint32_t(line));
-        if (way < set.count) {
-            ++hits;
-        } else {
-            ++misses;
-            way = allocate(set, line, start);
-            Word there = reads || size < chip.line_bytes ? hbm(start, line, chip.line_bytes, false) : start;
-            ready[at * chip.way_count + way] = there;
-            set.latest_fill = std::max(set.latest_fill, there);
+    // Where all the lines are kept is worked out first, so that the host's caches fetch it together.
+    template <bool READS, bool WRITES>
+    Word serve(Word time, const Request *requests, int count) {
+        Place places[PACKET_REQUESTS];
+        Word last = 0, size = 0, absent = 0;
+        for (int n = 0; n < count; ++n) {
+            places[n] = place_of(requests[n].address);
+            size += requests[n].size;
         }
-        Unsigned bit = Unsigned(1) << way;
-        mark_used(set, way);
-        if (writes && !reads && bursts.remainder(address) == 0 && bursts.remainder(size) == 0) {
+        for (int n = 0; n < count; ++n)
+            if (!places[n].page->state_of(places[n].line)) prefetch_absent(places[n]);
+        for (int n = 0; n < count; ++n)
+            last = std::max(last, serve_one<READS, WRITES>(time, places[n], requests[n], absent));
+        hits += count - absent;
+        misses += absent;
+        if (READS) sram_read += size;
+        if (WRITES) sram_written += size;
+        return last + chip.latency_ticks;
+    }
+
+    Place place_of(Word address) {
+        Word line = Word(lines.quotient(address));
+        Word slice = Word(slices.remainder(folded(line))), set = set_of(line, Unsigned(slice));
+        Page &page = pages.of(line);
+        __builtin_prefetch(&page.state_of(line));
+        __builtin_prefetch(&used[set]);
+        return {line, slice, set, &page};
+    }
+
+    void prefetch_absent(const Place &place) {
+        __builtin_prefetch(&counts[place.set]);
+        __builtin_prefetch(&ways[place.set * chip.way_count], 1);
+    }
+
+    template <bool READS, bool WRITES>
+    Word serve_one(Word time, const Place &place, const Request &request, Word &absent) {
+        auto [line, slice, set, page] = place;
+        auto [address, size] = request;
+        Word start = std::max(time, slice_free[slice]);
+        Word passing = (READS + WRITES) * size * TICKS + chip.slice_bytes_per_cycle - 1;
+        slice_free[slice] = start + Word(slice_bytes.quotient(passing));
+
+        uint8_t &state = page->state_of(line);
+        if (!state) {
+            ++absent;
+            allocate(state, set, line, start);
+            Word there = READS || size < chip.line_bytes ? hbm(start, line, chip.line_bytes, false) : start;
+            way_of(set, state).ready = there;
+            page->latest_fill_by(line) = std::max(page->latest_fill_by(line), there);
+        }
+        mark_used(set, state);
+        if (WRITES && !READS && bursts.remainder(address) == 0 && bursts.remainder(size) == 0) {
             hbm(start, line, size, true);
-        } else if (writes && !(set.dirty & bit)) {
-            set.dirty |= bit;
+        } else if (WRITES && state < Page::DIRTY) {
+            state += Page::DIRTY;
             ++channel_of(line).dirty_lines;
         }
-        if (reads && set.latest_fill > start) start = std::max(start, ready[at * chip.way_count + way]);
-        return start + chip.latency_ticks;
+        if (READS && page->latest_fill_by(line) > start) start = std::max(start, way_of(set, state).ready);
+        return start;
     }
 
-    int allocate(Set &set, Word line, Word time) {
-        uint32_t *held = set.lines();
-        if (set.count < chip.way_count) {
-            held[set.count] = uint32_t(line);
-            return set.count++;
+    // Finds a way for a line, and notes it in the line's state.
+    void allocate(uint8_t &state, Word set, Word line, Word time) {
+        Word way = counts[set];
+        if (way < chip.way_count) {
+            if (!way) filled.push_back(set);
+            ++counts[set];
+        } else {
+            way = std::countr_one(used[set]) % chip.way_count;
+            Word old = ways[set * chip.way_count + way].line;
+            uint8_t &old_state = pages.of(old).state_of(old);
+            if (old_state >= Page::DIRTY) {
+                hbm(time, old, chip.line_bytes, true);
+                --channel_of(old).dirty_lines;
+            }
+            old_state = 0;
         }
-        int victim = std::countr_one(set.used);
-        if (victim >= int(chip.way_count)) victim = 0;
-        Unsigned bit = Unsigned(1) << victim;
-        if (set.dirty & bit) {
-            hbm(time, held[victim], chip.line_bytes, true);
-            --channel_of(held[victim]).dirty_lines;
-            set.dirty &= ~bit;
-        }
-        held[victim] = uint32_t(line);
-        return victim;
+        state = uint8_t(way + 1);
+        way_of(set, state).line = line;
     }
 
     Unsigned granule_of(Word line) const { return granules.quotient(Unsigned(line) * lines.value); }
@@ -294,10 +354,6 @@ struct InFlight {
     Word first_result, done;
 };
 
-struct Request {
-    Word address, size;
-};
-
 struct Outstanding {
     Word done, size;
 };
@@ -306,7 +362,7 @@ struct Outstanding {
 struct Walk {
     const Queued *q;
     Word place[4], from[4], to[4];
-    Word along, length, ahead_address, cut_address, cut_end;
+    Word along, length, here, ahead_address, cut_address, cut_end;
     bool has_ahead, is_over;
 
     void begin(const Queued &queued, Word memory_base) {
@@ -329,6 +385,8 @@ struct Walk {
             to[along] = from[along] + 1;
         }
         std::memcpy(place, from, sizeof place);
+        here = base;
+        for (int d = 0; d < 4; ++d) here += place[d] * q->strides[d];
         cut_address = cut_end = 0;
         has_ahead = !is_over && next_run(ahead_address);
     }
@@ -374,6 +432,8 @@ struct Walk {
         for (; place[3] < end; ++place[3]) {
             if (!is_inside || place[3] < from[3] || place[3] >= to[3]) continue;
             if (q->mask && !q->mask[element(op.mask_own)]) continue;
+            here = base;
+            for (int d = 0; d < 4; ++d) here += place[d] * q->strides[d];
             Word address = address_here(), block = address / block_bytes;
             int known = 0;
             while (known < count && requests[known].address / block_bytes != block) ++known;
@@ -402,8 +462,7 @@ private:
 
     Word address_here() const {
         const Op &op = *q->op;
-        Word address = base;
-        for (int d = 0; d < 4; ++d) address += place[d] * q->strides[d];
+        Word address = here;
         if (op.is_indexed) address += (q->indices ? q->indices[element(op.index_own)] : q->index_value) * op.scale;
         return address & ADDRESS_MASK;
     }
@@ -429,9 +488,14 @@ private:
             bool is_valid = !q->mask || q->mask[element(op.mask_own)];
             if (is_valid) address = address_here();
             int d = 3;
-            while (d >= 0 && ++place[d] >= to[d]) {
+            for (; d >= 0; --d) {
+                if (place[d] + 1 < to[d]) {
+                    ++place[d];
+                    here += q->strides[d];
+                    break;
+                }
+                here -= (place[d] - from[d]) * q->strides[d];
                 place[d] = from[d];
-                --d;
             }
             if (d < 0) is_over = true;
             if (is_valid) return true;
@@ -759,7 +823,6 @@ void Core::prepare_packet(int unit) {
         in_flight -= o.size;
     }
     next[unit] = time;
-    for (int n = 0; n < e.packet_count; ++n) launch->memory->prefetch(e.packet[n].address);
 }
 
 void Core::send(int unit, Word time) {
@@ -784,11 +847,7 @@ void Core::send(int unit, Word time) {
     account(unit, q.index, -1, ideal);
     account(unit, q.index, REASON_BANK_CONFLICT, taken - ideal);
     bool reads = unit == LOAD_ENGINE || q.op->kind == ATOMIC, writes = unit == STORE_ENGINE;
-    // Once more: packets of other cores went in between.
-    for (int n = 0; n < e.packet_count; ++n) memory.prefetch(e.packet[n].address);
-    for (int n = 0; n < e.packet_count; ++n)
-        e.port_ticks = std::max(
-            e.port_ticks, memory.access(time * TICKS, e.packet[n].address, e.packet[n].size, reads, writes));
+    e.port_ticks = std::max(e.port_ticks, memory.access(time * TICKS, e.packet, e.packet_count, reads, writes));
     e.port_ticks += ceiling(e.packet_bytes * TICKS, e.bytes_per_cycle);
     e.push_outstanding({ceiling(e.port_ticks, TICKS), e.packet_bytes});
     e.has_packet = take_packet(unit);
@@ -807,8 +866,7 @@ void Core::send_vector(int unit, Word time) {
     Word back = (first - 1) * TICKS;
     bool reads = unit == LOAD_ENGINE || op.kind == ATOMIC, writes = unit == STORE_ENGINE;
     for (int n = 0; n < e.packet_count; ++n) {
-        const Request &r = e.packet[n];
-        back = std::max(back, launch->memory->access((first + n) * TICKS, r.address, r.size, reads, writes));
+        back = std::max(back, launch->memory->access((first + n) * TICKS, &e.packet[n], 1, reads, writes));
     }
     if (unit == LOAD_ENGINE) {
         e.port_ticks = std::max(e.port_ticks, back + ARRIVAL_TICKS) + op.row_ticks;

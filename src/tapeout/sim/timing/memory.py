@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from tapeout.chip import Chip
-from tapeout.errors import ChipError
 from tapeout.sim.timing.result import MemoryCounts
 
 TICKS = 1024
@@ -54,11 +53,6 @@ class MemoryParameters:
     def of(chip: Chip, fixed_latency_cycles: int | None = None) -> "MemoryParameters":
         sram, hbm = chip.last_level_sram, chip.hbm
         interleave = max(sram.line_bytes, INTERLEAVE_BYTES)
-        if hbm.size_bytes > sram.line_bytes << 32:
-            raise ChipError(
-                f"the timing simulator numbers lines in 32 bits: {hbm.size_bytes} bytes of HBM need lines of "
-                f"{hbm.size_bytes >> 32} bytes or more (last_level_sram.line_bytes={sram.line_bytes})"
-            )
 
         def ticks_of_ns(ns: int) -> int:
             return -(-ns * chip.clock_hz * TICKS // 1_000_000_000)
