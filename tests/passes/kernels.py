@@ -140,6 +140,17 @@ def neighbours_in_place(x, B: tl.constexpr):
 
 
 @triton.jit
+def row_norm(x, y, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """Rows about their means over their root mean squares; and columns' sums of products."""
+    place = tl.arange(0, ROWS)[:, None] * COLUMNS + tl.arange(0, COLUMNS)[None, :]
+    value = tl.load(x + place)
+    offset = value - (tl.sum(value, 1) / COLUMNS)[:, None]
+    rstd = tl.rsqrt(tl.sum(offset * offset, 1) / COLUMNS)
+    along = tl.sum(value * offset, 0)
+    tl.store(y + place, offset * rstd[:, None] + along[None, :])
+
+
+@triton.jit
 def step_if_finite(x, gradient, found, n, B: tl.constexpr):
     """The mask is a range and a condition on a number that lies in the scratchpad."""
     place = tl.program_id(0) * B + tl.arange(0, B)

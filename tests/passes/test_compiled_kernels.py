@@ -151,6 +151,15 @@ def _cases():
         [x],
         {0: np.append(x[1:] + np.append(x[2:], x[16]), x[16])},
     )
+    x = normal(64, 64)
+    offset = x - x.mean(1, keepdims=True)
+    yield Case(
+        "row_norm",
+        kernels.ttir(kernels.row_norm, "*fp32 *fp32", ROWS=64, COLUMNS=64),
+        (1, 1, 1),
+        [x, np.zeros_like(x)],
+        {1: offset / np.sqrt((offset * offset).mean(1, keepdims=True)) + (x * offset).sum(0)},
+    )
     x, gradient = normal(40), normal(40)
     for found in (0.0, 1.0):
         yield Case(
@@ -249,6 +258,20 @@ def test_loads_that_overlap_are_shared():
 
 def test_loads_are_not_shared_where_tiles_must_be_split():
     assert max(load.shape[2] for load in loads_of(1, with_scratchpad(4096))) <= 32
+
+
+def test_sums_of_products_take_a_multiply_add_an_element():
+    """But for the first part's products, the vector engine takes each element once; separately rounded, twice."""
+    text = CASES["row_norm"].text
+
+    def elements(function, **options):
+        items = compile_kernel(text, chip.load("inference"), **options).instructions
+        return sum(math.prod(item.shape) for item in items if getattr(item, "function", None) is function)
+
+    size = 64 * 64
+    assert elements(Function.MUL, fuses_products=False) - elements(Function.MUL) == 2 * size / 2  # each in two parts
+    assert (elements(Function.FMA), elements(Function.FMA, fuses_products=False)) == (2 * size / 2, 0)
+    assert elements(Function.ADD, fuses_products=False) - elements(Function.ADD) == 2 * size / 2
 
 
 def test_what_a_product_is_added_to_is_computed_in_its_place():

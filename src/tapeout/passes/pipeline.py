@@ -21,11 +21,12 @@ from tapeout.passes.lower_prints import lower_prints
 from tapeout.passes.raise_accesses import raise_accesses
 from tapeout.passes.remove_dead import remove_dead
 from tapeout.passes.select_instructions import select_instructions
-from tapeout.passes.share_loads import share_overlapping_loads
+from tapeout.passes.share_loads import has_shared_loads, share_overlapping_loads
 from tapeout.passes.split_tiles import fit
 from tapeout.passes.structure_returns import structure_returns
+from tapeout.passes.sum_products import sum_products
 from tapeout.passes.synchronise import synchronise
-from tapeout.tile.ir import DEFAULT_STAGES, Kernel, Type, show, walk
+from tapeout.tile.ir import DEFAULT_STAGES, Kernel, Type, show
 from tapeout.tile.ttir import read_kernel
 from tapeout.tile.verify import verify
 
@@ -39,27 +40,28 @@ TILE_PASSES: tuple[Callable[[Kernel], Kernel], ...] = (
 )
 
 
-def compile_kernel(ttir: str, chip: Chip, stages: int = DEFAULT_STAGES) -> Program:
+def compile_kernel(ttir: str, chip: Chip, stages: int = DEFAULT_STAGES, *, fuses_products: bool = True) -> Program:
     """A Program for a chip from the text of a module of Triton's IR (after Triton's own passes, with locations).
-    `stages`: in how many steps loops around a product are pipelined, if they do not say it themselves."""
+    `stages`: in how many steps loops around a product are pipelined, if they do not say it themselves.
+    `fuses_products`: whether a product may be rounded only with the sum it goes into."""
+    tile_passes = (*TILE_PASSES, sum_products) if fuses_products else TILE_PASSES
     try:
-        return _compiled(ttir, chip, stages, shares_loads=True)
-    except ScratchpadOverflow:  # tiles with slices are not for splitting: each load brings its own
-        return _compiled(ttir, chip, stages, shares_loads=False)
+        return _compiled(ttir, chip, stages, (*tile_passes, share_overlapping_loads))
+    except ScratchpadOverflow:  # shared tiles are not for splitting: each load brings its own
+        return _compiled(ttir, chip, stages, tile_passes)
 
 
-def _compiled(ttir: str, chip: Chip, stages: int, *, shares_loads: bool) -> Program:
+def _compiled(ttir: str, chip: Chip, stages: int, tile_passes: tuple[Callable[[Kernel], Kernel], ...]) -> Program:
     kernel = verify(replace(read_kernel(ttir), stages=stages), after="read_kernel")
     dump = _Dump(kernel.name)
     dump.write("read_kernel", show, kernel)
-    for run_pass in (*TILE_PASSES, share_overlapping_loads) if shares_loads else TILE_PASSES:
+    for run_pass in tile_passes:
         kernel = verify(run_pass(kernel), after=run_pass.__name__)
         dump.write(run_pass.__name__, show, kernel)
     selected = select_instructions(kernel, chip)
     dump.write("select_instructions", machine.show, selected.code)
-    has_slices = any(operation.name == "tile.slice" for operation in walk(kernel.body))
     code, scratchpad_bytes, workspace_bytes = fit(
-        selected.code, chip.core.scratchpad.size_bytes, selected.constant, may_split=not has_slices
+        selected.code, chip.core.scratchpad.size_bytes, selected.constant, may_split=not has_shared_loads(kernel)
     )
     dump.write("fit", machine.show, code)
     code = synchronise(code, chip.core.semaphore_count)

@@ -11,10 +11,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tapeout.passes.raise_accesses import I64, Access, Scalar
-from tapeout.tile.ir import Block, Kernel, Operation, Region, Value, make
+from tapeout.tile.ir import Block, Kernel, Operation, Region, Value, make, walk
 
 READS_ONLY = ("arith.", "math.", "tt.splat", "tt.broadcast", "tt.expand_dims", "tt.trans", "tt.reshape", "tt.dot")
 """Operations (or how their names begin) that loads may move across."""
+
+SHARED = "shared"
+"""Attribute of a slice of a tile that several loads share."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,11 @@ class _Member:
 
 def share_overlapping_loads(kernel: Kernel) -> Kernel:
     return replace(kernel, body=_shared_region(kernel.body))
+
+
+def has_shared_loads(kernel: Kernel) -> bool:
+    """Whether there are tiles that this pass made. Their sides are of any length, so they cannot be split evenly."""
+    return any(operation.name == "tile.slice" and SHARED in operation.attributes for operation in walk(kernel.body))
 
 
 def _shared_region(region: Region) -> Region:
@@ -157,7 +165,7 @@ def _union(group: list[_Member]) -> tuple[list[Operation], list[Operation]]:
     slices = []
     for member in group:
         old = member.operation
-        place = {"axis": d, "start": member.steps - start}
+        place = {"axis": d, "start": member.steps - start, SHARED: True}
         slices.append(Operation("tile.slice", [union.result], old.results, place, [], old.location).own_results())
     return [*computed, union], slices
 

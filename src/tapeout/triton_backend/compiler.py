@@ -15,7 +15,8 @@ from tapeout.tile.ir import DEFAULT_STAGES
 @dataclass(frozen=True)
 class ChipOptions:
     """Launch and code-generation options a kernel may be given; those without meaning on the chip are inert.
-    `num_stages`: how many copies the tiles have that loops around a product load."""
+    `num_stages`: how many copies the tiles have that loops around a product load. `enable_fp_fusion`: whether a product
+    may be rounded only with the sum it goes into."""
 
     num_warps: int = 4
     num_stages: int = DEFAULT_STAGES
@@ -108,7 +109,10 @@ class ChipBackend(BaseBackend):
         metadata["profile_scratch_size"] = 0
         metadata["profile_scratch_align"] = 1
         metadata["tmem_size"] = 0
-        return compile_kernel(str(module), chip.active(), options.num_stages).encode()
+        program = compile_kernel(
+            str(module), chip.active(), options.num_stages, fuses_products=options.enable_fp_fusion
+        )
+        return program.encode()
 
     def add_stages(self, stages: dict[str, Any], options: ChipOptions, language: Any) -> None:
         stages["ttir"] = lambda module, metadata: self.make_ttir(module, metadata, options)

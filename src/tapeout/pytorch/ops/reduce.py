@@ -15,7 +15,7 @@ import triton.language as tl
 from tapeout import chip as chips
 from tapeout.pytorch.ops.elementwise import COMPUTE_DTYPES, TRITON_DTYPES, scalar_word
 from tapeout.pytorch.ops.launch import INTEGERS, POINTER, ceil_div, count, kernel, otherwise, power_of_two_at_least
-from tapeout.pytorch.ops.tiles import rows_tile
+from tapeout.pytorch.ops.tiles import NORM_OPERATIONS, rows_tile
 
 TILE_ELEMENTS = 4096
 LONGEST_SCAN = 8192
@@ -185,11 +185,12 @@ def _layer_norm(
         column = tl.arange(0, COLUMNS).to(tl.int64)
         inside = (row[:, None] < rows) & (column[None, :] < columns)
         value = tl.load(source + row[:, None] * columns + column[None, :], mask=inside, other=0.0)
-        mean = tl.sum(value, axis=1) / columns.to(tl.float32)
+        count = columns.to(tl.float32)
+        mean = tl.sum(value, axis=1) / count
         offset = value - mean[:, None]
         if PADDED:
             offset = tl.where(inside, offset, 0.0)
-        rstd = tl.rsqrt(tl.sum(offset * offset, axis=1) / columns.to(tl.float32) + epsilon)
+        rstd = tl.rsqrt(tl.fma(tl.sum(offset * offset, axis=1), 1.0 / count, epsilon))
         value = _normalised(offset, rstd, weight, bias, column, columns, HAS_WEIGHT, HAS_BIAS)
         tl.store(out + row[:, None] * columns + column[None, :], value, mask=inside)
     else:
@@ -419,7 +420,7 @@ def _softmax_out(operator: Any, log: bool) -> Function:
             return out.copy_(moved.movedim(-1, dim))
         matrix, target = as_matrix(self, (dim,)), out.view(-1, out.shape[-1])
         rows, columns = matrix.shape
-        row_tile, column_tile = rows_tile(chips.active(), rows, columns)
+        row_tile, column_tile = rows_tile(chips.active(), rows, columns, NORM_OPERATIONS)
         launch = kernel(
             _softmax,
             (POINTER[self.dtype], POINTER[out.dtype], *INTEGERS[:6]),
@@ -486,7 +487,7 @@ def native_layer_norm(
     out = torch.empty_like(source)
     statistics = (*self.shape[:kept], *(1 for _ in normalized_shape))
     mean, rstd = (torch.empty(statistics, dtype=torch.float32, device="chip") for _ in range(2))
-    row_tile, column_tile = rows_tile(chips.active(), rows, columns)
+    row_tile, column_tile = rows_tile(chips.active(), rows, columns, NORM_OPERATIONS)
     launch = kernel(
         _layer_norm,
         (*(POINTER[torch.float32],) * 6, *INTEGERS[:2], "fp32"),

@@ -216,11 +216,20 @@ def _attention_tile(
 SCRATCHPAD_BYTES_PER_ELEMENT = 64
 """Of a tile whose rows are normalised: input, output and what is computed between, as float32, several copies each."""
 
+NORM_OPERATIONS = 5
+"""Of the vector engine for each element of a softmax or layer norm."""
 
-def rows_tile(chip: Chip, rows: int, columns: int) -> tuple[int, int]:
+
+def rows_tile(chip: Chip, rows: int, columns: int, operations: int = 0) -> tuple[int, int]:
     """Rows and columns of a tile of a softmax or layer norm: whole rows if one fits, and as many rows as fit, but no
-    more than leave every core some."""
+    more than leave every core some. `operations` of the vector engine for each element: where it takes longer than
+    HBM, its waits between one instruction and the next count, so there are fewer copies of tiles of twice the rows;
+    elsewhere the time until the first tile is there counts."""
     most = chip.core.scratchpad.size_bytes // SCRATCHPAD_BYTES_PER_ELEMENT
     tile_columns = min(power_of_two_at_least(columns), power_of_two_at_least(most))
+    by_hbm = chip.hbm.bandwidth_bytes_per_s / chip.clock_hz / chip.core_count / 8
+    tile_rows = most // tile_columns
+    if operations * by_hbm > chip.core.vector.lane_count and 16 * tile_rows * chip.core_count <= rows:
+        tile_rows *= 2
     share = power_of_two_at_least(ceil_div(rows, chip.core_count))
-    return max(1, min(most // tile_columns, share)), tile_columns
+    return max(1, min(tile_rows, share)), tile_columns
