@@ -18,35 +18,49 @@ aten = torch.ops.aten
 
 
 @triton.jit
-def _entry(indices, entry, last, rows, table_row, padding):
-    """The row of one entry of each bag, where it begins, whether it counts, and whether it is wrong."""
-    there = entry < last
-    row = tl.load(indices + entry, mask=there, other=0).to(tl.int64)
-    is_row = (row >= 0) & (row < rows)
-    return row, row * table_row, there & is_row & (row != padding), there & (is_row == 0)
+def _entries(indices, first, length, n):
+    """Which of some entries of each bag are there, and the rows they name."""
+    there = n[None, :] < length[:, None]
+    return there, tl.load(indices + (first[:, None] + n[None, :]), mask=there, other=0).to(tl.int64)
 
 
 @triton.jit
-def _add(
-    total, chosen, size, row, start, counts, entry, last, bag, table, scales, bag_of, column, columns,
-    MODE: tl.constexpr, SCALED: tl.constexpr, NOTED: tl.constexpr, WHOLE: tl.constexpr,
+def _places(there, row, rows, table_row, padding):
+    """Where the rows of some entries begin, which of them count, and which are wrong."""
+    right = there & (row.to(tl.uint64) < rows)
+    return row * table_row, right & (row != padding), there ^ right
+
+
+@triton.jit
+def _rows(
+    start, counts, first, length, bag, n, table, scales, bag_of, column, columns,
+    SCALED: tl.constexpr, NOTED: tl.constexpr, WHOLE: tl.constexpr, BAGS: tl.constexpr, ENTRIES: tl.constexpr,
 ):  # fmt: skip
-    """Takes one entry of each bag, where it has one, into the bag's result."""
+    """The rows of some entries of each bag: (bags, entries, columns), zero for an entry that does not count."""
+    entry = first[:, None] + n[None, :]
     if NOTED:
-        tl.store(bag_of + entry, bag, mask=entry < last)
-    mask = counts[:, None]
+        tl.store(bag_of + entry, tl.broadcast_to(bag[:, None], (BAGS, ENTRIES)), mask=n[None, :] < length[:, None])
+    mask = counts[:, :, None]
     if not WHOLE:
-        mask = mask & (column < columns)[None, :]
-    value = tl.load(table + start[:, None] + column[None, :], mask=mask, other=0.0).to(tl.float32)
+        mask = mask & (column < columns)[None, None, :]
+    value = tl.load(table + start[:, :, None] + column[None, None, :], mask=mask, other=0.0).to(tl.float32)
     if SCALED:
-        value *= tl.load(scales + entry, mask=entry < last, other=0.0).to(tl.float32)[:, None]
+        value *= tl.load(scales + entry, mask=counts, other=0.0).to(tl.float32)[:, :, None]
+    return value
+
+
+@triton.jit
+def _add(total, chosen, value, counts, row, MODE: tl.constexpr, BAGS: tl.constexpr, COLUMNS: tl.constexpr):
+    """The rows of some entries of each bag taken into its result."""
     if MODE == 2:
-        better = counts[:, None] & ((value > total) | (chosen < 0))
-        chosen = tl.where(better, row[:, None], chosen)
+        value = tl.reshape(value, (BAGS, COLUMNS))
+        better = counts & ((value > total) | (chosen < 0))
         total = tl.where(better, value, total)
+        chosen = tl.where(better, row, chosen)
     else:
-        total += value
-    return total, chosen, size + counts.to(tl.int64)
+        one, other = tl.split(tl.permute(value, (0, 2, 1)))
+        total = total + one + other
+    return total, chosen
 
 
 @triton.jit
@@ -54,45 +68,55 @@ def _bags(
     table, indices, offsets, scales, out, bag_of, bag_size, largest_of,
     entries, bags, bags_end, rows, columns, table_row, padding,
     MODE: tl.constexpr, SCALED: tl.constexpr, NOTED: tl.constexpr, WHOLE: tl.constexpr,
-    BAGS: tl.constexpr, COLUMNS: tl.constexpr,
+    BAGS: tl.constexpr, COLUMNS: tl.constexpr, ENTRIES: tl.constexpr,
 ):  # fmt: skip
     """Some bags and some columns for each program; `bag_of` (if NOTED) and `bag_size` are what the gradient wants to
-    know. Two entries of every bag at a time; the places of the next two are worked out before these rows have come.
-    WHOLE: a tile has all columns and no more, so that a row is one piece of memory."""
+    know. Twice ENTRIES of every bag at a time (2, of a maximum 1). Before rows have come, the places of the next are
+    worked out, and the indices of those after these asked for, so that the rows of the next are on their way while
+    these are added. WHOLE: a tile has all columns and no more, so that a row is one piece of memory."""
     bag = tl.program_id(1).to(tl.int64) * BAGS + tl.arange(0, BAGS)
     column = tl.program_id(0).to(tl.int64) * COLUMNS + tl.arange(0, COLUMNS)
     is_bag = bag < bags
     first = tl.load(offsets + bag, mask=is_bag, other=0).to(tl.int64)
     last = tl.load(offsets + bag + 1, mask=bag + 1 < bags_end, other=0).to(tl.int64)
     last = tl.where(bag + 1 < bags_end, last, entries)
-    last = tl.where(is_bag, last, first)
+    length = tl.where(is_bag, last - first, 0)
     total = tl.zeros((BAGS, COLUMNS), tl.float32)
+    chosen = 0
     if MODE == 2:
         total = tl.full((BAGS, COLUMNS), -float("inf"), tl.float32)
         chosen = tl.full((BAGS, COLUMNS), -1, tl.int64)
-    else:
-        chosen = tl.full((BAGS, 1), -1, tl.int64)
-    size = tl.zeros((BAGS,), tl.int64)
-    wrong = is_bag & (first < 0)
-    longest = tl.max(last - first, 0)
-    row_0, start_0, counts_0, wrong_0 = _entry(indices, first + 0, last, rows, table_row, padding)
-    row_1, start_1, counts_1, wrong_1 = _entry(indices, first + 1, last, rows, table_row, padding)
-    for n in range(0, longest, 2):
-        entry = first + n
-        wrong = wrong | wrong_0 | wrong_1
-        next_row_0, next_start_0, next_counts_0, wrong_0 = _entry(indices, entry + 2, last, rows, table_row, padding)
-        next_row_1, next_start_1, next_counts_1, wrong_1 = _entry(indices, entry + 3, last, rows, table_row, padding)
-        total, chosen, size = _add(
-            total, chosen, size, row_0, start_0, counts_0, entry + 0, last, bag, table, scales, bag_of,
-            column, columns, MODE, SCALED, NOTED, WHOLE,
+    sizes = tl.zeros((BAGS, ENTRIES), tl.int32)
+    wrong = tl.broadcast_to((is_bag & (first < 0))[:, None], (BAGS, ENTRIES))
+    longest = tl.max(length, 0)
+    n = tl.arange(0, ENTRIES)
+    there, row = _entries(indices, first, length, n)
+    start, counts, wrong_now = _places(there, row, rows, table_row, padding)
+    wrong |= wrong_now
+    there_1, row_1 = _entries(indices, first, length, n + ENTRIES)
+    there_2, row_2 = _entries(indices, first, length, n + 2 * ENTRIES)
+    for done in range(0, longest, 2 * ENTRIES):
+        value = _rows(
+            start, counts, first, length, bag, n + done, table, scales, bag_of, column, columns,
+            SCALED, NOTED, WHOLE, BAGS, ENTRIES,
         )  # fmt: skip
-        total, chosen, size = _add(
-            total, chosen, size, row_1, start_1, counts_1, entry + 1, last, bag, table, scales, bag_of,
-            column, columns, MODE, SCALED, NOTED, WHOLE,
+        start_1, counts_1, wrong_now = _places(there_1, row_1, rows, table_row, padding)
+        value_1 = _rows(
+            start_1, counts_1, first, length, bag, n + (done + ENTRIES), table, scales, bag_of, column, columns,
+            SCALED, NOTED, WHOLE, BAGS, ENTRIES,
         )  # fmt: skip
-        row_0, start_0, counts_0 = next_row_0, next_start_0, next_counts_0
-        row_1, start_1, counts_1 = next_row_1, next_start_1, next_counts_1
+        wrong |= wrong_now
+        sizes += counts.to(tl.int32) + counts_1.to(tl.int32)
+        total, chosen = _add(total, chosen, value, counts, row, MODE, BAGS, COLUMNS)
+        row_now = row_1
+        there_1, row_1 = _entries(indices, first, length, n + (done + 3 * ENTRIES))
+        start, counts, wrong_now = _places(there_2, row_2, rows, table_row, padding)
+        wrong |= wrong_now
+        row = row_2
+        there_2, row_2 = _entries(indices, first, length, n + (done + 4 * ENTRIES))
+        total, chosen = _add(total, chosen, value_1, counts_1, row_now, MODE, BAGS, COLUMNS)
     tl.device_assert(wrong == 0, "index out of range")
+    size = tl.sum(sizes, 1).to(tl.int64)
     inside = is_bag[:, None] & (column < columns)[None, :]
     if MODE == 1:
         total = total / tl.maximum(size, 1).to(tl.float32)[:, None]
@@ -160,6 +184,7 @@ def embedding_bag(
             WHOLE=tile == columns,
             BAGS=bag_tile,
             COLUMNS=tile,
+            ENTRIES=1 if mode == MAX else 2,
         )
         words = (indices.shape[0], bags, offsets.shape[0], rows, columns, weight.stride(0), padding_idx)
         launch((ceil_div(columns, tile), ceil_div(bags, bag_tile), 1), (*(t.data_ptr() for t in tensors), *words))
