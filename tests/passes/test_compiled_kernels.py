@@ -151,15 +151,16 @@ def _cases():
         [x],
         {0: np.append(x[1:] + np.append(x[2:], x[16]), x[16])},
     )
-    x = normal(64, 64)
-    offset = x - x.mean(1, keepdims=True)
-    yield Case(
-        "row_norm",
-        kernels.ttir(kernels.row_norm, "*fp32 *fp32", ROWS=64, COLUMNS=64),
-        (1, 1, 1),
-        [x, np.zeros_like(x)],
-        {1: offset / np.sqrt((offset * offset).mean(1, keepdims=True)) + (x * offset).sum(0)},
-    )
+    for rows, columns in ((64, 64), (4, 512)):
+        x = normal(rows, columns)
+        offset = x - x.mean(1, keepdims=True)
+        yield Case(
+            f"row_norm_{columns}",
+            kernels.ttir(kernels.row_norm, "*fp32 *fp32", ROWS=rows, COLUMNS=columns),
+            (1, 1, 1),
+            [x, np.zeros_like(x)],
+            {1: offset / np.sqrt((offset * offset).mean(1, keepdims=True)) + (x * offset).sum(0)},
+        )
     x, gradient = normal(40), normal(40)
     for found in (0.0, 1.0):
         yield Case(
@@ -261,17 +262,16 @@ def test_loads_are_not_shared_where_tiles_must_be_split():
 
 
 def test_sums_of_products_take_a_multiply_add_an_element():
-    """But for the first part's products, the vector engine takes each element once; separately rounded, twice."""
-    text = CASES["row_norm"].text
+    """Two parts each, along columns of 64 and along rows of 512: one is multiplied, the other multiplied and added."""
 
-    def elements(function, **options):
-        items = compile_kernel(text, chip.load("inference"), **options).instructions
+    def elements(function, name, **options):
+        items = compile_kernel(CASES[name].text, chip.load("inference"), **options).instructions
         return sum(math.prod(item.shape) for item in items if getattr(item, "function", None) is function)
 
-    size = 64 * 64
-    assert elements(Function.MUL, fuses_products=False) - elements(Function.MUL) == 2 * size / 2  # each in two parts
-    assert (elements(Function.FMA), elements(Function.FMA, fuses_products=False)) == (2 * size / 2, 0)
-    assert elements(Function.ADD, fuses_products=False) - elements(Function.ADD) == 2 * size / 2
+    for name, size in (("row_norm_64", 64 * 64), ("row_norm_512", 4 * 512)):
+        for function, saved in ((Function.MUL, size / 2), (Function.ADD, size / 2), (Function.FMA, -size / 2)):
+            assert elements(function, name, fuses_products=False) - elements(function, name) == saved, (name, function)
+        assert elements(Function.FMA, name, fuses_products=False) == 0
 
 
 def test_what_a_product_is_added_to_is_computed_in_its_place():

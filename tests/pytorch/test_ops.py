@@ -248,6 +248,35 @@ def test_matrix_products(dtype, rows, inner, columns):
     torch.testing.assert_close(shifted.cpu().float()[0], product + 1, **tolerance)
 
 
+@pytest.mark.parametrize("columns", [1024, 3000])
+def test_layer_norm_of_rows_far_from_zero(columns):
+    """Their mean is a hundred thousand deviations; a mean of squares less the mean's square would lose them."""
+    torch.manual_seed(0)
+    rows = 1e5 + torch.randn(4, columns)
+    expected = F.layer_norm(rows.double(), (columns,)).float()
+    # A mean in float32 is off by half a unit in its last place (2**-8 here) and what its sum was rounded to before.
+    torch.testing.assert_close(F.layer_norm(rows.to("chip"), (columns,)).cpu(), expected, rtol=1e-4, atol=2**-6)
+    same = torch.full((4, columns), 100.0)
+    assert F.layer_norm(same.to("chip"), (columns,)).count_nonzero() == 0
+
+
+@pytest.mark.parametrize("mode", ["sum", "mean", "max"])
+def test_bags_of_any_length(mode):
+    """Empty ones and such as end within a step of the kernel, in rows that are no power of two; with their gradient."""
+    torch.manual_seed(0)
+    lengths = torch.tensor([0, 1, 2, 3, 4, 5, 0, 9, 17, 1])
+    ends = lengths.cumsum(0)
+    rows = torch.randint(0, 50, (int(ends[-1]),))
+    table = torch.randn(50, 77)
+    results = {}
+    for place in ("cpu", "chip"):
+        weights = table.to(place, copy=True).detach().requires_grad_()
+        bags = F.embedding_bag(rows.to(place), weights, (ends - lengths).to(place), mode=mode, padding_idx=3)
+        bags.square().sum().backward()
+        results[place] = (bags.detach().cpu(), weights.grad.cpu())
+    torch.testing.assert_close(results["chip"], results["cpu"], rtol=1e-5, atol=1e-5)
+
+
 def test_slice_assignment_writes_the_slice_only():
     target = torch.zeros(3, 4, device="chip")
     target[1:, ::2] = torch.ones(2, 2, device="chip")

@@ -20,6 +20,10 @@ PART_ELEMENTS = 4096
 """What a part has at least where there are more than the fewest: as long as a result takes through the lanes."""
 
 
+ROW_ELEMENTS = 256
+"""What a part has at least of a row: lanes that read pieces of several rows at a time would find them in one bank."""
+
+
 def sum_products(kernel: Kernel) -> Kernel:
     uses: dict[Value, int] = {}
     for operation in walk(kernel.body):
@@ -59,8 +63,10 @@ def _only_summed(reduction: Operation, uses: dict[Value, int]) -> Operation | No
 
 
 def _part_count(product: Operation, axis: int) -> int:
-    wanted = min(max(PARTS.start, product.result.type.size // PART_ELEMENTS), PARTS.stop - 1)
-    return min(wanted, product.result.type.shape[axis] // REDUCTION_PARTIALS)
+    type = product.result.type
+    wanted = min(max(PARTS.start, type.size // PART_ELEMENTS), PARTS.stop - 1)
+    shortest = ROW_ELEMENTS if axis == len(type.shape) - 1 else REDUCTION_PARTIALS
+    return min(wanted, type.shape[axis] // shortest)
 
 
 def _parts(product: Operation, axis: int) -> list[Operation]:
