@@ -306,7 +306,7 @@ def _zeta(self: Tensor, other: Tensor) -> Tensor:
     dtype = torch.promote_types(self.dtype, other.dtype)
     dtype = dtype if dtype.is_floating_point else torch.float32
     s, q = _wide(self.to(dtype)), _wide(other.to(dtype))
-    s, q = torch.broadcast_tensors(s, q)
+    s, q = s + torch.zeros_like(q), q + torch.zeros_like(s)  # of one shape, and a number on the chip like the other
     total = _steps(q, ZETA_TERMS).pow(-s.unsqueeze(-1)).sum(-1)
     far = q + ZETA_TERMS
     power = far.pow(-s)
