@@ -6,6 +6,7 @@ Imported by inductor.py when Inductor is there; the generated modules import `Ch
 import functools
 import hashlib
 import itertools
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 from torch._inductor import config
 from torch._inductor.async_compile import AsyncCompile
 from torch._inductor.codegen.common import DeviceOpOverrides
+from torch._inductor.codegen.simd import SIMDKernel
 from torch._inductor.codegen.triton import TritonKernel, TritonScheduling
 from torch._inductor.codegen.wrapper import PythonWrapperCodegen
 from torch._inductor.custom_graph_pass import CustomGraphModulePass
@@ -76,6 +78,13 @@ class ChipKernel(TritonKernel):
         return {**super().inductor_meta_common(), "autotune_pointwise": False, "deterministic": True}
 
 
+Tiling = tuple[tuple[Any, ...], tuple[Any, ...]]
+"""Dimensions of a kernel that are not reduced, and those that are."""
+
+_known: weakref.WeakKeyDictionary[Any, dict[Any, Any]] = weakref.WeakKeyDictionary()
+"""Answers about tilings by graph: Inductor asks about the same nodes again for every pair of them that it may fuse."""
+
+
 class ChipScheduling(TritonScheduling):
     """Inductor's scheduling for Triton, keeping dimensions."""
 
@@ -94,6 +103,7 @@ class ChipScheduling(TritonScheduling):
         """
         sizes = V.graph.sizevars
         is_pointwise = reduction_numel == 1
+        known = _known.setdefault(V.graph, {})
 
         def dims_of(ranges: Any, index: Any, numel: Any) -> tuple[Any, ...]:
             dims = [dim for var, size in ranges for dim in _dims_implied(index, var, size)]
@@ -106,6 +116,16 @@ class ChipScheduling(TritonScheduling):
             joined = max(0, len(dims) - (config.triton.max_tiles or 2)) + 1
             return (sympy.prod(dims[:joined]), *dims[joined:])
 
+        def of_access(dep: MemoryDep) -> Tiling | None:
+            ranges = list(dep.ranges.items())
+            products = itertools.accumulate((size for _, size in ranges), lambda a, b: a * b)
+            ends = [n for n, product in enumerate(products, 1) if sizes.statically_known_geq(product, pointwise_numel)]
+            end = ends[0] if ends else len(ranges)
+            if not sizes.statically_known_equals(sympy.prod(size for _, size in ranges[:end]), pointwise_numel):
+                return None
+            reduced = (sympy.S.One,) if is_pointwise else dims_of(ranges[end:], dep.index, reduction_numel)
+            return dims_of(ranges[:end], dep.index, pointwise_numel), reduced
+
         tilings: dict[Any, None] = {}
         for node in node_schedule:
             if not isinstance(node, SchedulerNode):
@@ -117,19 +137,28 @@ class ChipScheduling(TritonScheduling):
             for dep in node.read_writes.reads_and_writes():
                 if not isinstance(dep, MemoryDep) or not dep.ranges:
                     continue
-                ranges = list(dep.ranges.items())
-                products = itertools.accumulate((size for _, size in ranges), lambda a, b: a * b)
-                ends = [
-                    n for n, product in enumerate(products, 1) if sizes.statically_known_geq(product, pointwise_numel)
-                ]
-                end = ends[0] if ends else len(ranges)
-                if not sizes.statically_known_equals(sympy.prod(size for _, size in ranges[:end]), pointwise_numel):
-                    continue
-                reduced = (sympy.S.One,) if is_pointwise else dims_of(ranges[end:], dep.index, reduction_numel)
-                of_node.append((dims_of(ranges[:end], dep.index, pointwise_numel), reduced))
-            for pointwise, reduced in itertools.product(*zip(*of_node, strict=True)):
+                key = (dep, pointwise_numel, reduction_numel, config.triton.max_tiles)
+                if key not in known:
+                    known[key] = of_access(dep)
+                if (tiling := known[key]) is not None:
+                    of_node.append(tiling)
+            pointwise_tilings, reduced_tilings = (dict.fromkeys(parts) for parts in zip(*of_node, strict=True))
+            for pointwise, reduced in itertools.product(pointwise_tilings, reduced_tilings):
                 tilings[cls.create_tiling(pointwise, reduced)] = None
         return sorted(tilings, key=len, reverse=True)
+
+    @classmethod
+    def tiling_is_compatible(cls, node_schedule: Any, numel: Any, reduction_numel: Any, tiling: Any) -> bool:
+        known = _known.setdefault(V.graph, {})
+        groups = tuple(tiling.values())
+        each = (node.get_ranges() for node in node_schedule if isinstance(node, SchedulerNode))
+        for ranges in dict.fromkeys(tuple(map(tuple, ranges)) for ranges in each):
+            key = (groups, ranges, reduction_numel)
+            if key not in known:
+                known[key] = SIMDKernel.is_compatible(groups, ranges, reduction_numel=reduction_numel)
+            if not known[key]:
+                return False
+        return True
 
     def define_kernel(self, *args: Any, **kwargs: Any) -> Any:
         with config.patch(IN_THIS_PROCESS):
