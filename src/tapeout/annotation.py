@@ -9,6 +9,7 @@ import linecache
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -16,6 +17,8 @@ from tapeout.isa import Program
 from tapeout.isa.program import show
 from tapeout.runtime.clock import Activity
 from tapeout.sim.timing import REASONS
+
+PACKAGE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ class _Launches:
 
 
 def annotate(activities: Sequence[Activity]) -> list[Annotation]:
-    """One annotation for each program that was launched, the costliest first."""
+    """One annotation for each program that was launched: the user's own kernels first, of each kind the costliest."""
     programs: dict[int, _Launches] = {}
     for activity in activities:
         if (launch := activity.launch) is None:
@@ -91,7 +94,12 @@ def annotate(activities: Sequence[Activity]) -> list[Annotation]:
         group.busy += timing.instruction_busy_cycles
         group.waiting += timing.instruction_stall_cycles
     annotations = [_annotation(group) for group in programs.values()]
-    return sorted(annotations, key=lambda annotation: (-annotation.core_cycles, annotation.kernel))
+
+    def order(annotation: Annotation) -> tuple[bool, int, str]:
+        is_ours = bool(annotation.lines) and Path(annotation.lines[0].file).is_relative_to(PACKAGE)
+        return is_ours, -annotation.core_cycles, annotation.kernel
+
+    return sorted(annotations, key=order)
 
 
 def _annotation(group: _Launches) -> Annotation:

@@ -3,9 +3,9 @@
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from tapeout.cli.run import ArgumentsArgument, ReadZerosOption, ScriptArgument, TimingOnlyOption
+from tapeout.cli.terminal import console as console_of
 
 
 def annotate(
@@ -32,7 +32,7 @@ def annotate(
     if not chosen:
         name = f" whose name contains {kernel!r}" if kernel else ""
         raise TapeoutError(f"{script} launched no kernel{name} on the chip")
-    console = Console()
+    console = console_of()
     for annotation in chosen:
         for line in report.render(annotation, instructions=not lines_only):
             console.print(line, soft_wrap=True, highlight=False)

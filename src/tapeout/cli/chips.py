@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+
+from tapeout.cli.terminal import console as console_of
 
 
 def chips(
@@ -25,7 +26,7 @@ def chips(
     from tapeout.report import chips as report
     from tapeout.silicon.naming import resolve
 
-    console = Console()
+    console = console_of()
     if chip:
         found = resolve(chip, catalog)
         console.print(report.sheet(found) if isinstance(found, Chip) else catalog_report.sheet(found))

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from tapeout.cli.run import ArgumentsArgument, ReadZerosOption, ScriptArgument, TimingOnlyOption
+from tapeout.cli.terminal import console as console_of
 
 
 def profile(
@@ -31,7 +31,7 @@ def profile(
     from tapeout.report import profile as report
 
     result = profiling.profile(recorded.time, chips.active(), recorded.activities)
-    console = Console(stderr=True)
+    console = console_of(stderr=True)
     for part in report.render(result):
         console.print(part, highlight=False)
     if output:

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from tapeout.cli.terminal import console as console_of
 from tapeout.errors import TapeoutError
 
 SCRIPT_OPTIONS = {"ignore_unknown_options": True}
@@ -45,7 +45,7 @@ def run(
         sanitizer.enable()
     names = chip.split(",") if chip else [chips.named()]
     asked = scripts.Script(script, tuple(arguments or ()), timing_only, read_zeros)
-    console = Console(stderr=True)
+    console = console_of(stderr=True)
     if len(names) > 1:
         times = scripts.run_on_each(asked, names)
         console.print(report.side_by_side(times))

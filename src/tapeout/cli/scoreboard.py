@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TimeRemainingColumn
+
+from tapeout.cli.terminal import console as console_of
 
 
 class Suite(enum.StrEnum):
@@ -60,7 +61,7 @@ def scoreboard(
     file = outcomes or Path(f"build/scoreboard-{suite.value}.jsonl")
     repeated = [verdicts.Verdict(verdict.value) for verdict in again or ()]
     before = report.recorded(against.read_text("utf-8")) if against else {}
-    console = Console()
+    console = console_of()
     with Progress(SpinnerColumn(), *Progress.get_default_columns()[:-1], TimeRemainingColumn(), console=console) as bar:
         task = bar.add_task(f"{len(cases)} cases", total=len(cases))
         bar.advance(task, len(cases) - len(runner.missing(cases, file, repeated)))

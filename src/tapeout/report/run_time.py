@@ -6,7 +6,7 @@ from rich.box import SIMPLE
 from rich.markup import escape
 from rich.table import Table
 
-from tapeout.report.units import decimal
+from tapeout.report.units import decimal, significant
 from tapeout.runtime.clock import PICOSECONDS_PER_SECOND, Kind
 from tapeout.script import RunTime
 
@@ -55,7 +55,8 @@ def side_by_side(times: Sequence[RunTime]) -> Table:
         table.add_column(escape(time.chip), justify="right")
     table.add_row("simulated time", *map(total, times))
     if all(time.is_whole for time in times):
-        table.add_row("against the first", *(f"{times[0].total_ps / max(time.total_ps, 1):.2f} x" for time in times))
+        ratios = (times[0].total_ps / max(time.total_ps, 1) for time in times)
+        table.add_row("speed against the first", *(f"{significant(ratio)} x" for ratio in ratios))
     for kind in (kind for kind in Kind if any(kind.value in time.busy_ps for time in times)):
         table.add_row(f"busy: {kind.value}", *(seconds(time.busy_ps.get(kind.value, 0)) for time in times))
     labels = {
