@@ -51,22 +51,49 @@ class _Resources:
                     buffers[place.buffer] = None
                 if node.memory is not None:
                     memories[node.memory] = None
-        self.aliases: dict[Resource, list[Resource]] = {}
+        self.aliases: dict[Resource, dict[Resource, None]] = {}
         ordered = sorted(buffers, key=lambda b: b.address)
         for k, buffer in enumerate(ordered):
-            mine = self.aliases.setdefault(buffer, [buffer])
+            mine = self.aliases.setdefault(buffer, {buffer: None})
             for other in ordered[k + 1 :]:
                 if other.address >= buffer.address + buffer.size_bytes:
                     break
-                mine.append(other)
-                self.aliases.setdefault(other, [other]).append(buffer)
+                mine[other] = None
+                self.aliases.setdefault(other, {other: None})[buffer] = None
         for memory in memories:
             if isinstance(memory, Home):
-                self.aliases[memory] = [memory]
+                self.aliases[memory] = {memory: None}
             elif memory == UNKNOWN:
-                self.aliases[memory] = [m for m in memories if not isinstance(m, Home)]
+                self.aliases[memory] = {m: None for m in memories if not isinstance(m, Home)}
             else:
-                self.aliases[memory] = [m for m in (memory, UNKNOWN) if m in memories]
+                self.aliases[memory] = {m: None for m in (memory, UNKNOWN) if m in memories}
+
+
+class _LastUses:
+    """The latest item of each queue that touches a resource, read or written."""
+
+    def __init__(self, resources: _Resources) -> None:
+        self.resources = resources
+        self.of_resource: dict[Resource, dict[tuple[Unit, bool], int]] = {}
+        self.of_unit: dict[Unit, dict[Resource, None]] = {unit: {} for unit in Unit if unit is not Unit.SEQUENCER}
+
+    def add(self, unit: Unit, use: Use, index: int) -> None:
+        resource, written = use
+        self.of_resource.setdefault(resource, {})[unit, written] = index
+        if unit in self.of_unit:
+            self.of_unit[unit][resource] = None
+
+    def of_others(self, unit: Unit, use: Use) -> Iterator[tuple[Resource, Unit, int]]:
+        """What other queues last did to the same bytes that is to be ordered with this use."""
+        resource, written = use
+        aliases = self.resources.aliases[resource]
+        # Most tiles, of which many share their bytes one after another, are the business of one queue.
+        if all(other is unit or seen.keys().isdisjoint(aliases.keys()) for other, seen in self.of_unit.items()):
+            return
+        for alias in aliases:
+            for (other, wrote), index in self.of_resource.get(alias, {}).items():
+                if other is not unit and other is not Unit.SEQUENCER and (written or wrote):
+                    yield alias, other, index
 
 
 def _uses(instr: Instr) -> Iterator[Use]:
@@ -101,7 +128,7 @@ class _Synchroniser:
         """The nodes with semaphores; and what must stand before and after the loop they are the body of."""
         items: list[_Item] = []
         output: list[Node | _Item] = []
-        last: dict[Resource, dict[tuple[Unit, bool], int]] = {}
+        last = _LastUses(self.resources)
         known: dict[Unit, dict[Unit, int]] = {unit: {} for unit in Unit}
         known_at: list[dict[Unit, int]] = []
 
@@ -111,7 +138,7 @@ class _Synchroniser:
             output.append(item)
             mine = known[item.unit]
             if consumer:
-                for unit, source in sorted(self.needs(item, last).items(), key=lambda need: need[0].value):
+                for unit, source in sorted(_needs(item, last).items(), key=lambda need: need[0].value):
                     if mine.get(unit, -1) >= source:
                         continue
                     name = self.semaphore(unit, item.unit, depth)
@@ -122,8 +149,8 @@ class _Synchroniser:
                     mine[unit] = source
             known_at.append(dict(mine))
             if producer:
-                for resource, written in item.uses:
-                    last.setdefault(resource, {})[item.unit, written] = index
+                for use in item.uses:
+                    last.add(item.unit, use, index)
 
         for node in nodes:
             if isinstance(node, Instr):
@@ -150,16 +177,6 @@ class _Synchroniser:
             result += _expand(entry) if isinstance(entry, _Item) else [entry]
         return result, before, after
 
-    def needs(self, item: _Item, last: dict[Resource, dict[tuple[Unit, bool], int]]) -> dict[Unit, int]:
-        """For each other queue, the latest earlier item that must be done before this one starts."""
-        needs: dict[Unit, int] = {}
-        for resource, written in item.uses:
-            for alias in self.resources.aliases[resource]:
-                for (unit, wrote), index in last.get(alias, {}).items():
-                    if unit is not item.unit and unit is not Unit.SEQUENCER and (written or wrote):
-                        needs[unit] = max(needs.get(unit, -1), index)
-        return needs
-
     def compound(self, node: Node, depth: int) -> list[Node]:
         if isinstance(node, Branch):
             node.then = self.run(node.then, depth + 1, None)[0]
@@ -174,22 +191,19 @@ class _Synchroniser:
         node.body, before, after = self.run(node.body, depth + 1, node)
         return [*before, node, *after]
 
-    def carried(
-        self, items: list[_Item], last: dict[Resource, dict[tuple[Unit, bool], int]], loop: Loop
-    ) -> tuple[list[Node], list[Node]]:
+    def carried(self, items: list[_Item], last: _LastUses, loop: Loop) -> tuple[list[Node], list[Node]]:
         edges: dict[tuple[Unit, Unit, int], list[tuple[int, int]]] = {}
         is_grid = any(isinstance(n, Instr) and n.kind is isa.NextProgram for n in loop.head)
         for consumer, item in enumerate(items):
-            for resource, written in item.uses:
+            for use in item.uses:
+                resource = use[0]
                 if is_grid and not isinstance(resource, Buffer | Home):
                     continue
-                for alias in self.resources.aliases[resource]:
-                    rotates = isinstance(alias, Buffer) and alias is resource and alias.rotation is loop
-                    distance = loop.copies if rotates else 1
-                    for (unit, wrote), producer in last.get(alias, {}).items():
-                        ordered = unit is not item.unit and unit is not Unit.SEQUENCER and (written or wrote)
-                        if ordered and producer > consumer:
-                            edges.setdefault((unit, item.unit, distance), []).append((producer, consumer))
+                for alias, unit, producer in last.of_others(item.unit, use):
+                    if producer > consumer:
+                        rotates = isinstance(alias, Buffer) and alias is resource and alias.rotation is loop
+                        distance = loop.copies if rotates else 1
+                        edges.setdefault((unit, item.unit, distance), []).append((producer, consumer))
         before: list[Node] = []
         after: list[Node] = []
         for (source, destination, distance), pairs in edges.items():
@@ -201,6 +215,15 @@ class _Synchroniser:
                     before += _expand(_Item(source, [], None, [], [name]))
                     after += _expand(_Item(destination, [], None, [name], []))
         return before, after
+
+
+def _needs(item: _Item, last: _LastUses) -> dict[Unit, int]:
+    """For each other queue, the latest earlier item that must be done before this one starts."""
+    needs: dict[Unit, int] = {}
+    for use in item.uses:
+        for _, unit, index in last.of_others(item.unit, use):
+            needs[unit] = max(needs.get(unit, -1), index)
+    return needs
 
 
 def _strongest(pairs: list[tuple[int, int]]) -> list[tuple[int, int]]:
