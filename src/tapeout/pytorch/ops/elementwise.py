@@ -135,9 +135,17 @@ def _function(OP: tl.constexpr, a, b, c):
 
 
 @triton.jit
-def _operand(source, place, inside, IS_TENSOR: tl.constexpr, CAST: tl.constexpr, COMPUTE: tl.constexpr):
+def _operand(
+    source, start, row, row_stride, column, column_stride, rows, columns,
+    IS_TENSOR: tl.constexpr, REPEATED: tl.constexpr, CAST: tl.constexpr, COMPUTE: tl.constexpr,
+):  # fmt: skip
+    """A tile of an operand, or one column of it that is the same as all others (REPEATED)."""
     if IS_TENSOR:
-        value = tl.load(source + place, mask=inside)
+        if REPEATED:
+            value = tl.load(source + start + row * row_stride, mask=row < rows)
+        else:
+            inside = (row < rows) & (column < columns)
+            value = tl.load(source + start + row * row_stride + column * column_stride, mask=inside)
         if CAST == tl.int1:  # noqa: SIM300
             value = value != 0
         return value.to(CAST).to(COMPUTE)
@@ -155,6 +163,7 @@ def _elementwise(
     c0, c1, c2, c3, c4,
     OP: tl.constexpr, INPUTS: tl.constexpr,
     A_TENSOR: tl.constexpr, B_TENSOR: tl.constexpr, C_TENSOR: tl.constexpr,
+    A_REPEATED: tl.constexpr, B_REPEATED: tl.constexpr, C_REPEATED: tl.constexpr,
     A_CAST: tl.constexpr, CAST: tl.constexpr, COMPUTE: tl.constexpr, A_COMPUTE: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
@@ -166,13 +175,13 @@ def _elementwise(
     i3 = outer // n2 % n3
     i4 = outer // (n2 * n3)
     inside = (row < n1) & (column < n0)
-    x = _operand(a, i2 * a2 + i3 * a3 + i4 * a4 + row * a1 + column * a0, inside, A_TENSOR, A_CAST, A_COMPUTE)
+    x = _operand(a, i2 * a2 + i3 * a3 + i4 * a4, row, a1, column, a0, n1, n0, A_TENSOR, A_REPEATED, A_CAST, A_COMPUTE)
     y = x
     z = x
     if INPUTS >= 2:
-        y = _operand(b, i2 * b2 + i3 * b3 + i4 * b4 + row * b1 + column * b0, inside, B_TENSOR, CAST, COMPUTE)
+        y = _operand(b, i2 * b2 + i3 * b3 + i4 * b4, row, b1, column, b0, n1, n0, B_TENSOR, B_REPEATED, CAST, COMPUTE)
     if INPUTS >= 3:
-        z = _operand(c, i2 * c2 + i3 * c3 + i4 * c4 + row * c1 + column * c0, inside, C_TENSOR, CAST, COMPUTE)
+        z = _operand(c, i2 * c2 + i3 * c3 + i4 * c4, row, c1, column, c0, n1, n0, C_TENSOR, C_REPEATED, CAST, COMPUTE)
     value = _function(OP, x, y, z)
     if out.dtype.element_ty == tl.int1 and value.dtype != tl.int1:
         value = value != 0
@@ -237,9 +246,12 @@ def _plan(
     compute = COMPUTE_DTYPES.get(common, common)
     types, steps = [POINTER[out_dtype]], [*strides[0], *padding]
     remaining = iter(strides[1:])
+    is_repeated = []
     for value in (*inputs, *(None,) * (3 - len(inputs))):
         types.append(SCALAR_TYPES[compute] if value is None else POINTER[value[2]])
-        steps += (0,) * MAX_DIMENSIONS if value is None else (*next(remaining), *padding)
+        own = (0,) * MAX_DIMENSIONS if value is None else (*next(remaining), *padding)
+        steps += own
+        is_repeated.append(value is not None and own[0] == 0)
     columns = min(TILE_ELEMENTS, power_of_two_at_least(sizes[0]))
     rows = min(TILE_ELEMENTS // columns, power_of_two_at_least(sizes[1]))
     is_tensor = [value is not None for value in inputs] + [False] * (3 - len(inputs))
@@ -251,6 +263,9 @@ def _plan(
         A_TENSOR=is_tensor[0],
         B_TENSOR=is_tensor[1],
         C_TENSOR=is_tensor[2],
+        A_REPEATED=is_repeated[0],
+        B_REPEATED=is_repeated[1],
+        C_REPEATED=is_repeated[2],
         A_CAST=TRITON_DTYPES[first],
         CAST=TRITON_DTYPES[common],
         COMPUTE=TRITON_DTYPES[compute],

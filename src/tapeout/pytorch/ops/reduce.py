@@ -15,11 +15,12 @@ import triton.language as tl
 from tapeout import chip as chips
 from tapeout.pytorch.ops.elementwise import COMPUTE_DTYPES, TRITON_DTYPES, scalar_word
 from tapeout.pytorch.ops.launch import INTEGERS, POINTER, ceil_div, count, kernel, otherwise, power_of_two_at_least
-from tapeout.pytorch.ops.tiles import NORM_OPERATIONS, rows_tile
+from tapeout.pytorch.ops.tiles import NORM_OPERATIONS, reduction_share, reduction_tile, rows_tile
 
-TILE_ELEMENTS = 4096
+SCAN_ELEMENTS = 4096
 LONGEST_SCAN = 8192
 SOFTMAX_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+NORM_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 aten = torch.ops.aten
 Function = Callable[..., Any]
@@ -27,18 +28,27 @@ Function = Callable[..., Any]
 
 @triton.jit
 def _reduce(
-    source, out, rows, columns, row_stride, column_stride, divisor,
-    OP: tl.constexpr, COMPUTE: tl.constexpr, START: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    source, out, rows, columns, row_stride, column_stride, share, divisor,
+    OP: tl.constexpr, COMPUTE: tl.constexpr, START: tl.constexpr, TURNED: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
+    """`share`: how many columns a program takes, if several share a row. TURNED: neighbours in memory are of different
+    rows, so a tile's rows are its second dimension."""
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    total = tl.full((ROWS, COLUMNS), START, COMPUTE)
-    for start in range(0, columns, COLUMNS):
+    first = tl.program_id(1).to(tl.int64) * share
+    total = tl.full((COLUMNS, ROWS) if TURNED else (ROWS, COLUMNS), START, COMPUTE)
+    for start in range(first, tl.minimum(first + share, columns), COLUMNS):
         column = start + tl.arange(0, COLUMNS)
-        inside = (row[:, None] < rows) & (column[None, :] < columns)
-        value = tl.load(source + row[:, None] * row_stride + column[None, :] * column_stride, mask=inside, other=0)
+        if TURNED:
+            inside = (column[:, None] < columns) & (row[None, :] < rows)
+            place = column[:, None] * column_stride + row[None, :] * row_stride
+        else:
+            inside = (row[:, None] < rows) & (column[None, :] < columns)
+            place = row[:, None] * row_stride + column[None, :] * column_stride
+        value = tl.load(source + place, mask=inside, other=START)
         if OP == "any" or OP == "all":
             value = value != 0
-        value = tl.where(inside, value.to(COMPUTE), START)
+        value = value.to(COMPUTE)
         if OP == "sum" or OP == "mean":
             total += value
         elif OP == "max":
@@ -49,21 +59,22 @@ def _reduce(
             total = total | value
         else:
             total = total & value
+    AXIS: tl.constexpr = 0 if TURNED else 1
     if OP == "sum" or OP == "mean":
-        result = tl.sum(total, axis=1)
+        result = tl.sum(total, axis=AXIS)
     elif OP == "max":
-        result = tl.reduce(total, 1, _maximum)
+        result = tl.reduce(total, AXIS, _maximum)
     elif OP == "min":
-        result = tl.reduce(total, 1, _minimum)
+        result = tl.reduce(total, AXIS, _minimum)
     elif OP == "any":
-        result = tl.max(total, axis=1)
+        result = tl.max(total, axis=AXIS)
     else:
-        result = tl.min(total, axis=1)
+        result = tl.min(total, axis=AXIS)
     if OP == "mean":
         result = result / divisor.to(COMPUTE)
     if out.dtype.element_ty == tl.int1:
         result = result != 0
-    tl.store(out + row, result.to(out.dtype.element_ty), mask=row < rows)
+    tl.store(out + row * tl.num_programs(1) + tl.program_id(1), result.to(out.dtype.element_ty), mask=row < rows)
 
 
 @triton.jit
@@ -92,14 +103,15 @@ def _argmax(
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     best = tl.full((ROWS, COLUMNS), START, COMPUTE)
-    index = tl.full((ROWS, COLUMNS), 0x7FFFFFFF, tl.int32)
+    index = tl.broadcast_to(tl.arange(0, COLUMNS)[None, :], (ROWS, COLUMNS))
     for start in range(0, columns, COLUMNS):
-        column = (start + tl.arange(0, COLUMNS)).to(tl.int32)
+        column = start + tl.arange(0, COLUMNS)
         inside = (row[:, None] < rows) & (column[None, :] < columns)
-        value = tl.load(source + row[:, None] * row_stride + column[None, :] * column_stride, mask=inside, other=0)
-        value = tl.where(inside, value.to(COMPUTE), START)
-        here = tl.where(inside, tl.broadcast_to(column[None, :], (ROWS, COLUMNS)), 0x7FFFFFFF)
-        best, index = _better(best, index, value, here)
+        place = row[:, None] * row_stride + column[None, :] * column_stride
+        value = tl.load(source + place, mask=inside, other=START).to(COMPUTE)
+        wins = (value > best) | ((value != value) & (best == best))  # of equals the first: it is there already
+        best = tl.where(wins, value, best)
+        index = tl.where(wins, column.to(tl.int32)[None, :], index)
     best, index = tl.reduce((best, index), 1, _better)
     tl.store(out_index + row, index.to(tl.int64), mask=row < rows)
     if HAS_VALUE:
@@ -166,9 +178,9 @@ def _cumsum(
 @triton.jit
 def _normalised(offset, rstd, weight, bias, column, columns, HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr):
     value = offset * rstd[:, None]
-    factor = tl.load(weight + column, mask=column < columns, other=0.0)[None, :] if HAS_WEIGHT else 1.0
+    factor = tl.load(weight + column, mask=column < columns, other=0.0).to(tl.float32)[None, :] if HAS_WEIGHT else 1.0
     if HAS_BIAS:
-        return tl.fma(value, factor, tl.load(bias + column, mask=column < columns, other=0.0)[None, :])
+        return tl.fma(value, factor, tl.load(bias + column, mask=column < columns, other=0.0).to(tl.float32)[None, :])
     return value * factor
 
 
@@ -184,7 +196,7 @@ def _layer_norm(
     if WHOLE:
         column = tl.arange(0, COLUMNS).to(tl.int64)
         inside = (row[:, None] < rows) & (column[None, :] < columns)
-        value = tl.load(source + row[:, None] * columns + column[None, :], mask=inside, other=0.0)
+        value = tl.load(source + row[:, None] * columns + column[None, :], mask=inside, other=0.0).to(tl.float32)
         count = columns.to(tl.float32)
         mean = tl.sum(value, axis=1) / count
         offset = value - mean[:, None]
@@ -192,29 +204,30 @@ def _layer_norm(
             offset = tl.where(inside, offset, 0.0)
         rstd = tl.rsqrt(tl.fma(tl.sum(offset * offset, axis=1), 1.0 / count, epsilon))
         value = _normalised(offset, rstd, weight, bias, column, columns, HAS_WEIGHT, HAS_BIAS)
-        tl.store(out + row[:, None] * columns + column[None, :], value, mask=inside)
+        tl.store(out + row[:, None] * columns + column[None, :], value.to(out.dtype.element_ty), mask=inside)
     else:
         total = tl.zeros((ROWS,), tl.float32)
         for start in range(0, columns, COLUMNS):
             column = start + tl.arange(0, COLUMNS)
             inside = (row[:, None] < rows) & (column[None, :] < columns)
-            total += tl.sum(tl.load(source + row[:, None] * columns + column[None, :], mask=inside, other=0.0), axis=1)
+            value = tl.load(source + row[:, None] * columns + column[None, :], mask=inside, other=0.0).to(tl.float32)
+            total += tl.sum(value, axis=1)
         mean = total / columns.to(tl.float32)
         total = tl.zeros((ROWS,), tl.float32)
         for start in range(0, columns, COLUMNS):
             column = start + tl.arange(0, COLUMNS)
             inside = (row[:, None] < rows) & (column[None, :] < columns)
-            value = tl.load(source + row[:, None] * columns + column[None, :], mask=inside, other=0.0)
+            value = tl.load(source + row[:, None] * columns + column[None, :], mask=inside, other=0.0).to(tl.float32)
             offset = tl.where(inside, value - mean[:, None], 0.0)
             total += tl.sum(offset * offset, axis=1)
         rstd = tl.rsqrt(total / columns.to(tl.float32) + epsilon)
         for start in range(0, columns, COLUMNS):
             column = start + tl.arange(0, COLUMNS)
             inside = (row[:, None] < rows) & (column[None, :] < columns)
-            value = tl.load(source + row[:, None] * columns + column[None, :], mask=inside, other=0.0)
+            value = tl.load(source + row[:, None] * columns + column[None, :], mask=inside, other=0.0).to(tl.float32)
             offset = value - mean[:, None]
             value = _normalised(offset, rstd, weight, bias, column, columns, HAS_WEIGHT, HAS_BIAS)
-            tl.store(out + row[:, None] * columns + column[None, :], value, mask=inside)
+            tl.store(out + row[:, None] * columns + column[None, :], value.to(out.dtype.element_ty), mask=inside)
     tl.store(out_mean + row, mean, mask=row < rows)
     tl.store(out_rstd + row, rstd, mask=row < rows)
 
@@ -228,12 +241,6 @@ def as_matrix(source: torch.Tensor, dims: Sequence[int]) -> torch.Tensor:
         rows *= source.shape[dim]
     columns = source.numel() // rows if rows else 0
     return source.permute([*kept, *reduced]).reshape(rows, columns)
-
-
-def tile_of(rows: int, columns: int) -> tuple[int, int]:
-    """Rows and columns of a tile: as many columns as there are, up to a limit, then rows."""
-    column_tile = min(power_of_two_at_least(columns), TILE_ELEMENTS)
-    return min(power_of_two_at_least(rows), TILE_ELEMENTS // column_tile), column_tile
 
 
 def start_of(name: str, dtype: torch.dtype) -> Any:
@@ -256,22 +263,35 @@ def reduce_into(name: str, source: torch.Tensor, dims: Sequence[int], out: torch
     if source.dtype == torch.bool:
         name = {"max": "any", "min": "all"}.get(name, name)
     matrix = as_matrix(source, dims if len(dims) else range(source.dim()))
-    rows, columns = matrix.shape
     compute = torch.int32 if name in ("any", "all") else source.dtype if name in ("max", "min") else out.dtype
     compute = COMPUTE_DTYPES.get(compute, compute)
-    row_tile, column_tile = tile_of(rows, columns)
+    _reduce_matrix(name, matrix, out, matrix.shape[1], compute)
+    return True
+
+
+def _reduce_matrix(name: str, matrix: torch.Tensor, out: torch.Tensor, divisor: int, compute: torch.dtype) -> None:
+    """out = the reduction of each row. Where rows are fewer than the cores, several programs share one, and a second
+    launch reduces what they leave."""
+    rows, columns = matrix.shape
+    turned = matrix.stride(0) == 1 and matrix.stride(1) != 1
+    row_tile, column_tile = reduction_tile(chips.active(), rows, columns, turned)
+    share = reduction_share(chips.active(), rows, columns, (row_tile, column_tile))
+    parts = ceil_div(columns, share)
+    target = out if parts == 1 else torch.empty((rows, parts), dtype=compute, device=out.device)
     launch = kernel(
         _reduce,
-        (POINTER[source.dtype], POINTER[out.dtype], *INTEGERS[:5]),
-        OP=name,
+        (POINTER[matrix.dtype], POINTER[target.dtype], *INTEGERS[:6]),
+        OP="sum" if name == "mean" and parts > 1 else name,
         COMPUTE=TRITON_DTYPES[compute],
         START=start_of(name, compute),
+        TURNED=turned,
         ROWS=row_tile,
         COLUMNS=column_tile,
     )
-    words = (matrix.data_ptr(), out.data_ptr(), rows, columns, *matrix.stride(), columns)
-    launch((ceil_div(rows, row_tile), 1, 1), words)
-    return True
+    words = (matrix.data_ptr(), target.data_ptr(), rows, columns, *matrix.stride(), share, divisor)
+    launch((ceil_div(rows, row_tile), parts, 1), words)
+    if parts > 1:
+        _reduce_matrix(name, target, out, divisor, compute)
 
 
 def argmax_into(source: torch.Tensor, dim: int | None, values: torch.Tensor | None, indices: torch.Tensor) -> bool:
@@ -284,7 +304,7 @@ def argmax_into(source: torch.Tensor, dim: int | None, values: torch.Tensor | No
     if columns >= 1 << 31:
         return False
     compute = torch.int32 if source.dtype == torch.bool else COMPUTE_DTYPES.get(source.dtype, source.dtype)
-    row_tile, column_tile = tile_of(rows, columns)
+    row_tile, column_tile = reduction_tile(chips.active(), rows, columns, turned=False)
     values_or_any = values if values is not None else source
     launch = kernel(
         _argmax,
@@ -452,7 +472,7 @@ def cumsum_out(self: torch.Tensor, dim: int, *, dtype: torch.dtype | None = None
     matrix, target = as_matrix(self, (dim,)), out.view(-1, out.shape[-1])
     rows, columns = matrix.shape
     column_tile = power_of_two_at_least(columns)
-    row_tile = min(power_of_two_at_least(rows), max(1, TILE_ELEMENTS // column_tile))
+    row_tile = min(power_of_two_at_least(rows), max(1, SCAN_ELEMENTS // column_tile))
     launch = kernel(
         _cumsum,
         (POINTER[self.dtype], POINTER[out.dtype], *INTEGERS[:6]),
@@ -474,7 +494,7 @@ def native_layer_norm(
     eps: float,
 ) -> tuple[torch.Tensor, ...]:
     operands = [self, *(t for t in (weight, bias) if t is not None)]
-    if any(t.dtype != torch.float32 for t in operands) or self.numel() == 0:
+    if any(t.dtype not in NORM_DTYPES for t in operands) or self.numel() == 0:
         result: tuple[torch.Tensor, ...] = otherwise(
             aten.native_layer_norm.default, self, normalized_shape, weight, bias, eps
         )
@@ -488,9 +508,10 @@ def native_layer_norm(
     statistics = (*self.shape[:kept], *(1 for _ in normalized_shape))
     mean, rstd = (torch.empty(statistics, dtype=torch.float32, device="chip") for _ in range(2))
     row_tile, column_tile = rows_tile(chips.active(), rows, columns, NORM_OPERATIONS)
+    tensors = [source, *(source if t is None else t for t in (weight, bias)), out, mean, rstd]
     launch = kernel(
         _layer_norm,
-        (*(POINTER[torch.float32],) * 6, *INTEGERS[:2], "fp32"),
+        (*(POINTER[t.dtype] for t in tensors), *INTEGERS[:2], "fp32"),
         HAS_WEIGHT=weight is not None,
         HAS_BIAS=bias is not None,
         WHOLE=column_tile >= columns,
@@ -498,7 +519,7 @@ def native_layer_norm(
         ROWS=row_tile,
         COLUMNS=column_tile,
     )
-    addresses = [t.data_ptr() if t is not None else 0 for t in (source, weight, bias, out, mean, rstd)]
-    launch((ceil_div(rows, row_tile), 1, 1), (*addresses, rows, columns, scalar_word(eps, torch.float32)))
+    words = (*(t.data_ptr() for t in tensors), rows, columns, scalar_word(eps, torch.float32))
+    launch((ceil_div(rows, row_tile), 1, 1), words)
     count("aten::native_layer_norm")
     return out, mean, rstd
