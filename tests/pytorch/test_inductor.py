@@ -107,3 +107,27 @@ def test_the_cpu_still_compiles_to_cpp():
     values = torch.randn(10)
     code = torch._inductor.utils.run_and_get_code(torch.compile(lambda x: x.sin() + 1), values)[1]
     assert "cpp" in code[0] and "triton_" not in code[0]
+
+
+def test_how_a_node_may_be_tiled_is_worked_out_once(monkeypatch):
+    """However many pairs of nodes Inductor tries to fuse."""
+    from torch._inductor.codegen.simd import SIMDScheduling
+
+    monkeypatch.setattr(torch._inductor.config, "force_disable_caches", True)  # nothing is worked out of what is known
+    asked = []
+    everywhere_else = SIMDScheduling.candidate_tilings
+
+    def candidate_tilings(cls, node, *numels):
+        asked.append((node.get_name(), tuple(node.read_writes.reads_and_writes()), *numels))
+        return everywhere_else(node, *numels)
+
+    monkeypatch.setattr(SIMDScheduling, "candidate_tilings", classmethod(candidate_tilings))
+    x = torch.randn(6, 10)
+
+    def outer(x):
+        return [x + number if number % 2 else (x * number).t() for number in range(3, 13)]
+
+    for found, expected in zip(torch.compile(outer)(x.to("chip")), outer(x), strict=True):
+        torch.testing.assert_close(found.cpu(), expected)
+    assert len(asked) >= 10
+    assert len(asked) == len(set(asked))
