@@ -48,8 +48,8 @@ def simulate(
     `arguments`: 64-bit values, as at launch. `memory_base`: the address where the chip's HBM begins: pointers count
     from there, so that the result does not depend on where the host happens to keep the chip's memory. `workspace`:
     address of the private areas, one of `program.workspace_bytes` a core. `data`: what memory held, for a program that
-    `program_needs_data`; without it gathers take random addresses (the result's `assumed` says so), and a branch on
-    loaded data raises DataMissing. `record`: keep every interval of every engine.
+    `program_needs_data`; without it gathers take random addresses within the region they lead into (the result's
+    `assumed` says so), and a branch on loaded data raises DataMissing. `record`: keep every interval of every engine.
 
     A launch starts with all HBM rows closed and nothing in the last-level SRAM but the `regions` that say so, least
     recently used first, and ends when the last byte written has reached HBM. The result says which of the regions are

@@ -634,6 +634,15 @@ struct Launch {
     const Trace *trace;
     Word *counts, *op_busy, *op_stalls, *assumed;
     std::vector<IntervalWords> *intervals;
+    const RegionWords *regions;
+    Word region_count;
+
+    // Below which indices that are not known are taken, for an access of `scale` bytes an index at `base`.
+    Word assumed_index_range(Word base, Word scale) const {
+        for (const RegionWords *r = regions; r < regions + region_count && scale > 0; ++r)
+            if (r->first <= base && base < r->end) return std::max<Word>(1, (r->end - base) / scale);
+        return ASSUMED_INDEX_RANGE;
+    }
 };
 
 void Core::begin_launch(Launch &of, Word core_number, Word *busy_row, Word *stall_row) {
@@ -1106,9 +1115,10 @@ const Word *Core::tile(int stream, const Op &op, Word index, bool is_index, cons
     if (!is_index) return nullptr;
     launch->assumed[index] = 1;
     q.assumed.resize(own[0] * own[1] * own[2] * own[3]);
+    Word limit = launch->assumed_index_range(registers[op.base], op.scale);
     for (Word &value : q.assumed) {
         random = random * 6364136223846793005u + 1442695040888963407u;
-        value = Word((random >> 33) % ASSUMED_INDEX_RANGE);
+        value = Word((random >> 33) % Unsigned(limit));
     }
     return q.assumed.data();
 }
@@ -1245,7 +1255,7 @@ Word tapeout_timing_simulate(
     Launch launch{
         static_cast<const Kernel *>(kernel), &m, m.chip, grid, arguments, argument_count, memory_base, workspace,
         workspace_bytes, grid[0] * grid[1] * grid[2], trace, out->counts, out->op_busy, out->op_stalls, out->assumed,
-        record ? intervals.get() : nullptr};
+        record ? intervals.get() : nullptr, regions, region_count};
     m.begin_launch();
     for (Word n = 0; n < region_count; ++n)
         if (regions[n].is_resident) m.bring(regions[n].first - memory_base, regions[n].end - memory_base);

@@ -34,6 +34,7 @@ from tapeout.sim.ordering import NUMBER_OF_AGENT
 from tapeout.sim.timing.memory import TICKS, Memory, MemoryParameters
 from tapeout.sim.timing.result import NUMBER_OF_REASON, REASONS, UNITS, Interval, MemoryRegion, Timing, activity
 from tapeout.sim.timing.trace import (
+    ASSUMED_INDEX_RANGE,
     INDEXED,
     DataTrace,
     Tile,
@@ -105,6 +106,13 @@ class _Launch:
             _Core(self, number, workspace + number * program.workspace_bytes)
             for number in range(min(chip.core_count, self.program_count))
         ]
+
+    def assumed_index_range(self, base: int, scale: int) -> int:
+        """Below which indices that are not known are taken, for an access of `scale` bytes an index at `base`."""
+        for region in self.regions:
+            if scale > 0 and region.first <= base - self.memory_base < region.end:
+                return max(1, (region.end - base + self.memory_base) // scale)
+        return ASSUMED_INDEX_RANGE
 
     def run(self) -> Timing:
         while True:
@@ -684,7 +692,8 @@ class _Sequencer:
             tile = core.next_datum(kind)
             if tile is None and number == 0:
                 size = int(np.prod(own_extents(operand, item.shape)))
-                tile = np.array([core.assumed_indices.next() for _ in range(size)], np.int64)
+                limit = core.launch.assumed_index_range(core.registers[item.base], item.scale)
+                tile = np.array([core.assumed_indices.next(limit) for _ in range(size)], np.int64)
                 core.launch.assumptions.add((index, tile_assumption(core.program, index)))
             tiles[number] = tile
         return tiles[0], tiles[1]

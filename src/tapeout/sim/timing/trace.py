@@ -146,7 +146,8 @@ def record_trace(
 
 
 ASSUMED_INDEX_RANGE = 1 << 20
-"""Indices of which nothing is known are taken as uniformly random below this."""
+"""Indices of which nothing is known are taken as uniformly random: within the allocation they lead into or, where that
+is not known either, below this."""
 
 
 class DataMissing(TapeoutError):
@@ -175,5 +176,5 @@ def tile_assumption(program: Program, index: int) -> str:
     """What is said about indices that were not traced."""
     return (
         f"{program.location(index)}: indices of instruction {index} ({program.instructions[index].mnemonic}) are taken "
-        f"as uniformly random in 0..{ASSUMED_INDEX_RANGE - 1}, no element masked out"
+        "as uniformly random within the memory allocated there, no element masked out"
     )

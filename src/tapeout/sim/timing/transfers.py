@@ -8,7 +8,7 @@ from typing import Any
 from tapeout.isa import AccessPattern, RegisterValue, service
 from tapeout.isa import definitions as isa
 from tapeout.isa.costs import transfer_conflict
-from tapeout.sim.timing.trace import ASSUMED_INDEX_RANGE, INDEXED, Tile, own_extents
+from tapeout.sim.timing.trace import INDEXED, Tile, own_extents
 
 ADDRESS_MASK = (1 << 47) - 1
 REQUESTS_PER_PACKET = 8
@@ -30,9 +30,9 @@ class AssumedIndices:
     def __init__(self, seed: int) -> None:
         self.state = seed
 
-    def next(self) -> int:
+    def next(self, limit: int) -> int:
         self.state = (self.state * 6364136223846793005 + 1442695040888963407) % (1 << 64)
-        return (self.state >> 33) % ASSUMED_INDEX_RANGE
+        return (self.state >> 33) % limit
 
 
 def burst_dimension(item: Any, registers: Sequence[int]) -> int:
