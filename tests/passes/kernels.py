@@ -151,6 +151,31 @@ def row_norm(x, y, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
 
 
 @triton.jit
+def _larger(a, b):
+    return tl.where((a > b) | (a != a), a, b)
+
+
+@triton.jit
+def _smaller(a, b):
+    return tl.where((a < b) | (a != a), a, b)
+
+
+@triton.jit
+def _larger_integer(a, b):
+    return tl.where(a > b, a, b)
+
+
+@triton.jit
+def extrema(x, n, y, m, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """Written out as Inductor's helpers do."""
+    row = tl.arange(0, ROWS)
+    place = row[:, None] * COLUMNS + tl.arange(0, COLUMNS)[None, :]
+    value = tl.load(x + place)
+    tl.store(y + row, _smaller(tl.reduce(value, 1, _larger), -tl.reduce(value, 1, _smaller)))
+    tl.store(m + row, tl.reduce(tl.load(n + place), 1, _larger_integer))
+
+
+@triton.jit
 def step_if_finite(x, gradient, found, n, B: tl.constexpr):
     """The mask is a range and a condition on a number that lies in the scratchpad."""
     place = tl.program_id(0) * B + tl.arange(0, B)

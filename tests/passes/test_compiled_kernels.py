@@ -161,6 +161,15 @@ def _cases():
             [x, np.zeros_like(x)],
             {1: offset / np.sqrt((offset * offset).mean(1, keepdims=True)) + (x * offset).sum(0)},
         )
+    x, n = normal(8, 32), rng.integers(-9, 9, (8, 32)).astype(np.int32)
+    x[3, 7] = x[5, 0] = x[5, 31] = np.nan
+    yield Case(
+        "extrema",
+        kernels.ttir(kernels.extrema, "*fp32 *i32 *fp32 *i32", ROWS=8, COLUMNS=32),
+        (1, 1, 1),
+        [x, n, np.zeros(8, np.float32), np.zeros(8, np.int32)],
+        {2: np.minimum(x.max(1), -x.min(1)), 3: n.max(1)},
+    )
     x, gradient = normal(40), normal(40)
     for found in (0.0, 1.0):
         yield Case(
@@ -272,6 +281,13 @@ def test_sums_of_products_take_a_multiply_add_an_element():
         for function, saved in ((Function.MUL, size / 2), (Function.ADD, size / 2), (Function.FMA, -size / 2)):
             assert elements(function, name, fuses_products=False) - elements(function, name) == saved, (name, function)
         assert elements(Function.FMA, name, fuses_products=False) == 0
+
+
+def test_extrema_written_out_are_the_engines():
+    items = compile_kernel(CASES["extrema"].text, TINY).instructions
+    functions = [item.function for item in items if item.mnemonic == "reduce"]
+    assert functions == [Function.MAXIMUM, Function.MINIMUM, Function.MAX_SIGNED]
+    assert not any(getattr(item, "function", None) is Function.SELECT for item in items)
 
 
 def test_what_a_product_is_added_to_is_computed_in_its_place():

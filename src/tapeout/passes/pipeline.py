@@ -19,6 +19,7 @@ from tapeout.passes.expand_operations import expand_operations
 from tapeout.passes.inline_calls import inline_calls
 from tapeout.passes.lower_prints import lower_prints
 from tapeout.passes.raise_accesses import raise_accesses
+from tapeout.passes.recognise_extrema import recognise_extrema
 from tapeout.passes.remove_dead import remove_dead
 from tapeout.passes.select_instructions import select_instructions
 from tapeout.passes.share_loads import has_shared_loads, share_overlapping_loads
@@ -34,6 +35,7 @@ TILE_PASSES: tuple[Callable[[Kernel], Kernel], ...] = (
     structure_returns,
     inline_calls,
     lower_prints,
+    recognise_extrema,
     expand_operations,
     raise_accesses,
     remove_dead,
