@@ -27,6 +27,9 @@ scale_kernel[(4,)](values, 1000, BLOCK=256)
 print("arguments", sys.argv[1:], __name__)
 if "--fall-back" in sys.argv:
     torch.linalg.eigvalsh(values[:900].view(30, 30))
+if "--bags" in sys.argv:
+    bags = torch.arange(0, 40, 5, device="chip")
+    torch.nn.functional.embedding_bag(bags.repeat(5), torch.ones(50, 16, device="chip"), bags)
 if "--read" in sys.argv:
     print("first", values[0].item())
 if "--fail" in sys.argv:
@@ -72,8 +75,9 @@ def test_run_on_several_chips_is_side_by_side(tapeout):
 def test_timing_only_refuses_a_read_unless_zeros_are_asked_for(tapeout):
     refused = tapeout("run", "--timing-only", "script.py", "--read")
     assert refused.returncode == 1 and "--read-zeros" in refused.stderr
-    allowed = tapeout("run", "--timing-only", "--read-zeros", "script.py", "--read")
+    allowed = tapeout("run", "--timing-only", "--read-zeros", "script.py", "--read", "--bags")
     assert allowed.returncode == 0 and allowed.stdout.endswith("first 0.0\n")
+    assert "all bags are taken to be of the same length" in allowed.stderr and "unknown" not in allowed.stderr
 
 
 def test_the_scripts_exit_status_is_the_commands(tapeout):

@@ -92,6 +92,8 @@ CASES = {
     "concatenate rows": lambda d: torch.cat([integers(3, 4).to(d), integers(9, 4).to(d)]),
     "rows by index": lambda d: values(33, 77).to(d)[torch.tensor([[3, -1], [0, 32]]).to(d)],
     "embedding": lambda d: torch.nn.functional.embedding(torch.arange(12).view(3, 4).to(d), values(33, 77).to(d)),
+    "rows by an index of the host": lambda d: values(33, 77).to(d)[:, torch.tensor([3, -1])],
+    "rows by a mask of the host": lambda d: values(4, 77).to(d)[torch.tensor([True, False, False, True])],
     "copy rows in": lambda d: torch.zeros(2, 3, 9, 4, device=d).index_copy_(
         2, torch.tensor([5, 1]).to(d), values(2, 3, 2, 4).to(d)
     ),

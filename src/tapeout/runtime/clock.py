@@ -233,6 +233,11 @@ class VirtualClock:
             self._unknown_count += 1
             self._untimed_kernels[name] += 1
 
+    def assume(self, assumption: str) -> None:
+        """What is launched next is timed on an assumption."""
+        with self._lock:
+            self._assumptions[assumption] += 1
+
     def moment(self, stream: int = 0) -> Moment:
         """The present end of a stream: what an event records."""
         self._take_up()

@@ -9,6 +9,7 @@ import triton.language as tl
 from tapeout import chip as chips
 from tapeout.pytorch.ops.launch import INTEGERS, POINTER, ceil_div, count, kernel, otherwise, power_of_two_at_least
 from tapeout.pytorch.ops.tiles import rows_tile
+from tapeout.runtime import clock
 
 COLUMN_TILE = 256
 SUM, MEAN, MAX = 0, 1, 2
@@ -66,21 +67,28 @@ def _add(total, chosen, value, counts, row, MODE: tl.constexpr, BAGS: tl.constex
 @triton.jit
 def _bags(
     table, indices, offsets, scales, out, bag_of, bag_size, largest_of,
-    entries, bags, bags_end, rows, columns, table_row, padding,
-    MODE: tl.constexpr, SCALED: tl.constexpr, NOTED: tl.constexpr, WHOLE: tl.constexpr,
+    entries, bags, bags_end, rows, columns, table_row, padding, even,
+    MODE: tl.constexpr, SCALED: tl.constexpr, NOTED: tl.constexpr, WHOLE: tl.constexpr, EVEN: tl.constexpr,
     BAGS: tl.constexpr, COLUMNS: tl.constexpr, ENTRIES: tl.constexpr,
 ):  # fmt: skip
     """Some bags and some columns for each program; `bag_of` (if NOTED) and `bag_size` are what the gradient wants to
     know. Twice ENTRIES of every bag at a time (2, of a maximum 1). Before rows have come, the places of the next are
     worked out, and the indices of those after these asked for, so that the rows of the next are on their way while
-    these are added. WHOLE: a tile has all columns and no more, so that a row is one piece of memory."""
+    these are added. WHOLE: a tile has all columns and no more, so that a row is one piece of memory. EVEN: every bag
+    has `even` entries, and the offsets are not read."""
     bag = tl.program_id(1).to(tl.int64) * BAGS + tl.arange(0, BAGS)
     column = tl.program_id(0).to(tl.int64) * COLUMNS + tl.arange(0, COLUMNS)
     is_bag = bag < bags
-    first = tl.load(offsets + bag, mask=is_bag, other=0).to(tl.int64)
-    last = tl.load(offsets + bag + 1, mask=bag + 1 < bags_end, other=0).to(tl.int64)
-    last = tl.where(bag + 1 < bags_end, last, entries)
-    length = tl.where(is_bag, last - first, 0)
+    if EVEN:
+        first = bag * even
+        length = tl.where(is_bag, even, 0)
+        longest = even
+    else:
+        first = tl.load(offsets + bag, mask=is_bag, other=0).to(tl.int64)
+        last = tl.load(offsets + bag + 1, mask=bag + 1 < bags_end, other=0).to(tl.int64)
+        last = tl.where(bag + 1 < bags_end, last, entries)
+        length = tl.where(is_bag, last - first, 0)
+        longest = tl.max(length, 0)
     total = tl.zeros((BAGS, COLUMNS), tl.float32)
     chosen = 0
     if MODE == 2:
@@ -88,7 +96,6 @@ def _bags(
         chosen = tl.full((BAGS, COLUMNS), -1, tl.int64)
     sizes = tl.zeros((BAGS, ENTRIES), tl.int32)
     wrong = tl.broadcast_to((is_bag & (first < 0))[:, None], (BAGS, ENTRIES))
-    longest = tl.max(length, 0)
     n = tl.arange(0, ENTRIES)
     there, row = _entries(indices, first, length, n)
     start, counts, wrong_now = _places(there, row, rows, table_row, padding)
@@ -173,20 +180,25 @@ def embedding_bag(
     bag_size = torch.empty(offsets.shape, dtype=offsets.dtype, device=weight.device)
     largest_of = torch.empty((bags, columns) if mode == MAX else (0,), dtype=offsets.dtype, device=weight.device)
     if bags:
+        if clock.timing_only:
+            assert clock.active is not None
+            clock.active.assume("aten::_embedding_bag: all bags are taken to be of the same length")
         bag_tile, tile = rows_tile(chips.active(), bags, columns)
         tensors = (weight, indices, offsets, weight if scales is None else scales, out, bag_of, bag_size, largest_of)
         launch = kernel(
             _bags,
-            (*(POINTER[t.dtype] for t in tensors), *INTEGERS[:7]),
+            (*(POINTER[t.dtype] for t in tensors), *INTEGERS[:8]),
             MODE=mode,
             SCALED=scales is not None,
             NOTED=has_gradient,
             WHOLE=tile == columns,
+            EVEN=clock.timing_only,
             BAGS=bag_tile,
             COLUMNS=tile,
             ENTRIES=1 if mode == MAX else 2,
         )
-        words = (indices.shape[0], bags, offsets.shape[0], rows, columns, weight.stride(0), padding_idx)
+        even = ceil_div(indices.shape[0], bags)
+        words = (indices.shape[0], bags, offsets.shape[0], rows, columns, weight.stride(0), padding_idx, even)
         launch((ceil_div(columns, tile), ceil_div(bags, bag_tile), 1), (*(t.data_ptr() for t in tensors), *words))
     count("aten::_embedding_bag")
     return out, bag_of, bag_size, largest_of

@@ -149,22 +149,25 @@ def index_copy_out(
     return out
 
 
-def _without_masks(indices: list[torch.Tensor | None]) -> list[torch.Tensor | None]:
-    """A mask is the indices of its true elements, one tensor for each of its dimensions."""
+def _without_masks(indices: list[torch.Tensor | None], device: torch.device) -> list[torch.Tensor | None]:
+    """Indices on the chip, where those of a tensor there may lie on the host too. A mask is the indices of its true
+    elements, one tensor for each of its dimensions."""
     expanded: list[torch.Tensor | None] = []
     for index in indices:
-        if index is not None and index.dtype in (torch.bool, torch.uint8):
-            expanded += nonzero(index).unbind(1)
+        if index is None:
+            expanded.append(None)
+        elif index.dtype in (torch.bool, torch.uint8):
+            expanded += nonzero(index.to(device)).unbind(1)
         else:
-            expanded.append(index)
+            expanded.append(index.to(device))
     return expanded
 
 
 def index_tensor(self: torch.Tensor, indices: list[torch.Tensor | None]) -> torch.Tensor:
     """self[indices], by a kernel of our own where one tensor indexes the first dimension."""
-    indices = _without_masks(indices)
+    indices = _without_masks(indices, self.device)
     first = indices[0] if indices else None
-    if first is not None and all(other is None for other in indices[1:]) and first.device == self.device:
+    if first is not None and all(other is None for other in indices[1:]):
         out = gather_rows(self, first.reshape(-1), wraps=True) if first.dtype != torch.bool else None
         if out is not None:
             count("aten::index")
@@ -215,9 +218,9 @@ def index_put_(
     """What `self[indices] = values` comes down to; torch's own way there has an operator that cannot be traced."""
     mask = indices[0] if len(indices) == 1 else None
     if mask is not None and mask.dtype == torch.bool and values.numel() == 1 and not accumulate:
-        padded = mask[(..., *(None,) * (self.dim() - mask.dim()))]
+        padded = mask.to(self.device)[(..., *(None,) * (self.dim() - mask.dim()))]
         return self.masked_fill_(padded, values.reshape(()).to(self.dtype))
-    indices = _without_masks(indices)
+    indices = _without_masks(indices, self.device)
     if any(index is not None and index.numel() == 0 for index in indices):
         return self
     result: torch.Tensor = otherwise(aten.index_put_.default, self, indices, values, accumulate)
