@@ -4,6 +4,8 @@ The script runs in this process as `python script.py arguments` would run it, wi
 `torch.cuda` standing for the chip. For several chips it runs once in a process for each.
 """
 
+import gc
+import importlib
 import json
 import os
 import runpy
@@ -83,9 +85,9 @@ def run(script: Script, chip: chips.Chip | str) -> RunTime:
 
 def record(script: Script, chip: chips.Chip | str) -> Recording:
     """The same, keeping what the chip did."""
+    now = _prepare(script, chip)
     from tapeout.pytorch import device
 
-    now = _prepare(script, chip)
     now.record = True
     device.name_operators()
     time = _taken(script, _execute(script))
@@ -94,6 +96,7 @@ def record(script: Script, chip: chips.Chip | str) -> Recording:
 
 def _prepare(script: Script, chip: chips.Chip | str) -> clock.VirtualClock:
     """Make this process, and those it starts, run on the chip in virtual time."""
+    _import_torch()
     from tapeout.pytorch import cuda_names, device
 
     cuda_names.install()
@@ -102,6 +105,19 @@ def _prepare(script: Script, chip: chips.Chip | str) -> clock.VirtualClock:
     os.environ[device.TIMING_VARIABLE] = "only" if script.timing_only else "on"
     os.environ[device.READ_VARIABLE] = "zeros" if script.read_zeros else "error"
     return clock.turn_on(only=script.timing_only)
+
+
+def _import_torch() -> None:
+    """What importing torch makes stays as long as the process; to look through it for garbage, again and again while it
+    grows, takes a fifth of the import, and later a part of every compilation."""
+    if "torch" in sys.modules or not gc.isenabled():
+        return
+    gc.disable()
+    try:
+        importlib.import_module("torch")
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _execute(script: Script) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 SCRIPT = """
+import gc
 import sys
 from pathlib import Path
 import torch
@@ -22,6 +23,7 @@ def scale_kernel(values, size, BLOCK: tl.constexpr):
     inside = place < size
     tl.store(values + place, tl.load(values + place, mask=inside) * 2, mask=inside)
 
+assert gc.isenabled() and gc.get_freeze_count() > 100_000  # what torch itself made is not looked through again
 values = torch.ones(1000, device="chip")
 scale_kernel[(4,)](values, 1000, BLOCK=256)
 print("arguments", sys.argv[1:], __name__)
