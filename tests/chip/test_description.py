@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tapeout.chip import REFERENCE_CHIPS, Chip, Links, MiB, Scratchpad, inference, tiny, training
+from tapeout.chip import REFERENCE_CHIPS, Chip, Hbm, Links, MiB, Scratchpad, inference, tiny, training
 from tapeout.chip.description import BITS_OF_DTYPE, Part
 from tapeout.errors import ChipError
 
@@ -43,6 +43,14 @@ def test_illegal_scratchpad_names_the_file_the_line_and_the_remedy(tmp_path, mon
     expected = "chips/mine.py:5: scratchpad.size_bytes=10001 does not divide into 16 banks; 9984 does"
     assert str(error) == expected
     assert error.field == "size_bytes"
+
+
+def test_a_memory_has_its_kinds_times_unless_the_description_says_other():
+    given = {"stack_count": 1, "size_bytes": 64 * MiB, "bandwidth_bytes_per_s": 10**9, "channel_count": 1}
+    memory = Hbm(kind="GDDR6", write_to_read_ns=0, **given)
+    assert (memory.refresh_interval_ns, memory.bank_refresh_ns, memory.write_to_read_ns) == (1900, 60, 0)
+    for kind in Hbm.__dataclass_fields__["kind"].metadata["choices"]:
+        assert Hbm(kind=kind, **given).bank_refresh_ns > 0
 
 
 def test_replacing_a_field_is_checked_at_the_line_of_the_replacement():
@@ -100,6 +108,11 @@ def test_replacing_a_field_is_checked_at_the_line_of_the_replacement():
             tiny.last_level_sram,
             {"size_bytes": 500_000},
             "last_level_sram.size_bytes=500000 is not a whole number of sets (2 slices x 8 ways x 64 bytes); 499712 is",
+        ),
+        (
+            inference.hbm,
+            {"bank_refresh_ns": 3870},
+            "hbm.refresh_interval_ns=3900 leaves a bank no time between refreshes of 3870 ns",
         ),
         (
             inference.hbm,

@@ -14,6 +14,8 @@ from tapeout.sim import timing
 from tapeout.sim.evaluator import Memory
 from tapeout.sim.generate import random_case
 from tapeout.sim.timing import MemoryRegion, fast, reference
+from tapeout.sim.timing.memory import POSTPONED_REFRESHES, MemoryParameters, _Bank, folded
+from tapeout.sim.timing.memory import Memory as SharedMemory
 
 TINY = chip.load("tiny")
 PIPELINED = replace(TINY, core=replace(TINY.core, design="pipelined"))
@@ -219,6 +221,7 @@ def test_they_agree_on_small_and_odd_memory_systems(seed, slices, outstanding, w
     base = (PIPELINED if is_pipelined else TINY).core
     core = replace(base, load_dma=replace(base.load_dma, outstanding_bytes=outstanding), queue_depth=2)
     hbm = replace(TINY.hbm, channel_count=3, bank_count_per_channel=5, row_bytes=1024)
+    hbm = replace(hbm, write_batch_bytes=256, refresh_interval_ns=200, bank_refresh_ns=100, write_to_read_ns=7)
     chip_used = replace(TINY, last_level_sram=sram, core=core, hbm=hbm)
     case = random_case(seed, chip_used, instruction_count=8)
     trace, places = traced(case, chip_used)
@@ -283,6 +286,87 @@ def test_what_an_earlier_launch_left_in_the_sram_is_read_from_there():
     assert warm.hbm_written_bytes == cold.hbm_written_bytes == small
     assert warm.cycles < cold.cycles
     assert copy_of(large, warm=False, chip_used=TINY).resident == (False, False)
+
+
+MEMORY = MemoryParameters.of(TINY)
+LINE_TICKS = MEMORY.line_bytes // MEMORY.burst_bytes * MEMORY.burst_ticks
+
+
+def same_channel(count):
+    """Addresses of lines in rows of their own, all in one channel, each in another bank."""
+    memory, first_of_bank = SharedMemory(MEMORY), {}
+    for line in range(1 << 12):
+        channel, row = memory._channel_and_row(line)
+        if channel == 0:
+            first_of_bank.setdefault(folded(row) % MEMORY.bank_count, line * MEMORY.line_bytes)
+    return list(first_of_bank.values())[:count]
+
+
+def read(memory, time, address):
+    return memory.access(time, address, MEMORY.line_bytes, reads=True, writes=False) - MEMORY.latency_ticks
+
+
+def test_a_read_whose_row_is_open_goes_before_one_that_waits_for_its_row():
+    open_row, closed_row = same_channel(2)
+    memory = SharedMemory(MEMORY)
+    read(memory, 0, open_row)
+    time = 8 * MEMORY.row_miss_ticks
+    waits = read(memory, time, closed_row)
+    assert waits == time + MEMORY.row_miss_ticks + LINE_TICKS + MEMORY.hbm_latency_ticks
+    assert read(memory, time, open_row + MEMORY.line_bytes) == time + LINE_TICKS + MEMORY.hbm_latency_ticks
+    assert (memory.row_hits, memory.row_misses) == (1, 2)
+
+
+def test_a_read_of_a_bank_in_refresh_waits_and_opens_its_row_again():
+    address = same_channel(1)[0]
+    memory = SharedMemory(MEMORY)
+    read(memory, 0, address)
+    start = memory._bank(address // MEMORY.line_bytes).next_refresh
+    there = read(memory, start + 1, address + MEMORY.line_bytes)
+    assert there == start + MEMORY.bank_refresh_ticks + MEMORY.row_miss_ticks + LINE_TICKS + MEMORY.hbm_latency_ticks
+    assert (memory.row_hits, memory.row_misses) == (0, 2)
+
+
+def test_a_bank_that_is_never_idle_puts_its_refresh_off_but_not_for_ever():
+    bank = _Bank(next_refresh=100, free=1 << 60)
+    memory = SharedMemory(MEMORY)
+    for owed in range(POSTPONED_REFRESHES):
+        memory._refresh(bank, 101 + owed * MEMORY.refresh_interval_ticks)
+        assert bank.free == 1 << 60
+    memory._refresh(bank, 101 + POSTPONED_REFRESHES * MEMORY.refresh_interval_ticks)
+    assert bank.free == (1 << 60) + MEMORY.bank_refresh_ticks
+
+
+def test_writes_wait_for_a_batch_and_the_bus_rests_as_it_turns():
+    source, *targets = same_channel(3)
+    memory = SharedMemory(MEMORY)
+    free = read(memory, 0, source) - MEMORY.hbm_latency_ticks
+    lines = [targets[n % 2] + n // 2 * MEMORY.line_bytes for n in range(2)]
+    for address in lines:
+        memory.access(free, address, MEMORY.line_bytes, reads=False, writes=True)
+    assert read(memory, free, source + MEMORY.line_bytes) == free + LINE_TICKS + MEMORY.hbm_latency_ticks
+    channel = memory.channels[0]
+    memory._write_waiting(channel, channel.free)
+    begun = free + LINE_TICKS + max(MEMORY.read_to_write_ticks, MEMORY.row_miss_ticks)
+    assert channel.free == begun + 2 * LINE_TICKS
+    after = read(memory, channel.free, source + 2 * MEMORY.line_bytes)
+    assert after == begun + 2 * LINE_TICKS + MEMORY.write_to_read_ticks + LINE_TICKS + MEMORY.hbm_latency_ticks
+
+
+def test_a_full_batch_is_written_without_waiting_for_an_idle_bus():
+    target = same_channel(1)[0]
+    memory = SharedMemory(MEMORY)
+    for n in range(MEMORY.batch_bursts):
+        assert len(memory._channel(target // MEMORY.line_bytes).waiting) == n
+        memory.access(n, target, MEMORY.burst_bytes, reads=False, writes=True)
+    channel = memory._channel(target // MEMORY.line_bytes)
+    assert not channel.waiting
+    assert memory.finish(0) == channel.free >= MEMORY.batch_bursts * MEMORY.burst_ticks
+
+
+def test_an_empty_grid_is_refused():
+    with pytest.raises(TapeoutError, match=r"by_hand: a grid of \(4, 0, 1\) has no program to time"):
+        timing.simulate(program_of("halt\n"), TINY, (4, 0, 1), (0,))
 
 
 def test_failures_agree():

@@ -39,6 +39,17 @@ SCRATCHPAD_ADDRESS_LIMIT_BYTES = 128 * MiB
 SEMAPHORE_NUMBER_LIMIT = 64
 REGISTER_NUMBER_LIMIT = 256
 
+MEMORY_TIMES = ("refresh_interval_ns", "bank_refresh_ns", "read_to_write_ns", "write_to_read_ns")
+MEMORY_TIMES_OF_KIND = {
+    "HBM2e": (3900, 160, 6, 21),
+    "HBM3": (3900, 200, 2, 21),
+    "HBM3e": (3900, 200, 2, 21),
+    "HBM4": (3900, 200, 2, 21),
+    "LPDDR5": (3906, 140, 3, 31),
+    "GDDR6": (1900, 60, 3, 19),
+}
+"""In that order, for what a chip's description leaves out. Sources: docs/decisions/memory-controller.md."""
+
 BITS_OF_DTYPE = {"float64": 64, "float32": 32, "bfloat16": 16, "float16": 16, "float8": 8, "int8": 8}
 
 
@@ -252,7 +263,7 @@ class Hbm(Part):
 
     label: ClassVar[str] = "hbm"
 
-    kind: str = text("what the stacks are", choices=("HBM2e", "HBM3", "HBM3e", "HBM4", "LPDDR5", "GDDR6"))
+    kind: str = text("what the stacks are", choices=tuple(MEMORY_TIMES_OF_KIND))
     stack_count: int = count("stacks or packages", maximum=64)
     size_bytes: int = count("capacity of all stacks", minimum=64 * MiB)
     bandwidth_bytes_per_s: int = count("peak rate of all stacks")
@@ -262,8 +273,25 @@ class Hbm(Part):
     bank_count_per_channel: int = count("banks with a row of their own", maximum=1024, default=64)
     latency_ns: int = count("from a request at the controller to its first data, row open", default=60)
     row_miss_ns: int = count("added when another row was open: precharge and activate", default=30)
+    refresh_interval_ns: int = count("from a bank's refresh to its next; not given: the kind's", default=None)
+    bank_refresh_ns: int = count("a bank does nothing else in a refresh; not given: the kind's", default=None)
+    read_to_write_ns: int = count(
+        "a channel's bus rests from reads to writes; not given: the kind's", minimum=0, default=None
+    )
+    write_to_read_ns: int = count("and from writes to reads; not given: the kind's", minimum=0, default=None)
+    write_batch_bytes: int = count(
+        "writes a channel gathers before it turns its bus round for them", maximum=MiB, default=4 * KiB
+    )
+
+    def __post_init__(self) -> None:
+        for name, usual in zip(MEMORY_TIMES, MEMORY_TIMES_OF_KIND.get(str(self.kind), ()), strict=False):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, usual)
+        super().__post_init__()
 
     def check(self) -> None:
+        if self.bank_refresh_ns + self.row_miss_ns >= self.refresh_interval_ns:
+            self.refuse("refresh_interval_ns", f"leaves a bank no time between refreshes of {self.bank_refresh_ns} ns")
         for name in ("size_bytes", "channel_count"):
             value = getattr(self, name)
             if value % self.stack_count:

@@ -8,6 +8,7 @@ Python, `fast` the same in C++, which `simulate` runs. Where time depends on dat
 from collections.abc import Sequence
 
 from tapeout.chip import Chip
+from tapeout.errors import TapeoutError
 from tapeout.isa import Program
 from tapeout.sim.timing import fast
 from tapeout.sim.timing.result import REASONS, UNITS, Interval, MemoryRegion, Timing, differences
@@ -56,6 +57,8 @@ def simulate(
     in the SRAM then. With `memory_latency_cycles` there is neither: memory answers every request after so long, as it
     does in the RTL's testbench.
     """
+    if min(grid) < 1:
+        raise TapeoutError(f"{program.name}: a grid of {grid} has no program to time")
     return fast.simulate(
         program,
         chip,

@@ -13,7 +13,7 @@ from tapeout.isa.costs import TAKEN_BRANCH_CYCLES
 from tapeout.isa.fields import QUEUES
 from tapeout.isa.functions import Function
 from tapeout.sim.ordering import NUMBER_OF_AGENT
-from tapeout.sim.timing.memory import TICKS
+from tapeout.sim.timing.memory import GAP_COUNT, POSTPONED_REFRESHES, TICKS
 from tapeout.sim.timing.result import REASONS
 from tapeout.sim.timing.trace import ASSUMED_INDEX_RANGE
 from tapeout.sim.timing.transfers import REQUESTS_PER_PACKET
@@ -116,7 +116,8 @@ CHIP = Layout(
         "core_count queue_depth is_microcoded handover_cycles lane_count fixed_latency_ticks "
         "line_bytes slice_count set_count way_count slice_bytes_per_cycle "
         "latency_ticks burst_bytes burst_ticks channel_count bank_count stripes_per_row interleave_bytes "
-        "hbm_latency_ticks row_miss_ticks load_bytes_per_cycle load_addresses_per_cycle load_outstanding_bytes "
+        "hbm_latency_ticks row_miss_ticks refresh_interval_ticks bank_refresh_ticks read_to_write_ticks "
+        "write_to_read_ticks batch_bursts load_bytes_per_cycle load_addresses_per_cycle load_outstanding_bytes "
         "store_bytes_per_cycle store_addresses_per_cycle store_outstanding_bytes"
     ),
 )
@@ -143,6 +144,8 @@ def header() -> str:
     op = op.replace(f"Word reads[{READ_COUNT * TILE.word_count}]", "Tile reads[READ_COUNT]")
     constants = {
         "TICKS": TICKS,
+        "GAP_COUNT": GAP_COUNT,
+        "POSTPONED_REFRESHES": POSTPONED_REFRESHES,
         "PACKET_REQUESTS": REQUESTS_PER_PACKET,
         "READ_COUNT": READ_COUNT,
         "REASON_COUNT": len(REASONS),

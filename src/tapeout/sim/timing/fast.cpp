@@ -110,11 +110,24 @@ struct Way {
 };
 
 struct Bank {
-    Word row, free;
+    Word row, opened, free, next_refresh;
 };
 
-struct Channel {
-    Word free, dirty_lines;
+struct Gap {
+    Word start, end;
+};
+
+struct Write {
+    Word row;
+    uint32_t bank, bursts;
+};
+
+// See memory.py. The writes that wait are in an array for all channels.
+struct alignas(64) Channel {
+    Word free, dirty_lines, written, waiting_bursts;
+    int32_t waiting, gap_count;
+    bool writes;
+    Gap gaps[GAP_COUNT + 1];
 };
 
 // The memory system of one chip, kept between launches.
@@ -129,7 +142,8 @@ struct Memory {
     std::vector<Word> filled;     // numbers of sets that hold some
     Unsigned all_ways;
     std::vector<Channel> channel;
-    std::vector<Bank> bank;
+    std::vector<Bank> bank, fresh_banks;
+    std::vector<Write> waiting;
     Word hbm_read = 0, hbm_written = 0, sram_read = 0, sram_written = 0;
     Word hits = 0, misses = 0, row_hits = 0, row_misses = 0;
 
@@ -149,7 +163,13 @@ struct Memory {
         ways = std::make_unique_for_overwrite<Way[]>(counts.size() * chip.way_count);
         all_ways = ~Unsigned(0) >> (64 - chip.way_count);
         channel.resize(chip.channel_count);
-        bank.resize(chip.channel_count * chip.bank_count);
+        Word turn_count = chip.channel_count * chip.bank_count;
+        for (Word c = 0; c < chip.channel_count; ++c)
+            for (Word b = 0; b < chip.bank_count; ++b) {
+                Word turn = (chip.bank_count - b) * chip.channel_count - c;
+                fresh_banks.push_back({-1, 0, 0, turn * chip.refresh_interval_ticks / turn_count});
+            }
+        waiting.resize(chip.channel_count * chip.batch_bursts);
     }
 
     void begin_launch() {
@@ -157,8 +177,8 @@ struct Memory {
         for (Word set : filled) counts[set] = used[set] = 0;
         filled.clear();
         std::fill(slice_free.begin(), slice_free.end(), 0);
-        std::fill(channel.begin(), channel.end(), Channel{0, 0});
-        std::fill(bank.begin(), bank.end(), Bank{-1, 0});
+        std::fill(channel.begin(), channel.end(), Channel{});
+        bank = fresh_banks;
         hbm_read = hbm_written = sram_read = sram_written = hits = misses = row_hits = row_misses = 0;
     }
 
@@ -292,30 +312,114 @@ struct Memory {
         Unsigned granule = granule_of(line);
         Word number = Word(channels.remainder(folded(granule)));
         Word row = Word(stripes.quotient(channels.quotient(granule)));
-        Bank &b = bank[number * chip.bank_count + Word(banks.remainder(folded(row)))];
-        Word from = time;
-        if (b.row == row) {
+        Word bank_number = number * chip.bank_count + Word(banks.remainder(folded(row)));
+        Channel &c = channel[number];
+        Word count = Word(bursts.quotient(size + chip.burst_bytes - 1));
+        if (c.waiting) {
+            Word turns = chip.write_to_read_ticks + (c.writes ? 0 : chip.read_to_write_ticks);
+            Word idle_from = std::max(c.free, c.written);
+            if (idle_from + turns + chip.row_miss_ticks + c.waiting_bursts * chip.burst_ticks <= time)
+                write_waiting(number, idle_from);
+        }
+        if (writes) {
+            hbm_written += count * chip.burst_bytes;
+            waiting[number * chip.batch_bursts + c.waiting++] = {row, uint32_t(bank_number), uint32_t(count)};
+            c.waiting_bursts += count;
+            c.written = std::max(c.written, time);
+            if (c.waiting_bursts >= chip.batch_bursts) write_waiting(number, time);
+            return time;
+        }
+        hbm_read += count * chip.burst_bytes;
+        turn(c, false);
+        return transfer(c, bank[bank_number], time, row, count) + chip.hbm_latency_ticks;
+    }
+
+    void turn(Channel &c, bool writes) const {
+        if (c.writes == writes) return;
+        c.writes = writes;
+        c.free += writes ? chip.read_to_write_ticks : chip.write_to_read_ticks;
+        c.gap_count = 0;
+    }
+
+    void write_waiting(Word number, Word time) {
+        Channel &c = channel[number];
+        turn(c, true);
+        const Write *first = &waiting[number * chip.batch_bursts];
+        for (const Write *w = first; w < first + c.waiting; ++w) transfer(c, bank[w->bank], time, w->row, w->bursts);
+        c.waiting = 0;
+        c.waiting_bursts = 0;
+    }
+
+    Word transfer(Channel &c, Bank &b, Word time, Word row, Word count) {
+        Word ticks = count * chip.burst_ticks, start;
+        if (time > b.next_refresh) refresh(b, time);
+        bool is_open = b.row == row;
+        Word ready = is_open ? std::max(time, b.opened) : std::max(time, b.free) + chip.row_miss_ticks;
+        int gap = place(c, time, ready, ticks, start);
+        if (is_open) {
             ++row_hits;
         } else {
             ++row_misses;
-            from = std::max(time, b.free) + chip.row_miss_ticks;
             b.row = row;
+            b.opened = ready;
         }
-        Word count = Word(bursts.quotient(size + chip.burst_bytes - 1));
-        Word end = std::max(from, channel[number].free) + count * chip.burst_ticks;
-        channel[number].free = b.free = end;
-        (writes ? hbm_written : hbm_read) += count * chip.burst_bytes;
-        return end + chip.hbm_latency_ticks;
+        Word end = start + ticks;
+        b.free = std::max(b.free, end);
+        if (gap < c.gap_count) {
+            Gap left{c.gaps[gap].start, start}, right{end, c.gaps[gap].end};
+            remove_gap(c, gap);
+            if (right.start < right.end) insert_gap(c, gap, right);
+            if (left.start < left.end) insert_gap(c, gap, left);
+        } else {
+            if (start > c.free) insert_gap(c, c.gap_count, {c.free, start});
+            c.free = end;
+        }
+        if (c.gap_count > GAP_COUNT) remove_gap(c, 0);
+        return end;
+    }
+
+    void refresh(Bank &b, Word time) const {
+        Word owed = (time - b.next_refresh) / chip.refresh_interval_ticks;
+        Word due = b.next_refresh + owed * chip.refresh_interval_ticks;
+        if (b.free >= time && owed < POSTPONED_REFRESHES) return;
+        b.row = -1;
+        b.free = std::max(due, b.free) + chip.bank_refresh_ticks;
+        b.next_refresh = due + chip.refresh_interval_ticks;
+    }
+
+    // The number of the gap (or how many there are: none) and the time at which the bus is free for so long.
+    int place(Channel &c, Word time, Word ready, Word ticks, Word &start) const {
+        while (c.gap_count && c.gaps[0].end <= time) remove_gap(c, 0);
+        for (int gap = 0; gap < c.gap_count; ++gap) {
+            start = std::max(c.gaps[gap].start, ready);
+            if (start + ticks <= c.gaps[gap].end) return gap;
+        }
+        start = std::max(c.free, ready);
+        return c.gap_count;
+    }
+
+    static void remove_gap(Channel &c, int gap) {
+        std::copy(c.gaps + gap + 1, c.gaps + c.gap_count, c.gaps + gap);
+        --c.gap_count;
+    }
+
+    static void insert_gap(Channel &c, int gap, Gap fresh) {
+        std::copy_backward(c.gaps + gap, c.gaps + c.gap_count, c.gaps + c.gap_count + 1);
+        c.gaps[gap] = fresh;
+        ++c.gap_count;
     }
 
     Word finish(Word time) {
         Word bursts_of_line = ceiling(chip.line_bytes, chip.burst_bytes), last = time;
-        for (Channel &c : channel) {
-            last = std::max(last, c.free);
+        for (Word number = 0; number < chip.channel_count; ++number) {
+            Channel &c = channel[number];
+            if (c.waiting) write_waiting(number, c.written);
             if (c.dirty_lines) {
-                last = std::max(last, std::max(time, c.free) + c.dirty_lines * bursts_of_line * chip.burst_ticks);
+                turn(c, true);
+                c.free = std::max(time, c.free) + c.dirty_lines * bursts_of_line * chip.burst_ticks;
                 hbm_written += c.dirty_lines * bursts_of_line * chip.burst_bytes;
             }
+            last = std::max(last, c.free);
         }
         return last;
     }

@@ -1,13 +1,19 @@
 """The shared memory system, plainly: a last-level SRAM in slices, behind it HBM channels with banks and open rows.
 
 Time is in ticks, 1024 to a core cycle, so that rates need no rounding. Requests come in global time order; each slice
-and each channel serves them one after the other, in the order they came. State at the start of a launch: in the SRAM
-what `bring` put there, all rows closed.
+serves them one after the other, in the order they came. State at the start of a launch: in the SRAM what `bring` put
+there, all rows closed, no write waiting.
 
 A read that misses fetches its line; a later read of the same line waits for that fetch. Written data go into the SRAM
 and, as far as they are whole bursts, on to HBM at once; the rest stays dirty until the line is evicted or the launch
 ends. A store of a part of an absent line fetches the line, which the store does not wait for. The line to evict is the
 first of its set that was not used since all others were.
+
+A channel reserves its bus for a request as it comes, after all others; but one whose row is open sooner takes a gap
+that is left before a request that waits for its row. Every so often each bank is refreshed, one after the other, when
+it has nothing to do; it then does nothing else, and its row is closed. Writes wait until there is a batch of them, or
+until they fit into a time in which the channel had nothing to do; the bus rests when it turns from reads to writes and
+back.
 
 For holding the model against RTL there is a memory without all that: it answers every request after a fixed time, as
 the RTL's testbench does.
@@ -22,6 +28,12 @@ from tapeout.sim.timing.result import MemoryCounts
 TICKS = 1024
 INTERLEAVE_BYTES = 512
 """Neighbouring bytes of HBM that are in one channel."""
+
+GAP_COUNT = 4
+"""Gaps on its bus that a channel knows of; it forgets the earliest."""
+
+POSTPONED_REFRESHES = 8
+"""How many a bank that always has something to do may owe: JEDEC's standards allow eight."""
 
 
 def folded(number: int) -> int:
@@ -47,6 +59,11 @@ class MemoryParameters:
     interleave_bytes: int
     hbm_latency_ticks: int
     row_miss_ticks: int
+    refresh_interval_ticks: int
+    bank_refresh_ticks: int
+    read_to_write_ticks: int
+    write_to_read_ticks: int
+    batch_bursts: int
     fixed_latency_ticks: int
 
     @staticmethod
@@ -72,6 +89,11 @@ class MemoryParameters:
             interleave_bytes=interleave,
             hbm_latency_ticks=ticks_of_ns(hbm.latency_ns),
             row_miss_ticks=ticks_of_ns(hbm.row_miss_ns),
+            refresh_interval_ticks=ticks_of_ns(hbm.refresh_interval_ns),
+            bank_refresh_ticks=ticks_of_ns(hbm.bank_refresh_ns),
+            read_to_write_ticks=ticks_of_ns(hbm.read_to_write_ns),
+            write_to_read_ticks=ticks_of_ns(hbm.write_to_read_ns),
+            batch_bursts=-(-hbm.write_batch_bytes // hbm.burst_bytes),
             fixed_latency_ticks=(fixed_latency_cycles or 0) * TICKS,
         )
 
@@ -86,8 +108,24 @@ class _Line:
 
 @dataclass
 class _Bank:
+    next_refresh: int
     row: int = -1
+    opened: int = 0
     free: int = 0
+
+
+@dataclass
+class _Channel:
+    """Its bus is reserved up to `free`, but for the gaps. `waiting`: lines and bursts to write; the last came at
+    `written`."""
+
+    free: int = 0
+    gaps: list[tuple[int, int]] = field(default_factory=list)
+    writes: bool = False
+    waiting: list[tuple[int, int]] = field(default_factory=list)
+    waiting_bursts: int = 0
+    written: int = 0
+    dirty_lines: int = 0
 
 
 @dataclass
@@ -97,9 +135,8 @@ class Memory:
     parameters: MemoryParameters
     slice_free: dict[int, int] = field(default_factory=dict)
     sets: dict[tuple[int, int], list[_Line]] = field(default_factory=dict)
-    channel_free: dict[int, int] = field(default_factory=dict)
+    channels: dict[int, _Channel] = field(default_factory=dict)
     banks: dict[tuple[int, int], _Bank] = field(default_factory=dict)
-    dirty_lines: dict[int, int] = field(default_factory=dict)
     hbm_read_bytes: int = 0
     hbm_written_bytes: int = 0
     sram_read_bytes: int = 0
@@ -182,41 +219,119 @@ class Memory:
         granule = line_number * p.line_bytes // p.interleave_bytes
         return folded(granule) % p.channel_count, granule // p.channel_count // p.stripes_per_row
 
+    def _channel(self, line_number: int) -> _Channel:
+        return self.channels.setdefault(self._channel_and_row(line_number)[0], _Channel())
+
     def _count_dirty(self, line_number: int, change: int) -> None:
-        channel, _ = self._channel_and_row(line_number)
-        self.dirty_lines[channel] = self.dirty_lines.get(channel, 0) + change
+        self._channel(line_number).dirty_lines += change
 
     def _hbm(self, time: int, line_number: int, size: int, *, writes: bool) -> int:
         """Move bytes of a line; when they are there (reads) or have been taken (writes)."""
         p = self.parameters
-        channel, row = self._channel_and_row(line_number)
-        bank = self.banks.setdefault((channel, folded(row) % p.bank_count), _Bank())
-        ready = time
-        if bank.row == row:
+        channel = self._channel(line_number)
+        bursts = self._bursts(size)
+        turns = p.write_to_read_ticks + (0 if channel.writes else p.read_to_write_ticks)
+        idle_from = max(channel.free, channel.written)
+        if channel.waiting and idle_from + turns + p.row_miss_ticks + channel.waiting_bursts * p.burst_ticks <= time:
+            self._write_waiting(channel, idle_from)
+        if writes:
+            self.hbm_written_bytes += bursts * p.burst_bytes
+            channel.waiting.append((line_number, bursts))
+            channel.waiting_bursts += bursts
+            channel.written = max(channel.written, time)
+            if channel.waiting_bursts >= p.batch_bursts:
+                self._write_waiting(channel, time)
+            return time
+        self.hbm_read_bytes += bursts * p.burst_bytes
+        self._turn(channel, writes=False)
+        return self._transfer(channel, time, line_number, bursts) + p.hbm_latency_ticks
+
+    def _bursts(self, size: int) -> int:
+        return -(-size // self.parameters.burst_bytes)
+
+    def _turn(self, channel: _Channel, *, writes: bool) -> None:
+        if channel.writes != writes:
+            p = self.parameters
+            channel.writes = writes
+            channel.free += p.read_to_write_ticks if writes else p.write_to_read_ticks
+            channel.gaps.clear()
+
+    def _write_waiting(self, channel: _Channel, time: int) -> None:
+        self._turn(channel, writes=True)
+        for line_number, bursts in channel.waiting:
+            self._transfer(channel, time, line_number, bursts)
+        channel.waiting.clear()
+        channel.waiting_bursts = 0
+
+    def _transfer(self, channel: _Channel, time: int, line_number: int, bursts: int) -> int:
+        """Reserve bank and bus; when the last burst has gone over the bus."""
+        p = self.parameters
+        bank = self._bank(line_number)
+        _, row = self._channel_and_row(line_number)
+        ticks = bursts * p.burst_ticks
+        if time > bank.next_refresh:
+            self._refresh(bank, time)
+        is_open = bank.row == row
+        ready = max(time, bank.opened) if is_open else max(time, bank.free) + p.row_miss_ticks
+        gap, start = self._place(channel, time, ready, ticks)
+        if is_open:
             self.row_hits += 1
         else:
             self.row_misses += 1
-            ready = max(time, bank.free) + p.row_miss_ticks
-            bank.row = row
-        bursts = -(-size // p.burst_bytes)
-        end = max(ready, self.channel_free.get(channel, 0)) + bursts * p.burst_ticks
-        self.channel_free[channel] = bank.free = end
-        if writes:
-            self.hbm_written_bytes += bursts * p.burst_bytes
+            bank.row, bank.opened = row, ready
+        end = start + ticks
+        bank.free = max(bank.free, end)
+        if gap is not None:
+            left, right = channel.gaps[gap]
+            channel.gaps[gap : gap + 1] = [(a, b) for a, b in ((left, start), (end, right)) if a < b]
         else:
-            self.hbm_read_bytes += bursts * p.burst_bytes
-        return end + p.hbm_latency_ticks
+            if start > channel.free:
+                channel.gaps.append((channel.free, start))
+            channel.free = end
+        del channel.gaps[:-GAP_COUNT]
+        return end
+
+    def _refresh(self, bank: _Bank, time: int) -> None:
+        """The bank's last refresh due before `time`: done when the bank had nothing to do or can put off no more."""
+        p = self.parameters
+        owed = (time - bank.next_refresh) // p.refresh_interval_ticks
+        due = bank.next_refresh + owed * p.refresh_interval_ticks
+        if bank.free < time or owed >= POSTPONED_REFRESHES:
+            bank.row = -1
+            bank.free = max(due, bank.free) + p.bank_refresh_ticks
+            bank.next_refresh = due + p.refresh_interval_ticks
+
+    def _place(self, channel: _Channel, time: int, ready: int, ticks: int) -> tuple[int | None, int]:
+        """The gap (or none) and the time at which the bus is free for so long."""
+        while channel.gaps and channel.gaps[0][1] <= time:
+            del channel.gaps[0]
+        for number, (left, right) in enumerate(channel.gaps):
+            if max(left, ready) + ticks <= right:
+                return number, max(left, ready)
+        return None, max(channel.free, ready)
+
+    def _bank(self, line_number: int) -> _Bank:
+        """The one a line is in. Its first refresh: banks take turns, the last one is the first."""
+        p = self.parameters
+        channel, row = self._channel_and_row(line_number)
+        number = folded(row) % p.bank_count
+        turn = (p.bank_count - number) * p.channel_count - channel
+        first_refresh = turn * p.refresh_interval_ticks // (p.bank_count * p.channel_count)
+        return self.banks.setdefault((channel, number), _Bank(first_refresh))
 
     def finish(self, time: int) -> int:
         """When everything dirty is in HBM, if all cores were done at `time`."""
         p = self.parameters
-        line_ticks = -(-p.line_bytes // p.burst_bytes) * p.burst_ticks
-        last = max([time, *self.channel_free.values()])
-        for channel, count in self.dirty_lines.items():
-            if count:
-                start = max(time, self.channel_free.get(channel, 0))
-                last = max(last, start + count * line_ticks)
-                self.hbm_written_bytes += count * -(-p.line_bytes // p.burst_bytes) * p.burst_bytes
+        line_bursts = self._bursts(p.line_bytes)
+        last = time
+        for channel in self.channels.values():
+            if channel.waiting:
+                self._write_waiting(channel, channel.written)
+            if channel.dirty_lines:
+                self._turn(channel, writes=True)
+                channel.free = max(time, channel.free) + channel.dirty_lines * line_bursts * p.burst_ticks
+                self.hbm_written_bytes += channel.dirty_lines * line_bursts * p.burst_bytes
+            last = max(last, channel.free)
         return last
 
     def counts(self) -> MemoryCounts:
