@@ -1,4 +1,7 @@
-"""Run the benchmarks named on the command line, or all: `python -m benchmarks [name ...]`."""
+"""Run the benchmarks named on the command line, or all: `python -m benchmarks [name ...]`.
+
+After `tpuv3` may come workloads: `python -m benchmarks tpuv3 gemm_1024x1024x1024 resnet50`.
+"""
 
 import importlib
 import sys
@@ -19,6 +22,9 @@ BENCHMARKS = (
 
 
 def main(names: list[str]) -> None:
+    if names[:1] == ["tpuv3"] and len(names) > 1 and names[1] not in BENCHMARKS:
+        importlib.import_module("benchmarks.tpuv3").main(names[1:])
+        return
     unknown = sorted(set(names) - set(BENCHMARKS))
     if unknown:
         raise SystemExit(f"unknown benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")

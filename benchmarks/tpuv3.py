@@ -1,5 +1,7 @@
 """Predicted against measured cycles of one TPUv3 core: examples/tpuv3_core.py, examples/tpuv3_measured_cycles.csv.
 
+`python -m benchmarks tpuv3` does so for every measured row; with workloads after it, it predicts those.
+
 Nothing is fitted: the chip file holds public facts, and the programs are worked out from a workload's name.
 
 - A product or a convolution is one kernel; the taps of a convolution read one tile of its padded input, and what is
@@ -17,7 +19,7 @@ Nothing is fitted: the chip file holds public facts, and the programs are worked
 import csv
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -208,6 +210,8 @@ def convolved(
     adds: bool = False,
 ) -> list[Pass]:  # fmt: skip
     """Images share their borders. They lie one after another or row by row, whichever is faster."""
+    if kernel > min(height, width) + 2 * padding:
+        raise ValueError(f"a kernel of {kernel} x {kernel} does not fit into {height} x {width}, padded by {padding}")
     channels, outputs = padded(channels), padded(outputs)
     pitch, row = (math.ceil((extent + padding) / step) for extent in (height, width))
     rows = math.ceil((height + 2 * padding - kernel + 1) / step)
@@ -246,12 +250,17 @@ def pooled(batch: int, size: int, channels: int, kernel: int, step: int) -> list
     ]
 
 
+def _power_of_two(extent: int) -> int:
+    """What a tile's side must be."""
+    return 1 << (extent - 1).bit_length()
+
+
 def _over_rows(kernel: Any, rows: int, columns: int, *sizes_bytes: int) -> Pass:
-    width = 1 << (columns - 1).bit_length()
+    width = _power_of_two(columns)
     return Pass(
         kernel,
         {"COLUMNS": columns, "WIDTH": width},
-        [{"ROWS": count} for count in (16, 32, 64, 128, 256) if count * width <= 1 << 19],
+        [{"ROWS": count} for count in (16, 32, 64, 128, 256) if count * width <= 1 << 19] or [{"ROWS": 1}],
         lambda tile: (math.ceil(rows / tile["ROWS"]), 1, 1),
         sizes_bytes,
     )
@@ -276,7 +285,7 @@ def layer_norm(rows: int, columns: int) -> list[Pass]:
 
 
 def attention(heads: int, length: int, size: int) -> list[Pass]:
-    scale, size = size**-0.5, size if length % 128 == 0 else padded(size)
+    scale, size = size**-0.5, _power_of_two(size if length % 128 == 0 else padded(size))
     rows, small = heads * length, 4 * heads * length * size
     whole, each = 4 * rows * length, 4 * rows
     constants = {"LENGTH": length, "D": size}
@@ -314,6 +323,22 @@ def resnet18() -> list[Pass]:
     return [*passes, *product(1, 1024, 512)]
 
 
+def resnet50() -> list[Pass]:
+    """One image of 224 x 224: blocks of three convolutions, of which the second may step and the last adds."""
+    passes = [*convolved(1, 224, 224, 3, 64, 7, 2, 3), *pooled(1, 112, 64, 3, 2)]
+    inner = 64
+    for size, channels, blocks in ((56, 64, 3), (28, 128, 4), (14, 256, 6), (7, 512, 3)):
+        for block in range(blocks):
+            step = 2 if block == 0 and channels != 64 else 1
+            passes += convolved(1, size * step, size * step, inner, channels, 1, 1, 0)
+            passes += convolved(1, size * step, size * step, channels, channels, 3, step, 1)
+            if block == 0:
+                passes += convolved(1, size * step, size * step, inner, 4 * channels, 1, step, 0)
+            passes += convolved(1, size, size, channels, 4 * channels, 1, 1, 0, adds=True)
+            inner = 4 * channels
+    return [*passes, *product(1, 1024, 2048)]
+
+
 def bert(layers: int, hidden: int, heads: int, length: int = 512) -> list[Pass]:
     """An encoder; what comes between products but is not a pass of its own joins them."""
     layer = [
@@ -328,22 +353,50 @@ def bert(layers: int, hidden: int, heads: int, length: int = 512) -> list[Pass]:
     return layers * layer
 
 
-PROGRAMS: dict[str, Callable[..., list[Pass]]] = {
-    "gemm": product,
-    "conv": convolved,
-    "layernorm": layer_norm,
-    "softmax": softmax,
-    "attention": attention,
+@dataclass(frozen=True)
+class Family:
+    """Workloads that differ in their extents, which stand in their name in the order of `extents`."""
+
+    passes: Callable[..., list[Pass]]
+    extents: str
+
+
+FAMILIES = {
+    "gemm": Family(lambda m, k, n: product(m, n, k), "m k n"),
+    "conv": Family(convolved, "batch height width channels outputs kernel step padding"),
+    "layernorm": Family(layer_norm, "rows columns"),
+    "softmax": Family(softmax, "rows columns"),
+    "attention": Family(attention, "heads length size"),
 }
 NETWORKS: dict[str, Callable[[], list[Pass]]] = {
     "resnet18": resnet18,
+    "resnet50": resnet50,
     "bert_base": lambda: bert(12, 768, 12),
     "bert_large": lambda: bert(24, 1024, 16),
 }
 
 
+def passes_of(workload: str) -> list[Pass]:
+    """Of a workload's name, like gemm_512x512x512 or resnet18. Raises ValueError for one there is no program of."""
+    if workload in NETWORKS:
+        return NETWORKS[workload]()
+    name, _, sizes = workload.partition("_")
+    if name not in FAMILIES:
+        forms = [f"{known}_<{'>x<'.join(family.extents.split())}>" for known, family in FAMILIES.items()]
+        raise ValueError(f"no program of {workload!r}; there are {', '.join([*NETWORKS, *forms])}")
+    family = FAMILIES[name]
+    extents = [int(size) if size.isdecimal() else -1 for size in sizes.split("x")]
+    names = family.extents.split()
+    least = [0 if extent == "padding" else 1 for extent in names]
+    if len(extents) != len(names) or any(size < low for size, low in zip(extents, least, strict=True)):
+        raise ValueError(f"{workload!r} does not name {name}'s {len(names)} sizes: {', '.join(names)}, joined by x")
+    return family.passes(*extents)
+
+
 def predicted_pass(item: Pass, chip: Chip) -> timing.Timing:
     """With the sizes that are fastest."""
+    if sum(item.sizes_bytes) > chip.hbm.size_bytes:
+        raise ValueError(f"arrays of {sum(item.sizes_bytes):,} bytes; the memory has {chip.hbm.size_bytes:,}")
     places = itertools.accumulate((-(-size // 4096) * 4096 for size in item.sizes_bytes[:-1]), initial=0)
     signature = " ".join(["*fp32"] * len(item.sizes_bytes) + [kind for kind, _ in item.more])
     arguments = (*places, *(value for _, value in item.more))
@@ -363,8 +416,7 @@ def predicted_pass(item: Pass, chip: Chip) -> timing.Timing:
 
 def predict(workload: str, chip: Chip) -> tuple[int, str]:
     """Cycles, and what the passes are busy with."""
-    name, _, extents = workload.partition("_")
-    passes = NETWORKS[workload]() if workload in NETWORKS else PROGRAMS[name](*map(int, extents.split("x")))
+    passes = passes_of(workload)
     known: dict[Any, timing.Timing] = {}
     results = []
     for item in passes:
@@ -379,19 +431,25 @@ def predict(workload: str, chip: Chip) -> tuple[int, str]:
     return cycles, f"matrix {matrix:.0%}, HBM {moved / peak / cycles:.0%} of peak, {len(passes)} passes"
 
 
-def main() -> None:
-    chip = chips.load(str(CHIP_FILE))
+def main(workloads: Sequence[str] = ()) -> None:
+    """Of the workloads named, or of all that were measured."""
     lines = (EXAMPLES / "tpuv3_measured_cycles.csv").read_text().splitlines()
+    rows = csv.DictReader(line for line in lines if not line.startswith("#"))
+    measured = {row["workload"]: int(row["cycles"]) for row in rows}
+    chip = chips.load(str(CHIP_FILE))
     table = Table("workload", "measured", "predicted", "error", "busy")
     errors = []
-    for row in csv.DictReader(line for line in lines if not line.startswith("#")):
-        measured, workload = int(row["cycles"]), row["workload"]
-        if workload not in NETWORKS and workload.partition("_")[0] not in PROGRAMS:
-            table.add_row(workload, f"{measured:,}", "-", "-", "no program of it here")
-            continue
-        cycles, busy = predict(workload, chip)
-        errors.append(cycles / measured - 1)
-        table.add_row(workload, f"{measured:,}", f"{cycles:,}", f"{errors[-1]:+.1%}", busy)
+    for workload in workloads or measured:
+        try:
+            cycles, busy = predict(workload, chip)
+        except ValueError as error:
+            raise SystemExit(str(error)) from None
+        known, difference = "-", "-"
+        if workload in measured:
+            errors.append(cycles / measured[workload] - 1)
+            known, difference = f"{measured[workload]:,}", f"{errors[-1]:+.1%}"
+        table.add_row(workload, known, f"{cycles:,}", difference, busy)
     console = Console(width=140)
     console.print(table)
-    console.print(f"mean absolute error of {len(errors)} rows: {sum(map(abs, errors)) / len(errors):.1%}")
+    if errors:
+        console.print(f"mean absolute error of {len(errors)} rows: {sum(map(abs, errors)) / len(errors):.1%}")
