@@ -113,6 +113,7 @@ def register_code_generation() -> None:
         device_custom_pass=inductor_codegen.ChipIdentity(),
     )
     register_benchmarker("chip", _benchmark, override=True)
+    inductor_codegen.choose_tiles_of_reductions()
     _mend_gradients_of_average_pools()
     # Said once a process about devices of fewer than 68 multiprocessors, whatever mode was asked for.
     logging.getLogger("torch._inductor.utils").addFilter(lambda record: "Not enough SMs" not in record.getMessage())

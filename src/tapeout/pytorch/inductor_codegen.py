@@ -5,9 +5,10 @@ Imported by inductor.py when Inductor is there; the generated modules import `Ch
 
 import functools
 import hashlib
+import inspect
 import itertools
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,15 @@ from torch._inductor.codegen.triton import TritonKernel, TritonScheduling
 from torch._inductor.codegen.wrapper import PythonWrapperCodegen
 from torch._inductor.custom_graph_pass import CustomGraphModulePass
 from torch._inductor.dependencies import MemoryDep
+from torch._inductor.runtime import triton_heuristics
+from torch._inductor.runtime.hints import ReductionHint
 from torch._inductor.scheduler import SchedulerNode
 from torch._inductor.virtualized import V
 from torch.utils._sympy.functions import FloorDiv, ModularIndexing
 
 from tapeout import chip as chips
+from tapeout.pytorch.ops.launch import power_of_two_at_least
+from tapeout.pytorch.ops.tiles import SCRATCHPAD_BYTES_PER_ELEMENT, rows_tile
 
 # A tensor's own dimensions stay visible in the kernel: accesses are then affine, one rectangular DMA each.
 KEEP_DIMENSIONS = {"triton.prefer_nd_tiling": True, "triton.tile_reductions": True}
@@ -76,6 +81,59 @@ class ChipKernel(TritonKernel):
         if config.max_autotune or config.max_autotune_pointwise:
             return super().inductor_meta_common()
         return {**super().inductor_meta_common(), "autotune_pointwise": False, "deterministic": True}
+
+    def should_use_persistent_reduction(self) -> bool:
+        """Rows that a tile holds whole are read once, whatever a GPU's registers would say."""
+        if super().should_use_persistent_reduction():
+            return True
+        if not self.inside_reduction or self.cooperative_reduction or not config.triton.persistent_reductions:
+            return False
+        longest_row = chips.active().core.scratchpad.size_bytes // SCRATCHPAD_BYTES_PER_ELEMENT // ROWS_WORTH_WHOLE
+        is_along_memory = self.features.get_reduction_hint() == ReductionHint.INNER and self.numels.keys() == ROWS
+        return is_along_memory and V.graph.sizevars.statically_known_leq(self.features.reduction_numel, longest_row)
+
+
+ROWS = {"x", "r0_"}
+"""Inductor's names of the dimensions, where rows are reduced and neither rows nor columns have two."""
+
+ROWS_WORTH_WHOLE = 4
+"""Inductor's kernels read rows whole where a tile has at least so many."""
+
+LOOP_COLUMNS = 1024
+"""Of a tile of longer rows, which are read in a loop, and again in the next."""
+
+
+def choose_tiles_of_reductions() -> None:
+    """Has Inductor's reductions along memory take tiles by the chip's description: several rows, so that something
+    else runs while a row's sum waits for itself. Its own rule gives a program one row, which is for a GPU's block."""
+    for name in ("_reduction_configs", "_persistent_reduction_configs"):
+        setattr(triton_heuristics, name, _with_tiles_of_chip(getattr(triton_heuristics, name)))
+
+
+def _with_tiles_of_chip(inductors: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
+    signature = inspect.signature(inductors)
+
+    def configurations(*args: Any, **kwargs: Any) -> list[Any]:
+        found = inductors(*args, **kwargs)
+        given = signature.bind(*args, **kwargs).arguments
+        sizes, meta = given["size_hints"], given["inductor_meta"]
+        is_tuned = meta.get("max_autotune") or meta.get("max_autotune_pointwise")
+        is_along_memory = meta.get("reduction_hint") == ReductionHint.INNER and sizes.keys() == ROWS
+        if given["triton_meta"]["device"].type != "chip" or is_tuned or not is_along_memory:
+            return found
+        chip, chosen = chips.active(), found[-1]
+        is_loop = "R0_BLOCK" in chosen.kwargs
+        columns = min(sizes["r0_"], LOOP_COLUMNS) if is_loop else sizes["r0_"]
+        rows, columns = rows_tile(chip, sizes["x"], columns)
+        if is_loop:
+            # The next loop finds its rows in the last-level SRAM if those of all cores fit.
+            rows_bytes = chip.core_count * sizes["r0_"] * 4
+            rows = min(rows, power_of_two_at_least(max(1, chip.last_level_sram.size_bytes // rows_bytes // 2)))
+            chosen.kwargs["R0_BLOCK"] = columns
+        chosen.kwargs["XBLOCK"] = min(rows, sizes["x"])
+        return [chosen]
+
+    return configurations
 
 
 Tiling = tuple[tuple[Any, ...], tuple[Any, ...]]
