@@ -292,7 +292,8 @@ def torch_calls(chip: Chip) -> Table:
         printed += subprocess.run(command, check=True, capture_output=True, text=True).stdout
     table = Table("call", "time", "of the limit", "bar", title=f"{chip.name}: torch")
     for call in map(json.loads, printed.splitlines()):
-        bar = f"{call['least']:.0%} {'met' if call['share'] >= call['least'] else 'missed'}"
+        least = call["least"]
+        bar = f"{least:.0%} {'met' if call['share'] >= least else 'missed'}" if least else ""
         table.add_row(call["name"], f"{call['us']:,.1f} us", f"{call['share']:.1%}", bar)
     return table
 

@@ -22,13 +22,14 @@ from tapeout.runtime import clock
 
 @dataclass(frozen=True)
 class Call:
-    """A call with its arguments' shapes; what it cannot avoid: `operations` of the matrix engine or `bytes_moved`."""
+    """A call with its arguments' shapes; what it cannot avoid: `operations` of the matrix engine or `bytes_moved`.
+    `least`: the share of the limit that is asked for, if one is."""
 
     name: str
     function: Callable[..., Any]
     shapes: tuple[tuple[int, ...], ...]
     dtype: torch.dtype
-    least: float
+    least: float | None
     operations: int = 0
     bytes_moved: int = 0
 
@@ -74,6 +75,15 @@ CALLS = (
             bytes_moved=WEIGHTS**2 * dtype.itemsize,
         )
         for rows, dtype in ((1, torch.bfloat16), (8, torch.bfloat16), (1, torch.float32))
+    ),
+    Call(
+        "F.softmax 16384 x 4096 f32, compiled",
+        torch.compile(_softmax), ((ROWS, COLUMNS),), torch.float32, None, bytes_moved=8 * ROWS * COLUMNS,
+    ),
+    Call(
+        "F.layer_norm 16384 x 4096 f32, compiled",
+        torch.compile(_layer_norm), ((ROWS, COLUMNS), (COLUMNS,), (COLUMNS,)), torch.float32, None,
+        bytes_moved=8 * ROWS * COLUMNS,
     ),
 )  # fmt: skip
 
