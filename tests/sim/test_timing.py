@@ -369,6 +369,13 @@ def test_an_empty_grid_is_refused():
         timing.simulate(program_of("halt\n"), TINY, (4, 0, 1), (0,))
 
 
+@pytest.mark.parametrize(("first", "end"), [(0, 100), (1 << 21, 1 << 20)])
+def test_a_region_that_is_not_in_hbm_is_refused(first, end):
+    region = MemoryRegion(first, end, is_resident=True)
+    with pytest.raises(TapeoutError, match="does not lie in HBM"):
+        timing.simulate(program_of("halt\n"), TINY, (1, 1, 1), (0,), memory_base=1 << 20, regions=[region])
+
+
 def test_failures_agree():
     for text in (
         "vector_sync wait_a=s1\nhalt\n",

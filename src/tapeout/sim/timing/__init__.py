@@ -59,6 +59,11 @@ def simulate(
     """
     if min(grid) < 1:
         raise TapeoutError(f"{program.name}: a grid of {grid} has no program to time")
+    for region in regions:
+        if not memory_base <= region.first <= region.end:
+            raise TapeoutError(
+                f"{program.name}: {region} does not lie in HBM, which begins at {memory_base}, or ends before it begins"
+            )
     return fast.simulate(
         program,
         chip,
