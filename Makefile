@@ -5,6 +5,8 @@
 # make scoreboard-check   a part of every scoreboard again; fails if a case is worse than on its page in docs/
 # make rtl-check   two thousand random programs on the RTL; fails if a byte differs
 # make docs    the generated pages of docs/
+# make site    the documentation as a site in build/site; fails on a dead link
+# make wheel   a wheel in build/dist, tried out in an environment of its own
 #
 # Each sets up .venv first if that has not happened yet. PYTHON chooses the interpreter (3.11 or newer).
 
@@ -16,7 +18,7 @@ VENV := .venv
 INSTALLED := $(VENV)/.installed
 RUN := $(VENV)/bin/python -m
 
-.PHONY: demo test bench check scoreboard-check rtl-check docs setup clean
+.PHONY: demo test bench check scoreboard-check rtl-check docs site wheel setup clean
 
 demo: setup
 	$(VENV)/bin/tapeout chat --chip $(CHIP) "$(QUESTION)"
@@ -46,6 +48,16 @@ rtl-check: setup
 docs: setup
 	$(VENV)/bin/tapeout isa --output docs/isa.md
 	$(VENV)/bin/tapeout calibration --output docs/calibration.md
+	$(RUN) tapeout.cli.manual docs/reference/commands.md
+
+site: setup
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet
+
+wheel: setup
+	rm -rf build/dist build/wheel && mkdir -p build
+	$(RUN) build --wheel --outdir build/dist > build/wheel.log
+	$(RUN) pip install --quiet --disable-pip-version-check --no-deps --target build/wheel build/dist/*.whl
+	cd build/wheel && PYTHONPATH=$(CURDIR)/build/wheel $(abspath $(VENV))/bin/python -P $(CURDIR)/tests/try_wheel.py
 
 setup: $(INSTALLED)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = [*sorted(ROOT.glob("docs/**/*.md")), ROOT / "README.md", ROOT / "CHANGELOG.md"]
+DOCUMENTS = [*sorted(ROOT.glob("docs/**/*.md")), *sorted(ROOT.glob("*.md"))]
 WITH_CODE = [document for document in DOCUMENTS if "```python" in document.read_text("utf-8")]
 
 
@@ -53,3 +53,20 @@ def test_calibration_page_is_up_to_date():
 
     written = (ROOT / "docs" / "calibration.md").read_text("utf-8")
     assert written == calibration.render(), "docs/calibration.md is out of date: run `make docs`"
+
+
+def test_page_of_commands_is_up_to_date():
+    from tapeout.cli import app, manual
+
+    written = (ROOT / "docs" / "reference" / "commands.md").read_text("utf-8")
+    assert written == manual.render(app), "docs/reference/commands.md is out of date: run `make docs`"
+
+
+def test_every_page_is_linked_from_another():
+    linked = {
+        (document.parent / target).resolve()
+        for document in DOCUMENTS
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text("utf-8"))
+    }
+    lonely = [named(page) for page in ROOT.glob("docs/**/*.md") if page.resolve() not in linked]
+    assert not lonely, f"no page links to {', '.join(sorted(lonely))}"
