@@ -9,11 +9,39 @@ An element of the scratchpad lies at a multiple of its size. A result may lie ex
 element, else it overlaps no source of its instruction, nor itself.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 from tapeout.isa import costs
 from tapeout.isa import fields as f
 from tapeout.isa.fields import Unit, instruction
 from tapeout.isa.functions import AtomicFunction, Function, Rounding
 from tapeout.numerics.dtypes import DType
+
+NONE = (0, 0, 0, 0)
+"""Register 0 along every dimension."""
+
+
+def _sum_dtype(item: Any) -> DType:
+    return {DType.I8: DType.I32, DType.F64: DType.F64}.get(item.lhs_dtype, DType.F32)
+
+
+def _sums(item: Any) -> tuple[int, ...]:
+    return (*item.shape[:3], 1)
+
+
+_reduced = _sums
+
+
+def _function_result(item: Any) -> DType:
+    return item.function.result_dtype(item.dtype)  # type: ignore[no-any-return]
+
+
+def _function_operand(number: int) -> Callable[[Any], DType]:
+    return lambda item: item.function.operand_dtypes(item.dtype)[number]  # type: ignore[no-any-return]
+
+
+_FUNCTION_OPERAND = [_function_operand(number) for number in range(3)]
 
 # ---------------------------------------------------------------------------------------------- sequencer
 
@@ -121,7 +149,7 @@ class Scalar(f.Instruction):
 
     destination: int = f.register("result")
     a: int = f.register("first operand")
-    b: int = f.register("second operand (unused by unary functions)", 0)
+    b: int = f.register("second operand (unused by unary functions)", default=0)
     function: Function = f.choice(Function, 8, "what is computed")
     dtype: DType = f.dtype("operand type, an integer type")
 
@@ -155,7 +183,7 @@ class ScalarConvert(f.Instruction):
     destination: int = f.register("result")
     a: int = f.register("operand")
     dtype: DType = f.dtype("integer type of the low bits")
-    unsigned: bool = f.flag("zero-extend")
+    unsigned: bool = f.flag("zero-extend", default=False)
 
 
 @instruction(
@@ -185,7 +213,7 @@ class ScalarLoad(f.Instruction):
 
     destination: int = f.register("result")
     address: int = f.scratchpad_address("byte address")
-    offset: int = f.register("added to the address", 0)
+    offset: int = f.register("added to the address", default=0)
     dtype: DType = f.dtype("element type")
 
 
@@ -201,7 +229,7 @@ class ScalarStore(f.Instruction):
 
     a: int = f.register("value")
     address: int = f.scratchpad_address("byte address")
-    offset: int = f.register("added to the address", 0)
+    offset: int = f.register("added to the address", default=0)
     dtype: DType = f.dtype("element type")
 
 
@@ -211,7 +239,7 @@ class ScalarStore(f.Instruction):
 class Wait(f.Instruction):
     """Hold the sequencer until a semaphore has been given."""
 
-    semaphore: int = f.semaphore("which")
+    semaphore: int = f.semaphore("which", default=0)
 
 
 @instruction(0x12, "drain", Unit.SEQUENCER, meaning="wait until all four queues are empty and idle", cost=costs.waiting)
@@ -233,7 +261,7 @@ class Trap(f.Instruction):
 
 def _sync(opcode: int, mnemonic: str, unit: Unit) -> type:
     @instruction(opcode, mnemonic, unit, meaning="nothing but its waits and signals", cost=costs.synchronise)
-    class Sync(f.Instruction):
+    class Sync(f.Queued):
         """Take and give semaphores at this place of the queue."""
 
     Sync.__name__ = Sync.__qualname__ = f"{unit.value.title()}Sync"
@@ -261,15 +289,15 @@ _VALID = (
     meaning=f"{_VALID};\ntile[i] = HBM[r[base] + sum(i_d * r[strides[d]])] where valid, else the low bits of r[fill]",
     cost=costs.block_transfer,
 )
-class Load(f.Instruction):
+class Load(f.Queued):
     """Copy a rectangular block from HBM to the scratchpad, filling what lies outside bounds."""
 
     dtype: DType = f.dtype("element type; only its size matters")
     base: int = f.register("address of element (0,0,0,0), bytes")
-    strides: tuple = f.registers("bytes between neighbours along each dimension")
-    low: tuple = f.registers("first valid index of each dimension")
-    high: tuple = f.registers("end of the valid indices of each dimension")
-    fill: int = f.register("bits of the value outside bounds", 0)
+    strides: tuple = f.registers("bytes between neighbours along each dimension", default=NONE)
+    low: tuple = f.registers("first valid index of each dimension", default=NONE)
+    high: tuple = f.registers("end of the valid indices of each dimension", default=NONE)
+    fill: int = f.register("bits of the value outside bounds", default=0)
     shape: tuple = f.shape("extents")
     tile: f.AccessPattern = f.operand("destination", written=True)
 
@@ -283,7 +311,7 @@ class Load(f.Instruction):
     "else the low bits of r[fill]",
     cost=costs.indexed_transfer,
 )
-class LoadIndexed(f.Instruction):
+class LoadIndexed(f.Queued):
     """Gather: like load, each element's address displaced by an element of an index tile, masked by an i1
     tile."""
 
@@ -291,14 +319,14 @@ class LoadIndexed(f.Instruction):
     index_dtype: DType = f.dtype("i32 or i64")
     scale: int = f.unsigned(16, "bytes an index counts")
     base: int = f.register("address, bytes")
-    strides: tuple = f.registers("bytes between neighbours along each dimension")
-    low: tuple = f.registers("first valid index of each dimension")
-    high: tuple = f.registers("end of the valid indices of each dimension")
-    fill: int = f.register("bits of the value where not valid", 0)
+    strides: tuple = f.registers("bytes between neighbours along each dimension", default=NONE)
+    low: tuple = f.registers("first valid index of each dimension", default=NONE)
+    high: tuple = f.registers("end of the valid indices of each dimension", default=NONE)
+    fill: int = f.register("bits of the value where not valid", default=0)
     shape: tuple = f.shape("extents")
     tile: f.AccessPattern = f.operand("destination", written=True)
-    index: f.Operand = f.operand("indices (signed); a register is a constant index", scalar=True)
-    mask: f.Operand = f.operand("i1 tile; register 0: every element", scalar=True)
+    index: f.Operand = f.operand("indices (signed); a register is a constant index", of="index_dtype", scalar=True)
+    mask: f.Operand = f.operand("i1 tile; register 0: every element", of=DType.I1, scalar=True)
 
 
 @instruction(
@@ -308,14 +336,14 @@ class LoadIndexed(f.Instruction):
     meaning=f"{_VALID};\nHBM[r[base] + sum(i_d * r[strides[d]])] = tile[i] where valid",
     cost=costs.block_transfer,
 )
-class Store(f.Instruction):
+class Store(f.Queued):
     """Copy a rectangular block from the scratchpad to HBM, leaving alone what lies outside bounds."""
 
     dtype: DType = f.dtype("element type; only its size matters")
     base: int = f.register("address of element (0,0,0,0), bytes")
-    strides: tuple = f.registers("bytes between neighbours along each dimension")
-    low: tuple = f.registers("first valid index of each dimension")
-    high: tuple = f.registers("end of the valid indices of each dimension")
+    strides: tuple = f.registers("bytes between neighbours along each dimension", default=NONE)
+    low: tuple = f.registers("first valid index of each dimension", default=NONE)
+    high: tuple = f.registers("end of the valid indices of each dimension", default=NONE)
     shape: tuple = f.shape("extents")
     tile: f.Operand = f.operand("source; a register stores one value everywhere", scalar=True)
 
@@ -328,7 +356,7 @@ class Store(f.Instruction):
     "HBM[r[base] + index[i] * scale + sum(i_d * r[strides[d]])] = tile[i] where valid, in the order of i",
     cost=costs.indexed_transfer,
 )
-class StoreIndexed(f.Instruction):
+class StoreIndexed(f.Queued):
     """Scatter: like store, each element's address displaced by an element of an index tile, masked by an i1
     tile."""
 
@@ -336,13 +364,13 @@ class StoreIndexed(f.Instruction):
     index_dtype: DType = f.dtype("i32 or i64")
     scale: int = f.unsigned(16, "bytes an index counts")
     base: int = f.register("address, bytes")
-    strides: tuple = f.registers("bytes between neighbours along each dimension")
-    low: tuple = f.registers("first valid index of each dimension")
-    high: tuple = f.registers("end of the valid indices of each dimension")
+    strides: tuple = f.registers("bytes between neighbours along each dimension", default=NONE)
+    low: tuple = f.registers("first valid index of each dimension", default=NONE)
+    high: tuple = f.registers("end of the valid indices of each dimension", default=NONE)
     shape: tuple = f.shape("extents")
     tile: f.Operand = f.operand("source; a register stores one value everywhere", scalar=True)
-    index: f.Operand = f.operand("indices (signed); a register is a constant index", scalar=True)
-    mask: f.Operand = f.operand("i1 tile; register 0: every element", scalar=True)
+    index: f.Operand = f.operand("indices (signed); a register is a constant index", of="index_dtype", scalar=True)
+    mask: f.Operand = f.operand("i1 tile; register 0: every element", of=DType.I1, scalar=True)
 
 
 @instruction(
@@ -355,7 +383,7 @@ class StoreIndexed(f.Instruction):
     numerics="Adds of floats round to nearest even; max and min exist for integers only.",
     cost=costs.atomic_transfer,
 )
-class Atomic(f.Instruction):
+class Atomic(f.Queued):
     """Read-modify-write of HBM words picked by an index tile; the old values come back into a tile."""
 
     dtype: DType = f.dtype("element type")
@@ -366,8 +394,8 @@ class Atomic(f.Instruction):
     shape: tuple = f.shape("extents")
     tile: f.Operand = f.operand("operand a", scalar=True)
     other: f.Operand = f.operand("new value of compare_swap", scalar=True)
-    index: f.Operand = f.operand("indices (signed)", scalar=True)
-    mask: f.Operand = f.operand("i1 tile; register 0: every element", scalar=True)
+    index: f.Operand = f.operand("indices (signed)", of="index_dtype", scalar=True)
+    mask: f.Operand = f.operand("i1 tile; register 0: every element", of=DType.I1, scalar=True)
     previous: f.AccessPattern = f.operand("old values", written=True)
 
 
@@ -386,17 +414,19 @@ class Atomic(f.Instruction):
     "f64 operands: f64 fma, f64 accumulator.",
     cost=costs.matrix_product,
 )
-class MatrixMultiply(f.Instruction):
+class MatrixMultiply(f.Queued):
     """Multiply two tiles and accumulate. The strides of lhs are zero along n, those of rhs along m, of
     accumulator along k."""
 
     lhs_dtype: DType = f.dtype("f32, bf16, f16, f8e4m3, f8e5m2, f64 or i8")
     rhs_dtype: DType = f.dtype("like lhs_dtype; the two may differ among the float8 types only")
-    accumulate: bool = f.flag("start from the accumulator's content instead of zero")
+    accumulate: bool = f.flag("start from the accumulator's content instead of zero", default=False)
     shape: tuple = f.shape("batch, m, n, k")
-    accumulator: f.AccessPattern = f.operand("float32 (i8: i32; f64: f64) result", written=True)
-    lhs: f.AccessPattern = f.operand("left operand")
-    rhs: f.AccessPattern = f.operand("right operand")
+    accumulator: f.AccessPattern = f.operand(
+        "float32 (i8: i32; f64: f64) result", of=_sum_dtype, over=_sums, written=True
+    )
+    lhs: f.AccessPattern = f.operand("left operand", of="lhs_dtype")
+    rhs: f.AccessPattern = f.operand("right operand", of="rhs_dtype")
 
 
 # ------------------------------------------------------------------------------------------------ vector
@@ -405,14 +435,14 @@ class MatrixMultiply(f.Instruction):
 @instruction(
     0x40, "map1", Unit.VECTOR, meaning="result[i] = function(a[i])", numerics="See functions.", cost=costs.elementwise
 )
-class Map1(f.Instruction):
+class Map1(f.Queued):
     """Apply a unary function to every element."""
 
     function: Function = f.choice(Function, 8, "what is computed")
     dtype: DType = f.dtype("operand type")
     shape: tuple = f.shape("extents")
-    result: f.AccessPattern = f.operand("result", written=True)
-    a: f.Operand = f.operand("operand", scalar=True)
+    result: f.AccessPattern = f.operand("result", of=_function_result, written=True)
+    a: f.Operand = f.operand("operand", of=_FUNCTION_OPERAND[0], scalar=True)
 
 
 @instruction(
@@ -423,15 +453,15 @@ class Map1(f.Instruction):
     numerics="See functions.",
     cost=costs.elementwise,
 )
-class Map2(f.Instruction):
+class Map2(f.Queued):
     """Apply a binary function to every pair of elements."""
 
     function: Function = f.choice(Function, 8, "what is computed")
     dtype: DType = f.dtype("operand type; a predicate's result is i1")
     shape: tuple = f.shape("extents")
-    result: f.AccessPattern = f.operand("result", written=True)
-    a: f.Operand = f.operand("first operand", scalar=True)
-    b: f.Operand = f.operand("second operand", scalar=True)
+    result: f.AccessPattern = f.operand("result", of=_function_result, written=True)
+    a: f.Operand = f.operand("first operand", of=_FUNCTION_OPERAND[0], scalar=True)
+    b: f.Operand = f.operand("second operand", of=_FUNCTION_OPERAND[1], scalar=True)
 
 
 @instruction(
@@ -442,16 +472,16 @@ class Map2(f.Instruction):
     numerics="See functions.",
     cost=costs.elementwise,
 )
-class Map3(f.Instruction):
+class Map3(f.Queued):
     """Apply a ternary function to every triple of elements."""
 
     function: Function = f.choice(Function, 8, "what is computed")
     dtype: DType = f.dtype("operand and result type (select: of b and c; a is i1)")
     shape: tuple = f.shape("extents")
-    result: f.AccessPattern = f.operand("result", written=True)
-    a: f.Operand = f.operand("first operand", scalar=True)
-    b: f.Operand = f.operand("second operand", scalar=True)
-    c: f.Operand = f.operand("third operand", scalar=True)
+    result: f.AccessPattern = f.operand("result", of=_function_result, written=True)
+    a: f.Operand = f.operand("first operand", of=_FUNCTION_OPERAND[0], scalar=True)
+    b: f.Operand = f.operand("second operand", of=_FUNCTION_OPERAND[1], scalar=True)
+    c: f.Operand = f.operand("third operand", of=_FUNCTION_OPERAND[2], scalar=True)
 
 
 @instruction(
@@ -466,15 +496,15 @@ class Map3(f.Instruction):
     "or 1; to i1: the lowest bit).",
     cost=costs.elementwise,
 )
-class Convert(f.Instruction):
+class Convert(f.Queued):
     """Change the type of every element."""
 
     dtype: DType = f.dtype("operand type")
     result_dtype: DType = f.dtype("result type")
-    unsigned: bool = f.flag("the integer type involved is unsigned")
+    unsigned: bool = f.flag("the integer type involved is unsigned", default=False)
     rounding: Rounding = f.choice(Rounding, 2, "float to narrower float")
     shape: tuple = f.shape("extents")
-    result: f.AccessPattern = f.operand("result", written=True)
+    result: f.AccessPattern = f.operand("result", of="result_dtype", written=True)
     a: f.Operand = f.operand("operand", scalar=True)
 
 
@@ -489,13 +519,13 @@ class Convert(f.Instruction):
     numerics="Each step rounds as the function does. The order is part of the definition and the same on every chip.",
     cost=costs.reduction,
 )
-class Reduce(f.Instruction):
+class Reduce(f.Queued):
     """Combine the elements along the innermost dimension."""
 
     function: Function = f.choice(Function, 8, "an associative function (see reductions)")
     dtype: DType = f.dtype("operand and result type")
     shape: tuple = f.shape("extents; dimension 3 is reduced")
-    result: f.AccessPattern = f.operand("result; its stride along dimension 3 is 0", written=True)
+    result: f.AccessPattern = f.operand("result; its stride along dimension 3 is 0", over=_reduced, written=True)
     a: f.AccessPattern = f.operand("operand")
 
 
@@ -506,12 +536,12 @@ class Reduce(f.Instruction):
     meaning="result[i] = low bits of (start + sum(i_d * r[steps[d]])), start the register's value",
     cost=costs.elementwise,
 )
-class Iota(f.Instruction):
+class Iota(f.Queued):
     """Write an affine function of the index: what arange and index arithmetic start from."""
 
     dtype: DType = f.dtype("integer type")
-    start: int = f.register("value at (0,0,0,0)", 0)
-    steps: tuple = f.registers("increment along each dimension (register 0: none)")
+    start: int = f.register("value at (0,0,0,0)", default=0)
+    steps: tuple = f.registers("increment along each dimension (register 0: none)", default=NONE)
     shape: tuple = f.shape("extents")
     result: f.AccessPattern = f.operand("result", written=True)
 
@@ -524,7 +554,7 @@ class Iota(f.Instruction):
     numerics="Bits unchanged. An index outside the tile the compiler allocated reads what lies there.",
     cost=costs.pick,
 )
-class Gather(f.Instruction):
+class Gather(f.Queued):
     """Pick elements of a scratchpad tile by an index tile."""
 
     dtype: DType = f.dtype("element type; only its size matters")
@@ -533,4 +563,4 @@ class Gather(f.Instruction):
     shape: tuple = f.shape("extents")
     result: f.AccessPattern = f.operand("result", written=True)
     source: f.AccessPattern = f.operand("tile picked from; its stride is 0 along the picked dimension")
-    index: f.AccessPattern = f.operand("indices")
+    index: f.AccessPattern = f.operand("indices", of="index_dtype")

@@ -10,10 +10,10 @@ import dataclasses
 import enum
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 from tapeout.errors import TapeoutError
-from tapeout.numerics.dtypes import BY_CODE, BY_LABEL
+from tapeout.numerics.dtypes import BY_CODE, BY_LABEL, DType
 
 REGISTER_COUNT = 256
 SEMAPHORE_COUNT = 64
@@ -74,6 +74,10 @@ class RegisterValue:
 Operand = AccessPattern | RegisterValue
 
 
+ElementType = str | DType | Callable[[Any], DType]
+"""An operand's element type: named by a field, fixed, or worked out from the instruction."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Field:
     """One field of an instruction: how wide, and how its value travels to bits and text and back."""
@@ -87,6 +91,8 @@ class Field:
     kind: str
     default: Any = REQUIRED
     name: str = ""
+    of: "ElementType | None" = None
+    over: "Callable[[Any], tuple[int, ...]] | None" = None
 
 
 def _check_range(value: int, low: int, high: int, what: str) -> int:
@@ -99,7 +105,7 @@ def _two_complement(value: int, width: int) -> int:
     return value - (1 << width) if value >> (width - 1) else value
 
 
-def register(doc: str, default: Any = REQUIRED) -> Any:
+def register(doc: str, *, default: Any = REQUIRED) -> Any:
     return Field(
         8,
         doc,
@@ -112,7 +118,7 @@ def register(doc: str, default: Any = REQUIRED) -> Any:
     )
 
 
-def registers(doc: str) -> Any:
+def registers(doc: str, *, default: Any = REQUIRED) -> Any:
     """Four registers, one a dimension; 0 where the dimension has none."""
 
     def pack(values: tuple[int, ...]) -> int:
@@ -128,11 +134,11 @@ def registers(doc: str) -> Any:
         lambda v: ",".join(f"r{x}" for x in v),
         lambda s: tuple(int(x.removeprefix("r")) for x in s.split(",")),
         "registers",
-        (0, 0, 0, 0),
+        default,
     )
 
 
-def semaphore(doc: str) -> Any:
+def semaphore(doc: str, *, default: Any = REQUIRED) -> Any:
     return Field(
         6,
         doc,
@@ -141,11 +147,11 @@ def semaphore(doc: str) -> Any:
         lambda v: f"s{v}",
         lambda s: int(s.removeprefix("s")),
         "semaphore",
-        0,
+        default,
     )
 
 
-def unsigned(width: int, doc: str, default: Any = REQUIRED) -> Any:
+def unsigned(width: int, doc: str, *, default: Any = REQUIRED) -> Any:
     return Field(
         width,
         doc,
@@ -196,13 +202,13 @@ def signed(width: int, doc: str) -> Any:
     )
 
 
-def flag(doc: str) -> Any:
+def flag(doc: str, *, default: Any = REQUIRED) -> Any:
     def pack(value: bool) -> int:
         if not isinstance(value, bool):
             raise EncodingError(f"flag {value!r} is neither True nor False")
         return int(value)
 
-    return Field(1, doc, pack, bool, lambda v: str(int(v)), lambda s: {"0": False, "1": True}[s], "flag", False)
+    return Field(1, doc, pack, bool, lambda v: str(int(v)), lambda s: {"0": False, "1": True}[s], "flag", default)
 
 
 def dtype(doc: str) -> Any:
@@ -292,8 +298,16 @@ def _unpack_operand(bits: int) -> Operand:
     return AccessPattern(bits & ((1 << SCRATCHPAD_ADDRESS_BITS) - 1), strides, register_number)  # type: ignore[arg-type]
 
 
-def operand(doc: str, *, written: bool = False, scalar: bool = False) -> Any:
-    """A tile operand. `written`: the instruction writes it. `scalar`: a register value is allowed too."""
+def operand(
+    doc: str,
+    *,
+    of: ElementType = "dtype",
+    over: Callable[[Any], tuple[int, ...]] | None = None,
+    written: bool = False,
+    scalar: bool = False,
+) -> Any:
+    """A tile operand. `of`: its element type. `over`: the extents it has, if they are not the instruction's shape.
+    `written`: the instruction writes it. `scalar`: a register value is allowed too."""
 
     def pack(value: Operand) -> int:
         if isinstance(value, RegisterValue) and not scalar:
@@ -301,7 +315,7 @@ def operand(doc: str, *, written: bool = False, scalar: bool = False) -> Any:
         return _pack_operand(value)
 
     kind = "written tile" if written else "tile or register" if scalar else "tile"
-    return Field(TILE_BITS, doc, pack, _unpack_operand, _show_operand, _read_operand, kind)
+    return Field(TILE_BITS, doc, pack, _unpack_operand, _show_operand, _read_operand, kind, of=of, over=over)
 
 
 class Instruction:
@@ -316,11 +330,7 @@ class Instruction:
     word_count: ClassVar[int]
     meaning: ClassVar[str]
     numerics: ClassVar[str]
-    cost: Any  # a function (instruction, chip) -> Cost; mypy would take a callable class attribute for a method
-
-    if TYPE_CHECKING:  # type checkers do not see what the decorator makes
-
-        def __init__(self, **fields: Any) -> None: ...
+    cost: ClassVar[Any]
 
     @property
     def queue(self) -> Unit:
@@ -331,6 +341,79 @@ class Instruction:
     def target_index(self) -> int | None:
         """The branch target, for instructions that have one."""
         return getattr(self, "target", None)
+
+
+Declared = TypeVar("Declared", bound=Instruction)
+
+
+@dataclass_transform(
+    kw_only_default=True,
+    frozen_default=True,
+    field_specifiers=(
+        register,
+        registers,
+        semaphore,
+        unsigned,
+        scratchpad_address,
+        rotation,
+        signed,
+        flag,
+        dtype,
+        choice,
+        target,
+        shape,
+        operand,
+    ),
+)
+def _declares_fields(cls: type[Declared]) -> type[Declared]:
+    return cls
+
+
+@_declares_fields
+class Queued(Instruction):
+    """Base of the instructions that wait in a queue: what they take before they start and give when they end."""
+
+    wait_a: int = semaphore("semaphore taken before the start (0: none)", default=0)
+    wait_b: int = semaphore("second semaphore taken before the start", default=0)
+    signal_a: int = semaphore("semaphore given at the end (0: none)", default=0)
+    signal_b: int = semaphore("second semaphore given at the end", default=0)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class OperandUse:
+    """One operand of an instruction: where it is, what its elements are, and what happens to it."""
+
+    name: str
+    operand: Any
+    dtype: DType
+    extents: tuple[int, ...]
+    writes: bool
+
+
+def operand_dtype(kind: type[Instruction], name: str, facts: Any) -> DType:
+    """Element type of operand `name`. `facts` has the instruction's fields as attributes."""
+    of = next(field.of for field in kind.fields if field.name == name)
+    if isinstance(of, str):
+        found: DType = getattr(facts, of)
+        return found
+    if of is None:
+        raise KeyError(name)
+    return of if isinstance(of, DType) else of(facts)
+
+
+def operands(item: Any) -> list[OperandUse]:
+    """Every tile operand of an instruction, registers in its place among them."""
+    return [
+        OperandUse(
+            field.name,
+            getattr(item, field.name),
+            operand_dtype(type(item), field.name, item),
+            field.over(item) if field.over else item.shape,
+            field.kind == "written tile",
+        )
+        for field in type(item).fields
+        if field.of is not None
+    ]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -374,23 +457,36 @@ def _lay_out(fields: list[Field], first_bit: int) -> tuple[tuple[int, ...], int]
 OPCODE_BITS, LENGTH_BITS = 8, 4
 
 
+@dataclass_transform(
+    kw_only_default=True,
+    frozen_default=True,
+    field_specifiers=(
+        register,
+        registers,
+        semaphore,
+        unsigned,
+        scratchpad_address,
+        rotation,
+        signed,
+        flag,
+        dtype,
+        choice,
+        target,
+        shape,
+        operand,
+    ),
+)
 def instruction(
     opcode: int, mnemonic: str, unit: Unit, *, meaning: str, cost: Callable[..., Any], numerics: str = "Exact."
-) -> Callable[[type], Any]:
+) -> Callable[[type[Declared]], type[Declared]]:
     """Makes a class of annotated fields an instruction. The docstring is its summary; `meaning` is the
     pseudo-code, `numerics` a paragraph of its manual page, `cost` a function of `tapeout.isa.costs`. Instructions of a
     queue get the semaphore fields."""
 
-    def build(cls: type) -> type[Instruction]:
+    def build(cls: type[Declared]) -> type[Declared]:
         declared: dict[str, Field] = {}
-        if unit is not Unit.SEQUENCER:
-            for name, doc in (
-                ("wait_a", "semaphore taken before the start (0: none)"),
-                ("wait_b", "second semaphore taken before the start"),
-                ("signal_a", "semaphore given at the end (0: none)"),
-                ("signal_b", "second semaphore given at the end"),
-            ):
-                declared[name] = semaphore(doc)
+        if issubclass(cls, Queued):
+            declared |= {name: vars(Queued)[name] for name in Queued.__annotations__}
         for name in cls.__annotations__:
             declared[name] = vars(cls)[name]
         named = {name: dataclasses.replace(field, name=name) for name, field in declared.items()}

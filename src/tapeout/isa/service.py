@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tapeout.isa.core_design import DEPTH, FLUSH_CYCLES, GROUPS
-from tapeout.isa.fields import AccessPattern, Operand, register_places
+from tapeout.isa.fields import AccessPattern, Operand, operand_dtype, register_places
 from tapeout.isa.functions import REDUCTION_PARTIALS
 from tapeout.numerics.dtypes import DType
 
@@ -470,9 +470,7 @@ def transfer_lead_cycles(item: Any, chip: "Chip") -> int:
 
 
 def _element_bytes(item: Any, name: str) -> int:
-    if name == "mask":
-        return 1
-    return item.index_dtype.size_bytes if name == "index" else item.dtype.size_bytes
+    return operand_dtype(type(item), name, item).size_bytes
 
 
 def transfer_vector_cycles(item: Any, chip: "Chip") -> int:

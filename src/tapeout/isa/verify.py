@@ -12,14 +12,14 @@ from typing import Any
 from tapeout.chip import Chip
 from tapeout.errors import TapeoutError
 from tapeout.isa import definitions as isa
-from tapeout.isa.fields import AccessPattern, EncodingError, Instruction, RegisterValue, Unit
+from tapeout.isa.fields import AccessPattern, EncodingError, Instruction, RegisterValue, Unit, operands
 from tapeout.isa.functions import ATOMIC_MEANING, INTEGERS, REDUCTIONS, Function
 from tapeout.isa.program import Program, encode
 from tapeout.numerics.dtypes import DType
-from tapeout.numerics.functions import FLOAT8, MATRIX_DTYPES, accumulator_dtype
+from tapeout.numerics.functions import FLOAT8, MATRIX_DTYPES
 
 INDEX_DTYPES = (DType.I32, DType.I64)
-MAP_OF_ARITY = {1: isa.Map1, 2: isa.Map2, 3: isa.Map3}
+MAP_OF_ARITY: dict[int, type[Instruction]] = {1: isa.Map1, 2: isa.Map2, 3: isa.Map3}
 SHOWN_COMPLAINTS = 10
 
 
@@ -293,33 +293,8 @@ class _Tile:
 
 def tile_shapes(item: Any) -> dict[str, tuple[tuple[int, ...], int]]:
     """For each tile operand: the extents it really has and its element size."""
-    shapes: dict[str, tuple[tuple[int, ...], int]] = {}
-    for field in item.fields:
-        if isinstance(getattr(item, field.name), AccessPattern):
-            shapes[field.name] = (item.shape, _element_dtype(item, field.name).size_bytes)
-    if isinstance(item, isa.MatrixMultiply):
-        batch, m, n, _ = item.shape
-        shapes["accumulator"] = ((batch, m, n, 1), shapes["accumulator"][1])
-    if isinstance(item, isa.Reduce):
-        shapes["result"] = ((*item.shape[:3], 1), shapes["result"][1])
-    return shapes
-
-
-def _element_dtype(item: Any, name: str) -> DType:
-    if isinstance(item, isa.MatrixMultiply):
-        kinds = {"lhs": item.lhs_dtype, "rhs": item.rhs_dtype, "accumulator": accumulator_dtype(item.lhs_dtype)}
-        return kinds[name]
-    if name == "index":
-        return item.index_dtype
-    if name == "mask":
-        return DType.I1
-    if isinstance(item, isa.Convert) and name == "result":
-        return item.result_dtype
-    if isinstance(item, (isa.Map1, isa.Map2, isa.Map3)):
-        if name == "result":
-            return item.function.result_dtype(item.dtype)
-        return item.function.operand_dtypes(item.dtype)["abc".index(name)]
-    return item.dtype
+    uses = operands(item)
+    return {u.name: (u.extents, u.dtype.size_bytes) for u in uses if isinstance(u.operand, AccessPattern)}
 
 
 def _about_tiles(item: Any, scratchpad_bytes: int) -> Iterator[str]:

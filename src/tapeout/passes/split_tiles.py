@@ -8,11 +8,12 @@ through the scratchpad in pieces. Results are bit-identical: no order of accumul
 """
 
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 from typing import Any
 
 from tapeout.errors import UnsupportedError
 from tapeout.isa import definitions as isa
-from tapeout.isa.fields import DIMENSIONS, Unit
+from tapeout.isa.fields import DIMENSIONS, Unit, operand_dtype
 from tapeout.isa.functions import REDUCTION_PARTIALS, Function
 from tapeout.numerics.dtypes import DType
 from tapeout.passes.allocate import ScratchpadOverflow, allocate
@@ -50,27 +51,10 @@ def fit(code: list[Node], capacity_bytes: int, constant: Any, *, may_split: bool
 
 def _element_sizes(instr: Instr) -> dict[str, int]:
     """Bytes of an element of each tile operand."""
-    f = instr.fields
-    if instr.kind is isa.MatrixMultiply:
-        accumulator = {DType.I8: 4, DType.F64: 8}.get(f["lhs_dtype"], 4)
-        return {
-            "accumulator": accumulator,
-            "lhs": f["lhs_dtype"].size_bytes,
-            "rhs": f["rhs_dtype"].size_bytes,
-        }
-    size = f["dtype"].size_bytes
-    sizes = dict.fromkeys(("tile", "other", "previous", "result", "a", "b", "c", "source", "address"), size)
-    if "index_dtype" in f:
-        sizes["index"] = f["index_dtype"].size_bytes
-    sizes["mask"] = 1
-    if instr.kind is isa.Convert:
-        sizes["result"] = f["result_dtype"].size_bytes
-    if "function" in f and instr.kind is not isa.Atomic:
-        if f["function"].is_predicate:
-            sizes["result"] = 1
-        if f["function"] is Function.SELECT:
-            sizes["a"] = 1
-    return sizes
+    facts = SimpleNamespace(**instr.fields)
+    sizes = {"address": facts.dtype.size_bytes} if "address" in instr.fields else {}
+    named = [field.name for field in instr.kind.fields if field.of is not None]
+    return sizes | {name: operand_dtype(instr.kind, name, facts).size_bytes for name in named}
 
 
 @dataclass(frozen=True)

@@ -125,7 +125,7 @@ class Sequencer(Component):
 
         # Operands of the instruction at hand, read one after the other.
         operand = [Signal(64, name=f"operand_{n}", reset_less=True) for n in range(3)]
-        numbers_of = {
+        numbers_of: dict[type[Any], tuple[str, ...]] = {
             isa.BranchNonzero: ("condition",),
             isa.BranchZero: ("condition",),
             isa.Scalar: ("a", "b"),

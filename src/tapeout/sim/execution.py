@@ -152,14 +152,14 @@ def _spread(*values: Array) -> list[Array]:
 # ------------------------------------------------------------------------------------------------------ DMA
 
 
-def _addresses(frame: Frame, item: Any) -> Array:
+def _addresses(frame: Frame, item: isa.Load | isa.LoadIndexed | isa.Store | isa.StoreIndexed) -> Array:
     total = np.full((1, 1, 1, 1), frame.registers[item.base], np.int64)
     for index, stride in zip(np.ogrid[tuple(map(slice, item.shape))], item.strides, strict=True):
         total = total + index * frame.registers[stride]
     return total
 
 
-def _inside_bounds(frame: Frame, item: Any) -> Array:
+def _inside_bounds(frame: Frame, item: isa.Load | isa.LoadIndexed | isa.Store | isa.StoreIndexed) -> Array:
     valid = np.ones(item.shape, bool)
     rows = zip(np.ogrid[tuple(map(slice, item.shape))], item.shape, item.low, item.high, strict=True)
     for index, extent, low, high in rows:
@@ -167,17 +167,17 @@ def _inside_bounds(frame: Frame, item: Any) -> Array:
     return valid
 
 
-def _displacements(frame: Frame, item: Any) -> Array:
+def _displacements(frame: Frame, item: isa.LoadIndexed | isa.StoreIndexed | isa.Atomic) -> Array:
     return frame.values(item.index, item.shape, item.index_dtype).astype(np.int64) * item.scale
 
 
-def _unmasked(frame: Frame, item: Any) -> Array:
+def _unmasked(frame: Frame, item: isa.LoadIndexed | isa.StoreIndexed | isa.Atomic) -> Array:
     if item.mask == RegisterValue(0):
         return np.ones(item.shape, bool)
     return np.broadcast_to(frame.values(item.mask, item.shape, DType.I1), item.shape)
 
 
-def _gather_from_memory(frame: Frame, item: Any, addresses: Array, valid: Array) -> Array:
+def _gather_from_memory(frame: Frame, item: isa.Load | isa.LoadIndexed, addresses: Array, valid: Array) -> Array:
     size = item.dtype.size_bytes
     offsets = frame.offsets_in_memory(addresses, valid, size, written=False)
     tile = np.broadcast_to(_bits(frame.registers[item.fill], size), item.shape).copy()
@@ -185,18 +185,18 @@ def _gather_from_memory(frame: Frame, item: Any, addresses: Array, valid: Array)
     return tile
 
 
-def _load(frame: Frame, item: Any) -> None:
+def _load(frame: Frame, item: isa.Load) -> None:
     tile = _gather_from_memory(frame, item, _addresses(frame, item), _inside_bounds(frame, item))
     frame.write(item.tile, item.shape, tile)
 
 
-def _load_indexed(frame: Frame, item: Any) -> None:
+def _load_indexed(frame: Frame, item: isa.LoadIndexed) -> None:
     addresses = _addresses(frame, item) + _displacements(frame, item)
     tile = _gather_from_memory(frame, item, addresses, _inside_bounds(frame, item) & _unmasked(frame, item))
     frame.write(item.tile, item.shape, tile)
 
 
-def _scatter_to_memory(frame: Frame, item: Any, addresses: Array, valid: Array) -> None:
+def _scatter_to_memory(frame: Frame, item: isa.Store | isa.StoreIndexed, addresses: Array, valid: Array) -> None:
     size = item.dtype.size_bytes
     values = np.broadcast_to(frame.read(item.tile, item.shape, size), item.shape)[valid]
     offsets = frame.offsets_in_memory(addresses, valid, size, written=True)
@@ -205,16 +205,16 @@ def _scatter_to_memory(frame: Frame, item: Any, addresses: Array, valid: Array) 
     frame.memory.data[where] = values[:, None].view(np.uint8).reshape(-1)[::-1][first]
 
 
-def _store(frame: Frame, item: Any) -> None:
+def _store(frame: Frame, item: isa.Store) -> None:
     _scatter_to_memory(frame, item, _addresses(frame, item), _inside_bounds(frame, item))
 
 
-def _store_indexed(frame: Frame, item: Any) -> None:
+def _store_indexed(frame: Frame, item: isa.StoreIndexed) -> None:
     addresses = _addresses(frame, item) + _displacements(frame, item)
     _scatter_to_memory(frame, item, addresses, _inside_bounds(frame, item) & _unmasked(frame, item))
 
 
-def _atomic(frame: Frame, item: Any) -> None:
+def _atomic(frame: Frame, item: isa.Atomic) -> None:
     dtype, size = item.dtype, item.dtype.size_bytes
     combine = ATOMIC_MEANING.get(item.function)
     addresses = frame.registers[item.base] + _displacements(frame, item)
@@ -244,7 +244,7 @@ def _atomic(frame: Frame, item: Any) -> None:
 # --------------------------------------------------------------------------------------------------- matrix
 
 
-def _matrix_multiply(frame: Frame, item: Any) -> None:
+def _matrix_multiply(frame: Frame, item: isa.MatrixMultiply) -> None:
     left, right = item.lhs_dtype, item.rhs_dtype
     batch, m, n, k = item.shape
     dtype = accumulator_dtype(left)
@@ -264,7 +264,7 @@ def _matrix_multiply(frame: Frame, item: Any) -> None:
 # --------------------------------------------------------------------------------------------------- vector
 
 
-def _map(frame: Frame, item: Any) -> None:
+def _map(frame: Frame, item: isa.Map1 | isa.Map2 | isa.Map3) -> None:
     function, dtype = item.function, item.dtype
     operands = [getattr(item, name) for name in ("a", "b", "c")[: function.arity]]
     dtypes = function.operand_dtypes(dtype)
@@ -274,13 +274,13 @@ def _map(frame: Frame, item: Any) -> None:
     frame.write(item.result, item.shape, result)
 
 
-def _convert(frame: Frame, item: Any) -> None:
+def _convert(frame: Frame, item: isa.Convert) -> None:
     values = frame.values(item.a, item.shape, item.dtype)
     result = convert(BUILDER, values, item.dtype, item.result_dtype, item.unsigned, item.rounding)
     frame.write(item.result, item.shape, _stored(item.result_dtype, result))
 
 
-def _reduce(frame: Frame, item: Any) -> None:
+def _reduce(frame: Frame, item: isa.Reduce) -> None:
     dtype, function = item.dtype, item.function
     values = np.broadcast_to(frame.values(item.a, item.shape, dtype), item.shape)
     extent = item.shape[3]
@@ -298,14 +298,14 @@ def _reduce(frame: Frame, item: Any) -> None:
     frame.write(item.result, (*item.shape[:3], 1), _stored(dtype, partial[..., :1]))
 
 
-def _iota(frame: Frame, item: Any) -> None:
+def _iota(frame: Frame, item: isa.Iota) -> None:
     total: Array = np.full((1, 1, 1, 1), frame.registers[item.start], np.int64)
     for index, step in zip(np.ogrid[tuple(map(slice, item.shape))], item.steps, strict=True):
         total = total + index * frame.registers[step]
     frame.write(item.result, item.shape, total.astype(f"u{item.dtype.size_bytes}"))
 
 
-def _gather(frame: Frame, item: Any) -> None:
+def _gather(frame: Frame, item: isa.Gather) -> None:
     size = item.dtype.size_bytes
     index = frame.values(item.index, item.shape, item.index_dtype).astype(np.int64)
     addresses = frame.addresses(item.source, item.shape, size) + index * (item.stride * size)
@@ -337,21 +337,21 @@ EXECUTE: dict[type, Callable[[Frame, Any], None]] = {
 # ------------------------------------------------------------------------------------------------- sequencer
 
 
-def _next_program(core: "Core", frame: Frame, item: Any) -> None:
+def _next_program(core: "Core", frame: Frame, item: isa.NextProgram) -> None:
     core.set_register(item.destination, int(bool(core.programs)))
     if core.programs:
         core.program_id = core.programs.popleft()
 
 
-def _program_id(core: "Core", frame: Frame, item: Any) -> None:
+def _program_id(core: "Core", frame: Frame, item: isa.ProgramId) -> None:
     core.set_register(item.destination, core.program_id[item.axis])
 
 
-def _grid_size(core: "Core", frame: Frame, item: Any) -> None:
+def _grid_size(core: "Core", frame: Frame, item: isa.GridSize) -> None:
     core.set_register(item.destination, core.grid[item.axis])
 
 
-def _argument(core: "Core", frame: Frame, item: Any) -> None:
+def _argument(core: "Core", frame: Frame, item: isa.Argument) -> None:
     if item.index >= len(core.arguments):
         raise AccessFault(frame.place, f"argument {item.index} of {len(core.arguments)} is read")
     core.set_register(item.destination, core.arguments[item.index])
@@ -364,30 +364,30 @@ def _register_value(dtype: DType, value: int) -> Array:
     return _bits(value, dtype.size_bytes).reshape(1).view(STORAGE[dtype])
 
 
-def _scalar(core: "Core", frame: Frame, item: Any) -> None:
+def _scalar(core: "Core", frame: Frame, item: isa.Scalar) -> None:
     function, dtype = item.function, item.dtype
     values = [_register_value(dtype, frame.registers[r]) for r in (item.a, item.b)[: function.arity]]
     core.set_register(item.destination, int(MEANING[function](BUILDER, dtype, *values)[0]))
 
 
-def _scalar_select(core: "Core", frame: Frame, item: Any) -> None:
+def _scalar_select(core: "Core", frame: Frame, item: isa.ScalarSelect) -> None:
     chosen = item.a if frame.registers[item.condition] != 0 else item.b
     core.set_register(item.destination, frame.registers[chosen])
 
 
-def _scalar_convert(core: "Core", frame: Frame, item: Any) -> None:
+def _scalar_convert(core: "Core", frame: Frame, item: isa.ScalarConvert) -> None:
     bits = 1 if item.dtype is DType.I1 else item.dtype.bits
     low = frame.registers[item.a] % (1 << bits)
     is_negative = not item.unsigned and low >> (bits - 1)
     core.set_register(item.destination, low - (1 << bits) if is_negative else low)
 
 
-def _rotate(core: "Core", frame: Frame, item: Any) -> None:
+def _rotate(core: "Core", frame: Frame, item: isa.Rotate) -> None:
     value = frame.registers[item.register] + item.step
     core.set_register(item.register, 0 if value >= item.limit else value)
 
 
-def _scalar_load(core: "Core", frame: Frame, item: Any) -> None:
+def _scalar_load(core: "Core", frame: Frame, item: isa.ScalarLoad) -> None:
     address = np.array([item.address + frame.registers[item.offset]], np.int64)
     bits = frame.read_at(address, item.dtype.size_bytes)
     if item.dtype is DType.I1:
@@ -397,13 +397,13 @@ def _scalar_load(core: "Core", frame: Frame, item: Any) -> None:
         core.set_register(item.destination, int(value[0]))
 
 
-def _scalar_store(core: "Core", frame: Frame, item: Any) -> None:
+def _scalar_store(core: "Core", frame: Frame, item: isa.ScalarStore) -> None:
     address = np.array([item.address + frame.registers[item.offset]], np.int64)
     value = frame.registers[item.a]
     frame.write_at(address, _bits(value & 1 if item.dtype is DType.I1 else value, item.dtype.size_bytes).reshape(1))
 
 
-def _trap(core: "Core", frame: Frame, item: Any) -> None:
+def _trap(core: "Core", frame: Frame, item: isa.Trap) -> None:
     messages = core.program.messages
     sentence = messages[item.code] if item.code < len(messages) else f"trap {item.code}"
     raise Trapped(frame.place, sentence, item.code)

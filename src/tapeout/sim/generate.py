@@ -553,7 +553,7 @@ class _Generator:
     def _whole(self, buffers: list[_Resource], shape: Shape) -> None:
         result, a, b = self.source.choices(buffers, k=3)
         function = self.source.choice((Function.ADD, Function.MUL, Function.MAXIMUM, Function.NEG, Function.COPY))
-        operands = {"a": self._tile(a, shape)}
+        operands: dict[str, Any] = {"a": self._tile(a, shape)}
         if function.arity == 2:
             operands["b"] = self._tile(b, shape)
         kind = isa.Map2 if function.arity == 2 else isa.Map1
@@ -654,7 +654,7 @@ class _Generator:
             operands.append(operand)
             reads += slots
         kind = (isa.Map1, isa.Map2, isa.Map3)[function.arity - 1]
-        named = dict(zip("abc", operands, strict=False))
+        named: dict[str, Any] = dict(zip("abc", operands, strict=False))
         self.queue(kind(function=function, dtype=dtype, shape=shape, result=result, **named), reads, [slot])
 
     def _convert(self) -> None:
@@ -858,7 +858,7 @@ class _Generator:
         """To this core's workspace and back."""
         size_bytes = self.slot_bytes
         source, target = self._other_slots(2)
-        common = {
+        common: dict[str, Any] = {
             "dtype": DType.I8,
             "base": WORKSPACE,
             "strides": (0, 0, 0, self.constant(1)),
@@ -979,7 +979,7 @@ class _Generator:
             part = self.source.randint(0, address)
             address, offset = address - part, self.constant(part)
         register = self.source.choice(SCALARS)
-        where = {"address": address, "offset": offset, "dtype": dtype}
+        where: dict[str, Any] = {"address": address, "offset": offset, "dtype": dtype}
         if self._chance(0.5):
             self.on_sequencer(isa.ScalarLoad(destination=register, **where), [slot], [])
         else:
