@@ -22,8 +22,8 @@ from triton.compiler.compiler import ASTSource
 
 from tapeout import chip as chips
 from tapeout.chip import Chip
+from tapeout.codegen.pipeline import compile_kernel
 from tapeout.isa import Program, Unit
-from tapeout.passes.pipeline import compile_kernel
 from tapeout.sim import timing
 from tapeout.triton_backend.compiler import ChipBackend
 

@@ -21,10 +21,10 @@ from tapeout.report import cosimulation as report
 from tapeout.report.page import Format, write
 from tapeout.rtl import simulation
 from tapeout.rtl.cosimulation import compare_launches
-from tapeout.script import Script
 from tapeout.sim import evaluator
 from tapeout.sim.evaluator import Memory
-from tapeout.sim.generate import random_case
+from tapeout.testing.random_programs import random_case
+from tapeout.workbench.script import Script
 
 BASE = 0x40_0000
 RANDOM_PROGRAMS = 20

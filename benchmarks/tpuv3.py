@@ -32,8 +32,8 @@ from rich.table import Table
 from benchmarks.code_quality import _float_bits, matmul, program_of
 from tapeout import chip as chips
 from tapeout.chip import Chip
+from tapeout.codegen.allocate import ScratchpadOverflow
 from tapeout.isa import Unit
-from tapeout.passes.allocate import ScratchpadOverflow
 from tapeout.sim import timing
 
 EXAMPLES = Path(__file__).parents[1] / "examples"

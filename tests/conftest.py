@@ -8,7 +8,7 @@ import pytest
 hypothesis.settings.register_profile("tapeout", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("tapeout")
 
-ON_HOST_MEMORY = ("passes", "rtl", "runtime", "sim")
+ON_HOST_MEMORY = ("passes", "rtl", "runtime", "sim", "testing")
 
 
 def pytest_addoption(parser):

@@ -4,9 +4,18 @@ Importing this registers the device `chip` with torch if torch is imported; torc
 later (pytorch/registration.py). Nothing else happens here: Triton imports this package to find its back end.
 """
 
+import importlib
 import sys
+from typing import Any
 
 if hasattr(sys.modules.get("torch"), "_import_device_backends"):
     from tapeout.pytorch.registration import register
 
     register()
+
+
+def __getattr__(name: str) -> Any:
+    """The modules of the workbench that user programs import from here, loaded at first use."""
+    if name in ("language_model", "work"):
+        return importlib.import_module(f"tapeout.workbench.{name}")
+    raise AttributeError(f"module 'tapeout' has no attribute {name!r}")

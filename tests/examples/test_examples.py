@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from tapeout import language_model
 from tapeout.errors import TapeoutError
 from tapeout.pytorch import device as chip_device
+from tapeout.workbench import language_model
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from tapeout.isa import microcode
-from tapeout.isa.functions import Function, Rounding
 from tapeout.isa.microcode import Operation, Place
 from tapeout.numerics.builder import INTEGER_OF_BITS, KIND_OF_DTYPE, Kind
 from tapeout.numerics.dtypes import DType
 from tapeout.numerics.functions import MEANING, convert
 from tapeout.numerics.numpy_builder import NumpyBuilder
+from tapeout.numerics.operations import Function, Rounding
 from tests.rtl.test_arithmetic import (
     FLOAT_OPERATIONS,
     FLOAT_PREDICATES,

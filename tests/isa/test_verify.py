@@ -9,7 +9,7 @@ import pytest
 from tapeout.chip import load
 from tapeout.isa import Parameter, Program, assemble
 from tapeout.isa.verify import IllegalProgram, verify
-from tapeout.sim.generate import random_case
+from tapeout.testing.random_programs import random_case
 
 TINY, INFERENCE = load("tiny"), load("inference")
 

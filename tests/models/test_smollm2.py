@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch._inductor.config
 
-from tapeout import language_model
+from tapeout.workbench import language_model
 
 PROMPTS = (
     "What is the capital of France, and what is it famous for?",

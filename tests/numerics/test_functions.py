@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tapeout.isa.functions import ARITHMETIC_FLOATS, INTEGERS, Function, Rounding
 from tapeout.numerics.builder import KIND_OF_DTYPE
 from tapeout.numerics.dtypes import CANONICAL_NAN, DType
 from tapeout.numerics.functions import ACCURACY_ULP, MEANING, convert, multiply_accumulate
 from tapeout.numerics.numpy_builder import NUMPY_OF_KIND, NumpyBuilder, from_storage, to_storage
+from tapeout.numerics.operations import ARITHMETIC_FLOATS, INTEGERS, Function, Rounding
 
 B = NumpyBuilder()
 

@@ -5,11 +5,11 @@ import re
 import numpy as np
 import pytest
 
-from tapeout.isa.functions import Function
 from tapeout.numerics.builder import KIND_OF_DTYPE, Kind
 from tapeout.numerics.functions import MEANING
 from tapeout.numerics.listing import listing
 from tapeout.numerics.numpy_builder import NUMPY_OF_KIND, NumpyBuilder
+from tapeout.numerics.operations import Function
 
 KIND_OF_LABEL = {kind.label: kind for kind in Kind}
 CASES = [(function, dtype) for function in Function for dtype in function.dtypes]

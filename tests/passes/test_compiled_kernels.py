@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from tapeout import chip, runtime
+from tapeout.codegen.pipeline import compile_kernel
 from tapeout.isa.fields import QUEUES
-from tapeout.isa.functions import Function
-from tapeout.passes.pipeline import compile_kernel
+from tapeout.numerics.operations import Function
 from tapeout.sim import evaluator, schedules
 from tapeout.sim.faults import Fault
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tapeout import chip
-from tapeout.passes.pipeline import compile_kernel
+from tapeout.codegen.pipeline import compile_kernel
 from tapeout.sim import timing
 from tapeout.sim.evaluator import Memory
 from tapeout.sim.timing import fast, reference

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from tapeout import chip
+from tapeout.codegen.emit import emit
+from tapeout.codegen.machine import Instr, Loop, Register
 from tapeout.isa import Function, Parameter, Program
 from tapeout.isa import definitions as isa
 from tapeout.numerics.dtypes import DType
-from tapeout.passes.emit import emit
-from tapeout.passes.machine import Instr, Loop, Register
 from tapeout.sim import evaluator
 
 TINY = chip.load("tiny")

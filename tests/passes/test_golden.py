@@ -4,8 +4,8 @@ import kernels
 import pytest
 
 from tapeout import chip
+from tapeout.codegen.pipeline import TILE_PASSES, compile_kernel
 from tapeout.errors import TapeoutError
-from tapeout.passes.pipeline import TILE_PASSES, compile_kernel
 from tapeout.passes.raise_accesses import raise_accesses
 from tapeout.passes.remove_dead import remove_dead
 from tapeout.passes.structure_returns import structure_returns

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 import tapeout.chip
-from tapeout import work
 from tapeout.errors import ChipError
 from tapeout.pytorch import device as chip_device
 from tapeout.runtime import clock
+from tapeout.workbench import work
 
 DTYPES = [
     torch.float32,

@@ -2,9 +2,9 @@
 
 from rich.console import Console
 
-from tapeout.language_model import Answer
 from tapeout.report.answer import table_of
-from tapeout.work import Work
+from tapeout.workbench.language_model import Answer
+from tapeout.workbench.work import Work
 
 GOLDEN = """\
 tokens        3 after a prompt of 5

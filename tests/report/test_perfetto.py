@@ -16,8 +16,8 @@ from tapeout.report import perfetto
 from tapeout.runtime.clock import Activity, Kind, Launch
 from tapeout.sim import timing
 from tapeout.sim.evaluator import Memory
-from tapeout.sim.generate import random_case
 from tapeout.sim.timing.trace import flat
+from tapeout.testing.random_programs import random_case
 
 TINY = chip.load("tiny")
 METADATA = {"process_name": "name", "thread_name": "name", "thread_sort_index": "sort_index"}

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tapeout.passes.pipeline import compile_kernel
+from tapeout.codegen.pipeline import compile_kernel
 from tapeout.rtl.cosimulation import compare
 from tapeout.runtime import kernel as kernels
 from tests.passes import kernels as written

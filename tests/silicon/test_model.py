@@ -14,7 +14,7 @@ from tapeout.silicon import activity, area, calibration, die, manufacturing, pow
 from tapeout.silicon.activity import Activity
 from tapeout.silicon.technology import SiliconError, UnknownFigure
 from tapeout.sim import timing
-from tapeout.work import Work
+from tapeout.workbench.work import Work
 
 FIGURES = technology.load()
 AREAS = st.floats(20, 858)

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from tapeout.chip import catalog, inference, tiny, training
 from tapeout.estimate import Provenance, number
 from tapeout.estimate import given as figure
-from tapeout.script import RunTime
 from tapeout.silicon import comparison, ownership, study, technology
 from tapeout.silicon.ownership import Fleet, Owned
 from tapeout.silicon.technology import SiliconError
+from tapeout.workbench.script import RunTime
 
 FIGURES = technology.load()
 CHIPS = catalog.shipped()

@@ -5,13 +5,13 @@ import io
 import pytest
 from rich.console import Console
 
-from tapeout import profiling
 from tapeout.chip import tiny
 from tapeout.isa import Parameter, Program, assemble
 from tapeout.report import profile as report
-from tapeout.script import RunTime
 from tapeout.silicon import activity
 from tapeout.sim import timing
+from tapeout.workbench import profiling
+from tapeout.workbench.script import RunTime
 
 
 def run_of(total_ps):

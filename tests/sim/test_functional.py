@@ -10,8 +10,8 @@ from tapeout.chip import load
 from tapeout.isa import Parameter, Program, assemble
 from tapeout.sim import timing
 from tapeout.sim.evaluator import Memory, run
-from tapeout.sim.generate import random_case
 from tapeout.sim.timing.trace import flat
+from tapeout.testing.random_programs import random_case
 
 CHIP = load("inference")
 MEMORY = (Parameter("memory", "*i8"),)

@@ -11,11 +11,11 @@ from tapeout import runtime
 from tapeout.chip import load
 from tapeout.isa import AccessPattern, Function, Parameter, Program, RegisterValue, Rounding
 from tapeout.isa import definitions as isa
-from tapeout.isa.functions import REDUCTIONS
 from tapeout.numerics import functions
 from tapeout.numerics.dtypes import DType
 from tapeout.numerics.functions import NARROW_FORMATS
 from tapeout.numerics.numpy_builder import STORAGE, NumpyBuilder, from_storage, to_storage
+from tapeout.numerics.operations import REDUCTIONS
 from tapeout.sim.evaluator import Memory, run
 
 CHIP = load("inference")

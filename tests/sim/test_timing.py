@@ -12,10 +12,10 @@ from tapeout.errors import TapeoutError
 from tapeout.isa import Parameter, Program, Unit, assemble
 from tapeout.sim import timing
 from tapeout.sim.evaluator import Memory
-from tapeout.sim.generate import random_case
 from tapeout.sim.timing import MemoryRegion, fast, reference
 from tapeout.sim.timing.memory import POSTPONED_REFRESHES, MemoryParameters, _Bank, folded
 from tapeout.sim.timing.memory import Memory as SharedMemory
+from tapeout.testing.random_programs import random_case
 
 TINY = chip.load("tiny")
 PIPELINED = replace(TINY, core=replace(TINY.core, design="pipelined"))

@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from triton.language.extra.cuda import libdevice
 
-from tapeout.passes.libdevice import ACCURACY_LIMITS, ACCURACY_ULP, LIBDEVICE
+from tapeout.passes.math.libdevice import ACCURACY_LIMITS, ACCURACY_ULP, LIBDEVICE
 from tests.triton.harness import run
 
 SINGLE_POINTS, DOUBLE_POINTS, BLOCK = 256, 128, 128
@@ -299,7 +299,7 @@ def test_table_in_the_documentation(request):
         "The largest error in units in the last place of the exact result. Functions not listed (`sqrt`, `fma`, "
         "`fmod`, roundings, the arithmetic and conversions of a named direction, ...) are exact or correctly rounded; "
         "of libdevice only `jn`, `yn` and, for float64, `fma_rd`, `fma_ru` and `fma_rz` are missing. Generated from "
-        "the table in `tapeout.passes.libdevice` by `pytest tests/triton/test_functions.py --update-golden`.\n\n"
+        "the table in `tapeout.passes.math.libdevice` by `pytest tests/triton/test_functions.py --update-golden`.\n\n"
         "| function | float32 | float64 | where |\n|---|---|---|---|\n" + "\n".join(rows) + "\n"
     )
     path = Path(__file__).parents[2] / "docs" / "functions.md"

@@ -249,7 +249,7 @@ def test_table_in_the_documentation(request):
 
 def test_float64_needs_a_chip_that_has_it(tmp_path):
     from tapeout import chip
-    from tapeout.passes.pipeline import compile_kernel
+    from tapeout.codegen.pipeline import compile_kernel
 
     torch.empty(0, device="chip")
     source = ASTSource(arithmetic, {"x": "*fp64", "out": "*fp64"})

@@ -19,14 +19,14 @@ def annotate(
 ) -> None:
     """Run a script on a chip; show its kernels' source lines with their instructions, cycles and what they wait for."""
     from tapeout import chip as chips
-    from tapeout import script as scripts
+    from tapeout.workbench import script as scripts
 
     recorded = scripts.record(
         scripts.Script(script, tuple(arguments or ()), timing_only, read_zeros), chip or chips.named()
     )
-    from tapeout.annotation import annotate as annotations_of
     from tapeout.errors import TapeoutError
     from tapeout.report import annotation as report
+    from tapeout.workbench.annotation import annotate as annotations_of
 
     chosen = [found for found in annotations_of(recorded.activities) if kernel is None or kernel in found.kernel]
     if not chosen:

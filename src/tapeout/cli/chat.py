@@ -26,8 +26,8 @@ def chat(
     console = Console()
     active = chips.activate(chip) if chip else chips.active()
     with console.status("importing torch and transformers"):
-        from tapeout import language_model
         from tapeout.report import answer as report
+        from tapeout.workbench import language_model
     with console.status(f"loading SmolLM2-135M-Instruct in {dtype.value} onto the chip {active.name}"):
         model = language_model.load(dtype=dtype.value, compiled=not eager)
     console.print(f"[bold]{active.name}[/]> ", end="")

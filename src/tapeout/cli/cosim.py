@@ -25,7 +25,7 @@ def cosim(
     """
     from tapeout.report import cosimulation as report
     from tapeout.rtl.cosimulation import compare_launches
-    from tapeout.script import Script
+    from tapeout.workbench.script import Script
 
     comparisons = compare_launches(Script(script, tuple(arguments or ())), chip, waveform=waveform)
     write(report.page(chip, comparisons), form, output)

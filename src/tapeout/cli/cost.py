@@ -72,7 +72,7 @@ def cost(
     costs = ownership.ownership(ownership.owned(found, known, volume=volume), fleet, known)
     priced = []
     if run is not None:
-        from tapeout.script import RunTime
+        from tapeout.workbench.script import RunTime
 
         throughput = ownership.throughput_of_run(RunTime.from_json(run.read_text("utf-8")), items, found.name)
     if throughput is not None:

@@ -22,13 +22,13 @@ def profile(
 ) -> None:
     """Run a script on a chip and show where the time went; the trace opens in https://ui.perfetto.dev."""
     from tapeout import chip as chips
-    from tapeout import script as scripts
+    from tapeout.workbench import script as scripts
 
     recorded = scripts.record(
         scripts.Script(script, tuple(arguments or ()), timing_only, read_zeros), chip or chips.named()
     )
-    from tapeout import profiling
     from tapeout.report import profile as report
+    from tapeout.workbench import profiling
 
     result = profiling.profile(recorded.time, chips.active(), recorded.activities)
     console = console_of(stderr=True)

@@ -34,8 +34,8 @@ def run(
 ) -> None:
     """Run a script on a chip and print the time the chip would have taken."""
     from tapeout import chip as chips
-    from tapeout import script as scripts
     from tapeout.report import run_time as report
+    from tapeout.workbench import script as scripts
 
     if sanitize:
         from tapeout.runtime import sanitizer

@@ -53,9 +53,9 @@ def scoreboard(
     import importlib
 
     from tapeout.report import scoreboard as report
-    from tapeout.scoreboard import runner, verdicts
+    from tapeout.workbench.scoreboard import runner, verdicts
 
-    whole = importlib.import_module(f"tapeout.scoreboard.{suite.value}").cases(tuple(m.value for m in Mode))
+    whole = importlib.import_module(f"tapeout.workbench.scoreboard.{suite.value}").cases(tuple(m.value for m in Mode))
     chosen = [case for case in whole if case.mode in mode and (not dtype or case.dtype in dtype)]
     cases = [case for case in chosen if re.search(only, case.name)][::every]
     file = outcomes or Path(f"build/scoreboard-{suite.value}.jsonl")

@@ -9,8 +9,8 @@ from tapeout.isa.fields import (
     RegisterValue,
     Unit,
 )
-from tapeout.isa.functions import AtomicFunction, Function, Rounding
 from tapeout.isa.program import Parameter, Program, assemble, decode, encode, show
+from tapeout.numerics.operations import AtomicFunction, Function, Rounding
 
 __all__ = [
     "AccessPattern",

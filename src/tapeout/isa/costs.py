@@ -1,7 +1,7 @@
 """What instructions cost on a chip: cycles an engine is taken, cycles until the result is there, work done.
 
 A chip's cores are of one of two designs (`core.design`). This module counts the pipelined one; the microcoded one, of
-which there is RTL, is counted in `tapeout.isa.service`.
+which there is RTL, is counted in `tapeout.isa.microcoded_cycles`.
 
 An instruction's definition names its function here; the function's docstring is the cost paragraph of its page in the
 manual. Costs know the instruction and the chip only. What depends on registers, on other instructions or on the memory
@@ -17,10 +17,10 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tapeout.isa import service
+from tapeout.isa import microcoded_cycles
 from tapeout.isa.fields import AccessPattern, Operand
-from tapeout.isa.functions import REDUCTION_PARTIALS, Function
 from tapeout.numerics.dtypes import DType
+from tapeout.numerics.operations import REDUCTION_PARTIALS, Function
 
 if TYPE_CHECKING:
     from tapeout.chip import Chip
@@ -91,22 +91,22 @@ class Cost:
 
 def handover_cycles(chip: "Chip") -> int:
     """Between engines, for each stage of a signal's way from one to the other."""
-    return service.HANDOVER_CYCLES if chip.core.is_microcoded else 0
+    return microcoded_cycles.HANDOVER_CYCLES if chip.core.is_microcoded else 0
 
 
 def release_cycles(item: Any, chip: "Chip") -> int:
     """From an instruction's end until its engine can start the next: signals are given one after the other."""
-    return handover_cycles(chip) * (2 + service.signal_count(item))
+    return handover_cycles(chip) * (2 + microcoded_cycles.signal_count(item))
 
 
 def issue_cycles(item: Any, chip: "Chip") -> int:
     """The sequencer's, for an instruction of a queue."""
-    return service.issue_cycles(item) if chip.core.is_microcoded else sequencer_cycles(item, chip)
+    return microcoded_cycles.issue_cycles(item) if chip.core.is_microcoded else sequencer_cycles(item, chip)
 
 
 def front_cycles(item: Any, chip: "Chip") -> int:
     """From its issue until the engine could start it, if that and the queue are empty."""
-    return service.front_cycles(item) if chip.core.is_microcoded else 0
+    return microcoded_cycles.front_cycles(item) if chip.core.is_microcoded else 0
 
 
 # ------------------------------------------------------------------------------------------------ sequencer
@@ -115,7 +115,7 @@ def front_cycles(item: Any, chip: "Chip") -> int:
 def sequencer_cycles(item: Any, chip: "Chip") -> int:
     """Cycles the sequencer needs for any instruction: as many as it fetches words in, at least one."""
     if chip.core.is_microcoded:
-        return service.sequencer_cycles(item, chip)
+        return microcoded_cycles.sequencer_cycles(item, chip)
     return -(-item.word_count // chip.core.fetch_words_per_cycle)
 
 
@@ -185,7 +185,7 @@ def block_transfer(item: Any, chip: "Chip") -> Cost:
     vector goes to the scratchpad a row a cycle, a store's comes from there so. The next instruction starts when all
     answers are there."""
     if chip.core.is_microcoded:
-        return Cost(service.transfer_lead_cycles(item, chip))
+        return Cost(microcoded_cycles.transfer_lead_cycles(item, chip))
     return Cost(DESCRIPTOR_CYCLES, latency_cycles=chip.core.scratchpad.latency_cycles)
 
 
@@ -307,7 +307,7 @@ def elementwise(item: Any, chip: "Chip") -> Cost:
     if chip.core.is_microcoded:
         moved = sum(elements * size for operand, _, size in operands if isinstance(operand, AccessPattern))
         sizes = [(operand, size) for operand, _, size in operands]
-        cycles = service.map_cycles(item, sizes, chip)
+        cycles = microcoded_cycles.map_cycles(item, sizes, chip)
         return Cost(cycles, operations=elements, scratchpad_bytes=moved)
     cycles, conflicts, moved = _beat_cost(item, chip, operands, elements, _elements_per_cycle(item, chip))
     latency = _vector_latency(chip)
@@ -335,7 +335,7 @@ def reduction(item: Any, chip: "Chip") -> Cost:
     width = min(extent, REDUCTION_PARTIALS)
     if chip.core.is_microcoded:
         moved = (rows * extent + rows) * item.dtype.size_bytes
-        return Cost(service.reduce_cycles(item, chip), operations=rows * extent, scratchpad_bytes=moved)
+        return Cost(microcoded_cycles.reduce_cycles(item, chip), operations=rows * extent, scratchpad_bytes=moved)
     per_cycle = _elements_per_cycle(item, chip)
     size = item.dtype.size_bytes
     operands: list[tuple[Operand, tuple[int, ...], int]] = [
@@ -366,7 +366,7 @@ def pick(item: Any, chip: "Chip") -> Cost:
     elements = math.prod(item.shape)
     moved = elements * (2 * item.dtype.size_bytes + item.index_dtype.size_bytes)
     if chip.core.is_microcoded:
-        return Cost(service.gather_cycles(item, chip), operations=elements, scratchpad_bytes=moved)
+        return Cost(microcoded_cycles.gather_cycles(item, chip), operations=elements, scratchpad_bytes=moved)
     per_cycle = max(1, min(chip.core.vector.lane_count, chip.core.scratchpad.bank_count // 2))
     cycles, latency = -(-elements // per_cycle), _vector_latency(chip)
     return Cost(cycles, 0, latency, elements, moved, first_result_cycles=latency, last_read_cycles=cycles)
@@ -396,7 +396,7 @@ def matrix_product(item: Any, chip: "Chip") -> Cost:
     sums_per_cycle = max(sum_size, pad.bandwidth_bytes_per_cycle // 4)
     moved = batch * (m * k + k * n) * operand_size + sum_bytes * (2 if item.accumulate else 1)
     if chip.core.is_microcoded:
-        return Cost(service.matrix_cycles(item, chip), operations=operations, scratchpad_bytes=moved)
+        return Cost(microcoded_cycles.matrix_cycles(item, chip), operations=operations, scratchpad_bytes=moved)
     if item.lhs_dtype is DType.F64:
         ideal = math.ceil(operations / (chip.core.vector.lane_count * (chip.core.vector.float64_rate or 1.0)))
         fill = math.ceil(sum_bytes / sums_per_cycle) if item.accumulate else 0

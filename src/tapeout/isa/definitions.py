@@ -15,8 +15,8 @@ from typing import Any
 from tapeout.isa import costs
 from tapeout.isa import fields as f
 from tapeout.isa.fields import Unit, instruction
-from tapeout.isa.functions import AtomicFunction, Function, Rounding
 from tapeout.numerics.dtypes import DType
+from tapeout.numerics.operations import AtomicFunction, Function, Rounding
 
 NONE = (0, 0, 0, 0)
 """Register 0 along every dimension."""

@@ -24,18 +24,18 @@ from tapeout.isa.fields import (
     RegisterValue,
     Unit,
 )
-from tapeout.isa.functions import (
+from tapeout.isa.program import show
+from tapeout.isa.verify import about_fields
+from tapeout.numerics.dtypes import CANONICAL_NAN, DType
+from tapeout.numerics.functions import ACCURACY_ULP
+from tapeout.numerics.listing import listing
+from tapeout.numerics.operations import (
     REDUCTION_PARTIALS,
     REDUCTIONS,
     AtomicFunction,
     Function,
     Rounding,
 )
-from tapeout.isa.program import show
-from tapeout.isa.verify import about_fields
-from tapeout.numerics.dtypes import CANONICAL_NAN, DType
-from tapeout.numerics.functions import ACCURACY_ULP
-from tapeout.numerics.listing import listing
 
 TITLE_OF_UNIT = {
     Unit.SEQUENCER: "Sequencer",

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from tapeout.errors import InternalError
-from tapeout.isa.functions import INTEGERS, LOGICAL, REDUCTIONS, Function, Rounding
 from tapeout.numerics.builder import KIND_OF_DTYPE, Kind
 from tapeout.numerics.dtypes import CANONICAL_NAN, DType
 from tapeout.numerics.functions import MEANING, convert
+from tapeout.numerics.operations import INTEGERS, LOGICAL, REDUCTIONS, Function, Rounding
 
 
 class Operation(enum.Enum):

@@ -13,10 +13,10 @@ from tapeout.chip import Chip
 from tapeout.errors import TapeoutError
 from tapeout.isa import definitions as isa
 from tapeout.isa.fields import AccessPattern, EncodingError, Instruction, RegisterValue, Unit, operands
-from tapeout.isa.functions import ATOMIC_MEANING, INTEGERS, REDUCTIONS, Function
 from tapeout.isa.program import Program, encode
 from tapeout.numerics.dtypes import DType
 from tapeout.numerics.functions import FLOAT8, MATRIX_DTYPES
+from tapeout.numerics.operations import ATOMIC_MEANING, INTEGERS, REDUCTIONS, Function
 
 INDEX_DTYPES = (DType.I32, DType.I64)
 MAP_OF_ARITY: dict[int, type[Instruction]] = {1: isa.Map1, 2: isa.Map2, 3: isa.Map3}

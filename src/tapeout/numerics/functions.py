@@ -16,9 +16,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from tapeout.isa.functions import Function, Rounding
 from tapeout.numerics.builder import INTEGER_OF_BITS, KIND_OF_DTYPE, Builder, Kind
 from tapeout.numerics.dtypes import CANONICAL_NAN, DType
+from tapeout.numerics.operations import Function, Rounding
 
 ACCURACY_ULP = {
     Function.EXP2: 0.88,

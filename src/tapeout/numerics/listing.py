@@ -8,10 +8,10 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from tapeout.isa.functions import Function
 from tapeout.numerics.builder import KIND_OF_DTYPE, Kind
 from tapeout.numerics.dtypes import DType
 from tapeout.numerics.functions import MEANING
+from tapeout.numerics.operations import Function
 
 PREDICATES = ("is_nan", "eq", "ne", "lt", "le", "ult", "ule")
 KIND_OF_RESULT = {"f32_from_f16_bits": Kind.F32, "f16_bits_from_f32": Kind.I16}

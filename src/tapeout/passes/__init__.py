@@ -1,1 +1,1 @@
-"""From a kernel in tile IR to a Program: passes in the order of `pipeline.compile_kernel`."""
+"""Passes over the tile IR, in the order of `tapeout.codegen.pipeline.TILE_PASSES`."""

@@ -14,7 +14,7 @@ from tapeout.isa.printing import (
     PrintOperand,
 )
 from tapeout.numerics.dtypes import DType
-from tapeout.passes.formula import Term, resize, widen
+from tapeout.passes.math.formula import Term, resize, widen
 from tapeout.tile.ir import Block, Kernel, Operation, Region, Type, Value, walk
 
 POINTER = Type(DType.I64, (), DType.I32)

@@ -9,7 +9,7 @@ Takes and gives a kernel whose accesses are raised; parts are `tile.slice`s, whi
 
 from dataclasses import replace
 
-from tapeout.isa.functions import REDUCTION_PARTIALS
+from tapeout.numerics.operations import REDUCTION_PARTIALS
 from tapeout.tile.ir import Block, Kernel, Operation, Region, Value, make, walk
 
 PARTS = range(4, 17)

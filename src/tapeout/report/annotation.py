@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 
 from rich.text import Text
 
-from tapeout.annotation import Annotation, InstructionCost, Line
+from tapeout.workbench.annotation import Annotation, InstructionCost, Line
 
 REASONS_SHOWN = 2
 INSTRUCTION_WIDTH = 88

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 from rich.table import Table
 
-from tapeout.language_model import Answer
 from tapeout.report.units import decimal
+from tapeout.workbench.language_model import Answer
 
 
 def table_of(answer: Answer) -> Table:

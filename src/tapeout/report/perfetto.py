@@ -14,10 +14,10 @@ from typing import Any
 
 from tapeout.isa import Program, Unit
 from tapeout.isa.program import show
-from tapeout.profiling import hbm_bytes_per_s, operator_of
 from tapeout.runtime.clock import PICOSECONDS_PER_SECOND, Activity, Kind, Launch
 from tapeout.sim import timing
 from tapeout.sim.timing import Interval
+from tapeout.workbench.profiling import hbm_bytes_per_s, operator_of
 
 Event = dict[str, Any]
 

@@ -7,9 +7,9 @@ from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from tapeout.profiling import EnergyRow, KernelRow, Profile
 from tapeout.report.run_time import seconds, summary
 from tapeout.report.units import decimal, significant
+from tapeout.workbench.profiling import EnergyRow, KernelRow, Profile
 
 ROWS = 15
 """How many rows of a table are shown; the JSON file has all."""

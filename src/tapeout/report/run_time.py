@@ -8,7 +8,7 @@ from rich.table import Table
 
 from tapeout.report.units import decimal, significant
 from tapeout.runtime.clock import PICOSECONDS_PER_SECOND, Kind
-from tapeout.script import RunTime
+from tapeout.workbench.script import RunTime
 
 
 def seconds(picoseconds: int) -> str:

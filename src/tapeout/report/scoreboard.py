@@ -9,7 +9,7 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from tapeout import chip as chips
-from tapeout.scoreboard.verdicts import DTYPES, FAULTS, SEVERITY, Case, Outcome, Run, Verdict
+from tapeout.workbench.scoreboard.verdicts import DTYPES, FAULTS, SEVERITY, Case, Outcome, Run, Verdict
 
 PACKAGES = {
     "operators": ("torch", "triton"),

@@ -21,10 +21,10 @@ from tapeout.rtl import simulation
 from tapeout.rtl.difference import Difference, executed, first_difference
 from tapeout.runtime import kernel as kernels
 from tapeout.runtime.kernel import Kernel
-from tapeout.script import Script
-from tapeout.script import run as run_script
 from tapeout.sim import timing
 from tapeout.sim.evaluator import Memory
+from tapeout.workbench.script import Script
+from tapeout.workbench.script import run as run_script
 
 MEMORY_LIMIT_BYTES = 256 << 20
 

@@ -108,7 +108,7 @@ def testbench_of(chip: Chip) -> str:
 
 NOT_IN_THE_MODEL = (
     *("cosimulation", "difference", "files", "simulation", "support", "synthesis", "timeline", "verilator"),
-    *("costs", "manual", "printing", "service", "verify"),
+    *("costs", "manual", "microcoded_cycles", "printing", "verify"),
 )
 """Modules of the folders below that have no part in a core's Verilog."""
 

@@ -56,7 +56,7 @@ struct Launch {
 
 enum Status { DONE, CYCLE_LIMIT, TRAPPED, ILLEGAL, MISPLACED, OUTSIDE, SEMAPHORE_OVERFLOW, SEMAPHORES_LEFT };
 
-// Codes of tapeout.isa.functions.AtomicFunction and tapeout.numerics.dtypes.DType.
+// Codes of tapeout.numerics.operations.AtomicFunction and tapeout.numerics.dtypes.DType.
 enum { ADD, MAX_S, MIN_S, MAX_U, MIN_U, AND, OR, XOR, EXCHANGE, COMPARE_SWAP };
 enum { F32, BF16, F16, F8E4M3, F8E5M2, F64, I1, I8, I16, I32, I64 };
 static const int SIZE[] = {4, 2, 2, 1, 1, 8, 1, 1, 2, 4, 8};

@@ -17,9 +17,9 @@ from tapeout.isa import definitions as isa
 from tapeout.isa import microcode
 from tapeout.isa.core_design import DEPTH, GROUPS
 from tapeout.isa.fields import TILE_BITS, Unit
-from tapeout.isa.functions import REDUCTION_PARTIALS, Function
 from tapeout.isa.microcode import STEP_BITS, Operation
 from tapeout.numerics.dtypes import DType
+from tapeout.numerics.operations import REDUCTION_PARTIALS, Function
 from tapeout.rtl.arithmetic import wire
 from tapeout.rtl.descriptor import TileOperand, View, value_count, word_count
 from tapeout.rtl.lane import Lane

@@ -15,7 +15,7 @@ from tapeout.silicon.technology import SiliconError
 
 if TYPE_CHECKING:
     from tapeout.sim.timing import Timing
-    from tapeout.work import Work
+    from tapeout.workbench.work import Work
 
 LEVELS = ("scratchpad", "last_level", "memory", "link", "host")
 

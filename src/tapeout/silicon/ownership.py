@@ -27,7 +27,7 @@ from tapeout.silicon.power import power
 from tapeout.silicon.technology import SiliconError, Technology
 
 if TYPE_CHECKING:
-    from tapeout.script import RunTime
+    from tapeout.workbench.script import RunTime
 
 SITES = ("us", "china-west", "china-coast")
 ORIGINS = ("domestic", "foreign")

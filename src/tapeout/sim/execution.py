@@ -12,7 +12,6 @@ import numpy as np
 
 from tapeout.isa import AccessPattern, AtomicFunction, Operand, RegisterValue
 from tapeout.isa import definitions as isa
-from tapeout.isa.functions import ATOMIC_MEANING, REDUCTION_PARTIALS
 from tapeout.numerics.builder import Builder
 from tapeout.numerics.dtypes import DType
 from tapeout.numerics.functions import (
@@ -22,6 +21,7 @@ from tapeout.numerics.functions import (
     multiply_accumulate,
 )
 from tapeout.numerics.numpy_builder import STORAGE, NumpyBuilder, from_storage, to_storage
+from tapeout.numerics.operations import ATOMIC_MEANING, REDUCTION_PARTIALS
 from tapeout.sim.faults import AccessFault, OverlapFault, Trapped
 
 if TYPE_CHECKING:

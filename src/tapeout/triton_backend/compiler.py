@@ -100,7 +100,7 @@ class ChipBackend(BaseBackend):
 
     def make_program(self, module: Any, metadata: dict[str, Any], options: ChipOptions) -> bytes:
         from tapeout import chip
-        from tapeout.passes.pipeline import compile_kernel
+        from tapeout.codegen.pipeline import compile_kernel
 
         metadata["name"] = module.get_entry_func_name()
         metadata["shared"] = 0
@@ -124,7 +124,7 @@ def _compiler_fingerprint() -> str:
     """Changes with every source file between Triton's IR and the Program."""
     package = Path(__file__).parent.parent
     digest = hashlib.sha256()
-    for folder in ("numerics", "isa", "tile", "passes", "triton_backend"):
-        for path in sorted(package.joinpath(folder).glob("*.py")):
+    for folder in ("numerics", "isa", "tile", "passes", "codegen", "triton_backend"):
+        for path in sorted(package.joinpath(folder).rglob("*.py")):
             digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

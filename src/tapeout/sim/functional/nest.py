@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 from tapeout.isa import definitions as isa
 from tapeout.isa.fields import Instruction
-from tapeout.isa.functions import REDUCTION_PARTIALS, Function
 from tapeout.numerics import functions
 from tapeout.numerics.builder import INTEGER_OF_BITS, KIND_OF_DTYPE, Kind
 from tapeout.numerics.dtypes import DType
+from tapeout.numerics.operations import REDUCTION_PARTIALS, Function
 from tapeout.sim.functional import abi
 from tapeout.sim.functional.builder import MEMORY_TYPE, TYPE_OF_KIND, LlvmBuilder, Text, Value
 from tapeout.sim.functional.vector import Access, Group, Scalar, Step, View, extents_of, refine

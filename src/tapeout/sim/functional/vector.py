@@ -11,8 +11,8 @@ from typing import Any
 
 from tapeout.isa import definitions as isa
 from tapeout.isa.fields import Instruction
-from tapeout.isa.functions import REDUCTION_PARTIALS
 from tapeout.numerics.dtypes import DType
+from tapeout.numerics.operations import REDUCTION_PARTIALS
 from tapeout.sim.functional.analysis import Region, may_overlap
 
 

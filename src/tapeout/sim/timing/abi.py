@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from tapeout.chip.description import MICROCODED_LANES
-from tapeout.isa import Unit, service
+from tapeout.isa import Unit, microcoded_cycles
 from tapeout.isa.costs import TAKEN_BRANCH_CYCLES
 from tapeout.isa.fields import QUEUES
-from tapeout.isa.functions import Function
+from tapeout.numerics.operations import Function
 from tapeout.sim.ordering import NUMBER_OF_AGENT
 from tapeout.sim.timing.memory import GAP_COUNT, POSTPONED_REFRESHES, TICKS
 from tapeout.sim.timing.result import REASONS
@@ -151,9 +151,9 @@ def header() -> str:
         "REASON_COUNT": len(REASONS),
         "TAKEN_BRANCH_CYCLES": TAKEN_BRANCH_CYCLES,
         "PACKET_LIMIT": max(REQUESTS_PER_PACKET, MICROCODED_LANES),
-        "ARRIVAL_TICKS": service.ARRIVAL_CYCLES * TICKS,
-        "ANSWER_CYCLES": service.ANSWER_CYCLES,
-        "ATOMIC_CYCLES": service.ATOMIC_CYCLES,
+        "ARRIVAL_TICKS": microcoded_cycles.ARRIVAL_CYCLES * TICKS,
+        "ANSWER_CYCLES": microcoded_cycles.ANSWER_CYCLES,
+        "ATOMIC_CYCLES": microcoded_cycles.ATOMIC_CYCLES,
         "ASSUMED_INDEX_RANGE": ASSUMED_INDEX_RANGE,
     }
     return "\n".join(

@@ -18,7 +18,7 @@ import numpy as np
 from tapeout.chip import Chip
 from tapeout.errors import InternalError, TapeoutError
 from tapeout.host_library import host_library
-from tapeout.isa import AccessPattern, Program, RegisterValue, Unit, service
+from tapeout.isa import AccessPattern, Program, RegisterValue, Unit, microcoded_cycles
 from tapeout.isa import definitions as isa
 from tapeout.isa.costs import (
     Cost,
@@ -263,12 +263,12 @@ def _transfer_op(item: Any, chip: Chip) -> dict[str, Any]:
 
 def _vectors_op(item: Any, row: dict[str, Any], chip: Chip) -> dict[str, Any]:
     """What the engines of a microcoded core, which go vector by vector, need to know; dimensions as they walk them."""
-    shifts = service.inward_shifts(item.shape)
-    rows, count = service.transfer_rows(item, chip)
+    shifts = microcoded_cycles.inward_shifts(item.shape)
+    rows, count = microcoded_cycles.transfer_rows(item, chip)
     names = ("strides", "low", "high", "extent", "index_own", "mask_own")
-    return {name: service.moved_in(row[name], shifts) for name in names if name in row} | {
-        "vector_cycles": service.transfer_vector_cycles(item, chip),
-        "first_request_cycles": service.transfer_request_cycles(item, chip),
+    return {name: microcoded_cycles.moved_in(row[name], shifts) for name in names if name in row} | {
+        "vector_cycles": microcoded_cycles.transfer_vector_cycles(item, chip),
+        "first_request_cycles": microcoded_cycles.transfer_request_cycles(item, chip),
         "row_ticks": -(-rows * TICKS // count) if item.unit is Unit.LOAD else 0,
         "least_cycles": -(-rows // count) if item.unit is Unit.STORE else 0,
     }

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tapeout.chip import Chip
-from tapeout.isa import AccessPattern, Program, RegisterValue, Unit, service
+from tapeout.isa import AccessPattern, Program, RegisterValue, Unit, microcoded_cycles
 from tapeout.isa import definitions as isa
 from tapeout.isa.costs import (
     TAKEN_BRANCH_CYCLES,
@@ -498,14 +498,14 @@ class _Dma(_Engine):
         core, queued = self.core, self.current
         assert queued is not None
         item, chip = queued.item, core.launch.chip
-        rows, count = service.transfer_rows(item, chip)
-        first = time + service.transfer_request_cycles(item, chip)
-        taken = service.transfer_vector_cycles(item, chip) + max(1, len(packet))
+        rows, count = microcoded_cycles.transfer_rows(item, chip)
+        first = time + microcoded_cycles.transfer_request_cycles(item, chip)
+        taken = microcoded_cycles.transfer_vector_cycles(item, chip) + max(1, len(packet))
         back = (first - 1) * TICKS
         for number, (address, request_bytes) in enumerate(packet):
             back = max(back, self._access(first + number, address, request_bytes))
         if self.unit is Unit.LOAD:
-            arrived = max(self.port_ticks, back + service.ARRIVAL_CYCLES * TICKS)
+            arrived = max(self.port_ticks, back + microcoded_cycles.ARRIVAL_CYCLES * TICKS)
             self.port_ticks = arrived + -(-rows * TICKS // count)
         else:
             taken = max(taken, -(-rows // count))
@@ -513,7 +513,7 @@ class _Dma(_Engine):
         self.free = time + taken
         core.account(self.unit, queued.index, None, taken)
         if isinstance(item, isa.Atomic):
-            answered = -(-back // TICKS) + service.ATOMIC_CYCLES
+            answered = -(-back // TICKS) + microcoded_cycles.ATOMIC_CYCLES
             core.account(self.unit, queued.index, "memory", max(0, answered - self.free))
             self.free = max(self.free, answered)
         self.outstanding.append((-(-self.port_ticks // TICKS), size))
@@ -539,7 +539,7 @@ class _Dma(_Engine):
         last = self.outstanding[-1][0] if self.outstanding else 0
         if self.is_microcoded:
             is_sync = isinstance(queued.item, tuple(isa.SYNC.values()))
-            self.done = self.free if is_sync else service.transfer_end(queued.item, self.free, last)
+            self.done = self.free if is_sync else microcoded_cycles.transfer_end(queued.item, self.free, last)
             released = self.done + release_cycles(queued.item, core.launch.chip)
             core.account(self.unit, queued.index, "memory", self.done - self.free)
             core.account(self.unit, queued.index, None, released - self.done)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from tapeout.isa import AccessPattern, RegisterValue, service
+from tapeout.isa import AccessPattern, RegisterValue, microcoded_cycles
 from tapeout.isa import definitions as isa
 from tapeout.isa.costs import transfer_conflict
 from tapeout.sim.timing.trace import INDEXED, Tile, own_extents
@@ -122,7 +122,7 @@ def vector_transfer(
     is_store = item.unit.value == "store"
     block_bytes = (chip.core.store_dma if is_store else chip.core.load_dma).bytes_per_cycle
     strides, ranges = _strides_and_ranges(item, registers)
-    shifts = service.inward_shifts(item.shape)
+    shifts = microcoded_cycles.inward_shifts(item.shape)
     outer = (4 - shifts) % 4  # where what was moved outside begins
     inner = 3 - shifts
     one_by_one = is_store and (isinstance(item, INDEXED) or abs(strides[inner]) < size)

@@ -1,0 +1,1 @@
+"""Mathematical functions and wide integers written out in operations the engines have."""

@@ -1,0 +1,103 @@
+"""Suites judge rightly: known operators, a crash, a hang, a wrong result, an interrupted run."""
+
+import math
+import os
+
+import pytest
+import torch
+
+from tapeout.workbench.scoreboard import operators, runner, verdicts
+from tapeout.workbench.scoreboard.verdicts import Case, Outcome, Verdict
+
+
+@pytest.mark.parametrize("mode", ["eager", "compiled"])
+@pytest.mark.parametrize("name", ["add", "nn.functional.silu", "bmm", "permute", "sum", "empty_like"])
+def test_operators_of_every_program_are_native(name, mode):
+    outcome = operators.judge(Case(name, "float32", mode), sample_limit=2)
+    assert outcome.verdict == Verdict.NATIVE, outcome.cause
+
+
+def test_an_operator_on_the_host_is_named():
+    outcome = operators.judge(Case("linalg.svdvals", "float32", "eager"), sample_limit=1)
+    assert (outcome.verdict, outcome.cause) == (Verdict.FALLBACK, "aten::_linalg_svd.U")
+
+
+@pytest.mark.parametrize(
+    "name, dtype", [("special.bessel_j0", "float64"), ("argsort", "float16"), ("kthvalue", "int64")]
+)
+def test_results_that_the_cpu_does_not_give_may_be_right(name, dtype):
+    outcome = operators.judge(Case(name, dtype, "eager"), sample_limit=1)
+    assert outcome.verdict == Verdict.NATIVE, outcome.cause
+
+
+def test_a_wrong_result_is_found(monkeypatch):
+    run = operators.results
+
+    def off_by_a_little(function, arguments, differentiable):
+        results = run(function, arguments, differentiable)
+        on_chip = any(isinstance(a, torch.Tensor) and a.device.type == "chip" for a in arguments[0])
+        return [result * 1.001 for result in results] if on_chip else results
+
+    monkeypatch.setattr(operators, "results", off_by_a_little)
+    outcome = operators.judge(Case("add", "float32", "eager"), sample_limit=1)
+    assert outcome.verdict == Verdict.WRONG
+    assert outcome.cause.startswith("result 0: ")
+
+
+@pytest.mark.parametrize(
+    "got, is_as_good", [([math.inf, 1.0], True), ([math.inf, 1.1], False), ([60000.0, 1.0], False)]
+)
+def test_what_is_too_large_for_a_type_is_infinite(got, is_as_good):
+    """The CPU's own result stands; an element that is infinite in it excuses no other."""
+
+    def cube(x):
+        return x**3
+
+    given = torch.tensor([50.0, 1.0], dtype=torch.float16)
+    judged = operators._is_as_good_as_the_cpu(
+        cube, ((given,), {}), False, [torch.tensor(got, dtype=torch.float16)], [cube(given)]
+    )
+    assert judged is is_as_good
+
+
+def test_every_dtype_and_mode_is_a_case():
+    found = operators.cases(("eager", "compiled"))
+    assert len(found) == len(set(found)) > 7000
+    assert Case("add", "bool", "compiled") in found
+
+
+def judge_badly(suite: str, case: Case, sample_limit: int) -> Outcome:
+    if case.name == "crash":
+        os._exit(11)
+    if case.name == "hang":
+        while True:
+            pass
+    return Outcome(case, Verdict.NATIVE, sample_count=sample_limit)
+
+
+def test_a_crash_or_a_hang_is_one_outcome(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "_judge", judge_badly)
+    cases = [Case(name, "float32", "eager") for name in ("crash", "hang", "fine")]
+    file = tmp_path / "outcomes.jsonl"
+    found = runner.run("operators", cases, file, sample_limit=3, time_limit_s=2, process_count=1)
+    assert {case.name: outcome.verdict for case, outcome in found.items()} == {
+        "crash": Verdict.BROKEN,
+        "hang": Verdict.BROKEN,
+        "fine": Verdict.NATIVE,
+    }
+    assert found[cases[0]].cause == "the process died with exit code 11"
+    assert found[cases[1]].cause == "no end after 2 s of processor time"
+    assert verdicts.read(file) == found
+    assert [(run.case_count, run.process_count) for run in verdicts.read_runs(file)] == [(3, 1)]
+
+
+def test_a_run_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "_judge", judge_badly)
+    file = tmp_path / "outcomes.jsonl"
+    known = Outcome(Case("crash", "float32", "eager"), Verdict.REFUSED, "not supported")
+    verdicts.append(file, known)
+    new = Case("fine", "float32", "eager")
+    seen: list[Outcome] = []
+    found = runner.run("operators", [known.case, new], file, sample_limit=1, time_limit_s=20, on_outcome=seen.append)
+    assert found[known.case] == known
+    assert [outcome.case for outcome in seen] == [new]
