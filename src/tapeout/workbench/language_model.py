@@ -151,7 +151,9 @@ def _transformers() -> Any:
     try:
         import transformers
     except ImportError:
-        raise TapeoutError("transformers is not installed; in Tapeout's source folder: pip install --editable '.[chat]'") from None
+        raise TapeoutError(
+            "transformers is not installed; in Tapeout's source folder: pip install --editable '.[chat]'"
+        ) from None
     transformers.utils.logging.disable_progress_bar()
     return transformers
 
