@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given as for_all
 from hypothesis import strategies as st
 
-from tapeout.estimate import EstimateError, Provenance, Unit, computed, given, number, total
+from tapeout.figures import EstimateError, Provenance, Unit, computed, given, number, total
 
 LENGTHS = st.sampled_from(["m", "mm", "cm", "µm"])
 AREAS = st.sampled_from(["m²", "mm²", "cm²", "µm²"])

@@ -7,21 +7,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tapeout.chip import catalog, inference, tiny, training
+from tapeout.accelerator import of_catalogued
+from tapeout.chip import inference, tiny, training
 from tapeout.chip.catalog import CataloguedChip, Fact
 from tapeout.silicon import export_control as rules
 from tapeout.silicon import technology
 from tapeout.silicon.export_control import Answer
+from tapeout.silicon.naming import accelerator
 from tapeout.silicon.technology import SiliconError
 
+FIGURES = technology.load()
 UNDER_2022 = datetime.date(2023, 1, 1)
 SUBMISSION = datetime.date(2024, 9, 18)
 LATE_2026 = datetime.date(2026, 11, 22)
 
 
 def ruling(name, date, **circumstances):
-    subject = rules.subject(catalog.find(name, catalog.shipped()), technology.load())
-    return rules.check(subject, date, circumstances)
+    return rules.check(accelerator(name, FIGURES), date, circumstances)
 
 
 def finding(ruled, rule_id):
@@ -30,7 +32,7 @@ def finding(ruled, rule_id):
 
 def chip(**facts):
     cells = {name: Fact(value, "datasheet", "test") for name, value in facts.items()}
-    return rules.subject_of_catalogued(CataloguedChip("chip", cells))
+    return of_catalogued(CataloguedChip("chip", cells))
 
 
 @pytest.mark.parametrize(
@@ -95,7 +97,7 @@ def test_a_die_area_nobody_published_leaves_the_chip_undecided():
 
 @pytest.mark.parametrize("date", [SUBMISSION, LATE_2026])
 def test_inference_is_outside_control_whatever_its_die_measures(date):
-    ruled = rules.check(rules.subject(inference, technology.load()), date)
+    ruled = rules.check(accelerator(inference, FIGURES), date)
     assert ruled.eccn == ""
     for each in ruled.findings:
         if each.rule.kind == "control" and each.rule.text_known:
@@ -104,7 +106,7 @@ def test_inference_is_outside_control_whatever_its_die_measures(date):
 
 
 def test_training_is_controlled_and_presumed():
-    ruled = rules.check(rules.subject(training, technology.load()), LATE_2026, {"approved_designer": True})
+    ruled = rules.check(accelerator(training, FIGURES), LATE_2026, {"approved_designer": True})
     assert ruled.eccn == "3A090.a"
     assert finding(ruled, "foundry").applies is Answer.YES
 
@@ -120,7 +122,7 @@ def test_training_is_controlled_and_presumed():
     ],
 )
 def test_the_foundry_presumption_turns_on_designer_packager_and_transistors(described, circumstances, applies):
-    ruled = rules.check(rules.subject(described, technology.load()), LATE_2026, circumstances)
+    ruled = rules.check(accelerator(described, FIGURES), LATE_2026, circumstances)
     assert finding(ruled, "foundry").applies is applies
 
 
@@ -160,11 +162,12 @@ def test_a_margin_tells_what_would_put_the_chip_on_the_threshold():
 
 def test_a_range_that_straddles_a_threshold_is_not_an_answer():
     straddling = dataclasses.replace(training, clock_hz=100_000_000)  # 1,740 of performance on a modelled die
-    subject = rules.subject(straddling, technology.load())
-    density = subject.quantities["performance_density"]
+    subject = accelerator(straddling, FIGURES)
+    quantities = rules.quantities(subject)
+    density = quantities["performance_density"]
     low, high = density.interval()
     assert low < 2.3 < high
-    check = rules._check(rules.Condition("performance_density", "at_least", 2.3), subject.quantities, subject)
+    check = rules._check(rules.Condition("performance_density", "at_least", 2.3), quantities, subject)
     assert check.straddles and check.answer is Answer.UNKNOWN
 
 

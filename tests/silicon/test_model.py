@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tapeout.chip import inference, tiny, training
-from tapeout.estimate import Provenance, number
+from tapeout.figures import Provenance, number
 from tapeout.isa import Parameter, Program, assemble
 from tapeout.silicon import activity, area, calibration, die, manufacturing, power, technology
 from tapeout.silicon.activity import Activity

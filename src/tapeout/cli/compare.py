@@ -20,8 +20,8 @@ def compare(
     from tapeout.report import comparison as report
     from tapeout.silicon import comparison
     from tapeout.silicon import technology as figures
-    from tapeout.silicon.naming import resolve
+    from tapeout.silicon.naming import accelerator
 
     known = figures.load(technology)
-    rows = [comparison.catalogued(resolve(name, catalog), known, volume=volume) for name in chips]
+    rows = [accelerator(name, known, volume=volume, own_catalog=catalog) for name in chips]
     write(report.page(rows, comparison.compare(rows)), form, output)

@@ -61,15 +61,15 @@ def cost(
     from tapeout.silicon import ownership
     from tapeout.silicon import study as studies
     from tapeout.silicon import technology as figures
-    from tapeout.silicon.naming import resolve
+    from tapeout.silicon.naming import accelerator
 
     known = figures.load(technology)
-    fleet = ownership.Fleet(site=site.value, origin=origin.value, chip_count=chips)
-    found = resolve(chip, catalog)
+    stands = ownership.Site(place=site.value, origin=origin.value, chip_count=chips)
+    found = accelerator(chip, known, volume=volume, own_catalog=catalog)
     if study:
-        write(report.study_page(studies.four_times_h100(found, fleet, known, volume=volume)), form, output)
+        write(report.study_page(studies.four_times_h100(found, stands, known)), form, output)
         return
-    costs = ownership.ownership(ownership.owned(found, known, volume=volume), fleet, known)
+    costs = ownership.ownership(found, stands, known)
     priced = []
     if run is not None:
         from tapeout.workbench.script import RunTime
@@ -78,8 +78,9 @@ def cost(
     if throughput is not None:
         priced.append(ownership.cost_of_work(costs, throughput, work.value))
     if training_flop is not None:
-        priced.append(ownership.cost_of_training_on(found, costs, training_flop, training_share))
+        priced.append(ownership.cost_of_training_on(costs, training_flop, training_share))
     compared = None
     if against is not None:
-        compared = ownership.against(found, resolve(against, catalog), fleet, known, by=by, volume=volume)
+        other = accelerator(against, known, volume=volume, own_catalog=catalog)
+        compared = ownership.against(found, other, stands, known, by=by)
     write(report.page(costs, priced, compared), form, output)

@@ -42,9 +42,9 @@ def export_check(
     from tapeout.report import export_control as report
     from tapeout.silicon import export_control
     from tapeout.silicon import technology as figures
-    from tapeout.silicon.naming import resolve
+    from tapeout.silicon.naming import accelerator
 
-    subject = export_control.subject(resolve(chip, catalog), figures.load(technology))
+    found = accelerator(chip, figures.load(technology), own_catalog=catalog)
     stated = {
         "approved_designer": approved_designer,
         "packaged_outside": packaged_outside,
@@ -52,7 +52,7 @@ def export_check(
         "us_export": from_us,
     }
     ruling = export_control.check(
-        subject,
+        found,
         on.date() if on else datetime.date.today(),
         {name: state for name, state in stated.items() if state is not None},
     )

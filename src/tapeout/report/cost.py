@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from tapeout.chip.catalog import COLUMNS
-from tapeout.estimate import Estimate
+from tapeout.figures import Estimate
 from tapeout.report.datasheet import FIGURE_COLUMNS, figure_row
 from tapeout.report.page import Bar, Bars, Block, Heading, Page, Paragraph, Table
 from tapeout.report.units import significant
@@ -12,18 +12,18 @@ from tapeout.silicon.study import CLAIM, Study
 
 
 def page(costs: Ownership, work: Sequence[Estimate], against: tuple[Ownership, BreakEven] | None) -> Page:
-    fleet = costs.fleet
-    where = fleet.site if fleet.site == "us" else f"{fleet.site}, {fleet.origin} chip"
+    site = costs.site
+    where = site.place if site.place == "us" else f"{site.place}, {site.origin} chip"
     blocks: list[Block] = [
         Paragraph(
-            f"One of {fleet.chip_count:,} chips at site {where}. Owner's cost, not rent. Ranges are the middle 90 % of "
+            f"One of {site.chip_count:,} chips at site {where}. Owner's cost, not rent. Ranges are the middle 90 % of "
             "samples of all inputs."
         ),
         Heading("Cost"),
         Table(
             FIGURE_COLUMNS,
             [
-                figure_row(costs.owned.price.called("price of the chip")),
+                figure_row(costs.price.called("price of the chip")),
                 figure_row(costs.all_in),
                 *(figure_row(part) for part in costs.per_hour.parts),
                 figure_row(costs.per_hour),
@@ -46,7 +46,7 @@ def page(costs: Ownership, work: Sequence[Estimate], against: tuple[Ownership, B
     blocks += [Heading(f"What the {turning.name} turns on"), *_tornado(turning)]
     if against:
         blocks += _against(*against)
-    return Page(f"Cost of owning: {costs.owned.name}", blocks)
+    return Page(f"Cost of owning: {costs.chip.name}", blocks)
 
 
 def _tornado(figure: Estimate) -> list[Block]:
@@ -76,7 +76,7 @@ def _tornado(figure: Estimate) -> list[Block]:
 
 
 def _against(other: Ownership, result: BreakEven) -> list[Block]:
-    name = other.owned.name
+    name = other.chip.name
     rows = [
         figure_row(other.per_hour.called(f"chip-hour of {name}")),
         figure_row(result.saving),
@@ -97,7 +97,7 @@ def _against(other: Ownership, result: BreakEven) -> list[Block]:
 
 
 def study_page(study: Study) -> Page:
-    name, reference = study.chip.owned.name, study.reference.owned.name
+    name, reference = study.chip.chip.name, study.reference.chip.name
     blocks: list[Block] = [
         Paragraph(
             f'"{CLAIM:g} times an {reference.split("-")[0]} at equal cost" says nothing until one names what is '
@@ -122,7 +122,7 @@ def study_page(study: Study) -> Page:
         Heading("What the export rules leave of arithmetic"),
         Paragraph(
             "A chip just below a threshold of total processing performance, how many make four H100s of float8, what "
-            "each may then cost an hour, and what it costs in this fleet if the chip itself is free."
+            "each may then cost an hour, and what it costs at this site if the chip itself is free."
         ),
         Table(
             ("performance below", "float8, TFLOP/s", "chips", "allowed, USD/h", "free chip, USD/h", "the claim"),

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from tapeout.chip.description import BITS_OF_DTYPE
-from tapeout.estimate import Estimate
+from tapeout.figures import Estimate
 from tapeout.report.page import Bar, Bars, Block, Heading, Page, Paragraph, Table, waterfall
 from tapeout.report.units import binary_bytes, decimal, significant
 from tapeout.silicon.datasheet import Datasheet, assumptions

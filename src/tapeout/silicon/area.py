@@ -5,7 +5,7 @@ and memory are then multiplied by one fitted overhead. The formula is the module
 is from published dies.
 """
 
-from tapeout.estimate import Estimate, Provenance, number, total
+from tapeout.figures import Estimate, Provenance, number, total
 from tapeout.silicon.die import Die
 from tapeout.silicon.technology import Technology
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tapeout.estimate import Estimate, number, total
+from tapeout.figures import Estimate, number, total
 from tapeout.silicon.activity import at_tdp
 from tapeout.silicon.area import die_area, interfaces
 from tapeout.silicon.die import PublishedDie, published_dies

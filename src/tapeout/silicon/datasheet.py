@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from tapeout.chip.description import Chip
-from tapeout.estimate import Estimate, Provenance, given, number
+from tapeout.figures import Estimate, Provenance, given, number
 from tapeout.silicon.activity import at_tdp, workloads
 from tapeout.silicon.area import approximated_transistor_count, die_area, transistor_count
 from tapeout.silicon.die import Die, of_chip

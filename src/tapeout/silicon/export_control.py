@@ -1,8 +1,8 @@
 """US export rules applied to a chip on a date. Not legal advice.
 
-Takes the rules of `data/export_rules.toml` and a `Subject`: figures of a described or a catalogued chip. Gives a
-`Ruling`: which rules were in force, what each says of the chip, which clause decides, how far the chip is from each
-threshold and what would move it across. A figure that is not known makes a condition unknown, never false.
+Takes the rules of `data/export_rules.toml` and an `Accelerator`. Gives a `Ruling`: which rules were in force, what each
+says of the chip, which clause decides, how far the chip is from each threshold and what would move it across. A figure
+that is not known makes a condition unknown, never false.
 """
 
 import datetime
@@ -16,13 +16,10 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from tapeout.chip.catalog import PEAK_BITS, CataloguedChip
-from tapeout.chip.description import Chip
+from tapeout.accelerator import Accelerator
 from tapeout.errors import InternalError
-from tapeout.estimate import Estimate, Provenance, given, number
-from tapeout.silicon.area import approximated_transistor_count, die_area
-from tapeout.silicon.die import of_chip
-from tapeout.silicon.technology import SiliconError, Technology
+from tapeout.figures import Estimate, Provenance, Stated, number
+from tapeout.silicon.technology import SiliconError
 
 DISCLAIMER = (
     "Not legal advice. The rules change, turn on facts this program does not have (destination, end user, Entity "
@@ -158,81 +155,30 @@ def _condition(table: dict[str, Any]) -> Condition:
     return Condition(table["quantity"], relation, float(table[relation]))
 
 
-@dataclass(frozen=True)
-class Subject:
-    """A chip as the rules see it. A quantity that is missing is not known. `clock_hz` is for advice: what clock would
-    give the performance a threshold asks for."""
-
-    name: str
-    vendor: str
-    quantities: Mapping[str, Estimate]
-    counted: str = ""
-    clock_hz: float | None = None
-
-
-def subject(chip: Chip | CataloguedChip, technology: Technology) -> Subject:
-    """A chip of either kind as the rules see it."""
-    return subject_of_chip(chip, technology) if isinstance(chip, Chip) else subject_of_catalogued(chip)
-
-
-def subject_of_chip(chip: Chip, technology: Technology) -> Subject:
-    """A described chip: a data-centre part, with area and transistors from the model."""
-    die = of_chip(chip)
-    area = die_area(die, technology)
-    performance = number(chip.total_processing_performance).called("TPP", source="chip description")
-    quantities: dict[str, Estimate] = {
+def quantities(chip: Accelerator) -> dict[str, Estimate]:
+    """A chip as the rules see it. A quantity that is missing is not known."""
+    performance, area = chip.total_processing_performance, chip.die_area
+    rate, bandwidth, footprint = chip.links.rate, chip.dram.bandwidth, chip.dram.footprint
+    node = re.search(r"\d+", chip.process_node.value) if chip.process_node else None
+    found: dict[str, Estimate | None] = {
         "total_processing_performance": performance,
-        "performance_density": performance / area,
-        "transfer_rate": number(2 * die.link_bytes_per_s / 1e9, "GB/s"),
-        "memory_bandwidth": number(die.memory_bytes_per_s / 1e9, "GB/s"),
-        "transistors": approximated_transistor_count(die, area, technology),
-        "node": number(float(chip.process_node.removeprefix("N"))),
-        "hbm": number(float(die.has_hbm)),
-        "data_center": number(1.0),
+        "performance_density": performance / area if performance and area else None,
+        "transfer_rate": 2 * rate if rate else None,
+        "memory_bandwidth": bandwidth,
+        "transistors": chip.transistors_attested,
+        "node": _stated("node", float(node[0]), chip.process_node) if node else None,
+        "hbm": _stated("hbm", float("HBM" in chip.dram.kind.value), chip.dram.kind) if chip.dram.kind else None,
+        "data_center": (
+            _stated("data_center", float(chip.data_center.value), chip.data_center) if chip.data_center else None
+        ),
+        "memory_bandwidth_density": bandwidth / footprint if bandwidth and footprint else None,
     }
-    if die.has_hbm:
-        stack = number(die.memory_bytes_per_s / 1e9 / die.memory_stack_count, "GB/s")
-        quantities["memory_bandwidth_density"] = stack / technology["hbm_footprint"]
-    counted = "Counts the vector engines beside the matrix engines, which datasheets mostly do not."
-    return Subject(chip.name, "", quantities, counted, chip.clock_hz)
+    units = {name: "" if name == "node" else QUANTITIES[name][1] for name in found}
+    return {name: figure.to(units[name]) for name, figure in found.items() if figure is not None}
 
 
-def subject_of_catalogued(chip: CataloguedChip) -> Subject:
-    """A catalogued chip, with what is published of it and nothing else."""
-    quantities: dict[str, Estimate] = {}
-
-    def known(quantity: str, column: str, factor: float = 1.0) -> None:
-        value = chip.figure(column)
-        if value is not None:
-            fact = chip.facts[column]
-            provenance = Provenance.PUBLISHED if fact.confidence in ("datasheet", "press") else Provenance.ASSUMED
-            unit = QUANTITIES[quantity][1]
-            quantities[quantity] = given(f"{chip.name} {column}", value * factor, unit, provenance, fact.source)
-
-    peaks = {
-        column: given(f"{chip.name} {column}", value * bits, "", _provenance(chip, column), chip.facts[column].source)
-        for column, bits in PEAK_BITS.items()
-        if (value := chip.figure(column)) is not None
-    }
-    if peaks:
-        quantities["total_processing_performance"] = max(peaks.values(), key=lambda peak: peak.value)
-        if area := chip.figure("die_area_mm2"):
-            size = given(f"{chip.name} die_area_mm2", area, "mm²", _provenance(chip, "die_area_mm2"))
-            quantities["performance_density"] = quantities["total_processing_performance"] / size
-    known("transfer_rate", "scaleup_gb_per_s", 2)
-    known("memory_bandwidth", "memory_gb_per_s")
-    known("transistors", "transistors_bn")
-    if kind := chip.text("memory_kind"):
-        quantities["hbm"] = number(float("HBM" in kind))
-    if node := re.search(r"\d+", chip.text("process_node")):
-        quantities["node"] = number(float(node[0]))
-    if flag := chip.text("data_center"):
-        quantities["data_center"] = number(float(flag == "yes"))
-    return Subject(chip.name, chip.text("vendor"), quantities)
-
-
-def _provenance(chip: CataloguedChip, column: str) -> Provenance:
-    return Provenance.PUBLISHED if chip.facts[column].confidence in ("datasheet", "press") else Provenance.ASSUMED
+def _stated(name: str, value: float, fact: Stated[Any] | None) -> Estimate:
+    return number(value).called(name, provenance=fact.provenance if fact else Provenance.DEFINED)
 
 
 @dataclass(frozen=True)
@@ -266,9 +212,11 @@ class Finding:
 
 @dataclass(frozen=True)
 class Ruling:
-    """What the rules of `date` say. `eccn` is "" for a chip outside 3A090, None when that cannot be decided."""
+    """What the rules of `date` say of a chip, by its `quantities`. `eccn` is "" for a chip outside 3A090, None when
+    that cannot be decided."""
 
-    subject: Subject
+    chip: Accelerator
+    quantities: Mapping[str, Estimate]
     date: datetime.date
     eccn: str | None
     deciding: tuple[Finding, ...]
@@ -289,7 +237,7 @@ class Ruling:
     @property
     def sentence(self) -> str:
         """The answer in one sentence."""
-        name = self.subject.name
+        name = self.chip.name
         if not any(f.rule.kind == "control" and f.rule.text_known for f in self.findings):
             return f"{name}: no rule of this table was in force on {self.date}"
         clauses = ", ".join(finding.rule.id for finding in self.deciding)
@@ -309,7 +257,7 @@ class Ruling:
         return f"{name} on {self.date}: outside 3A090{lifted}"
 
 
-def check(subject: Subject, date: datetime.date, circumstances: Mapping[str, bool] | None = None) -> Ruling:
+def check(chip: Accelerator, date: datetime.date, circumstances: Mapping[str, bool] | None = None) -> Ruling:
     """Apply the rules in force on a date.
 
     `circumstances` may state what no figure of the chip says: approved_designer, packaged_outside, sold_in_us,
@@ -318,18 +266,19 @@ def check(subject: Subject, date: datetime.date, circumstances: Mapping[str, boo
     oldest = min(rule.effective for rule in rules())
     if date < oldest:
         raise SiliconError(f"no rule of {date} is known; the oldest known is of {oldest}")
-    quantities = dict(subject.quantities) | {"year": number(float(date.year))}
+    own = quantities(chip)
+    known = own | {"year": number(float(date.year))}
     for name, state in (circumstances or {}).items():
         if name not in YES_OR_NO:
             raise SiliconError(f"unknown circumstance {name!r}; known: {', '.join(YES_OR_NO)}")
-        quantities[name] = number(float(state))
+        known[name] = number(float(state))
     in_force = [rule for rule in rules() if rule.in_force(date)]
     findings: list[Finding] = []
     for rule in in_force:
         if rule.kind == "presumption":
             continue
-        checks = tuple(_check(condition, quantities, subject) for condition in rule.when)
-        if rule.binds and subject.vendor not in rule.binds:
+        checks = tuple(_check(condition, known, chip) for condition in rule.when)
+        if rule.binds and chip.vendor not in rule.binds:
             applies = Answer.NO
         elif not rule.text_known:
             applies = Answer.UNKNOWN
@@ -340,10 +289,10 @@ def check(subject: Subject, date: datetime.date, circumstances: Mapping[str, boo
         findings.append(Finding(rule, applies, checks))
     eccn, deciding = _classify(findings)
     outside = eccn is not None and eccn not in ("3A090.a", "3A090")
-    quantities["outside_3A090_a"] = number(float(outside))
+    known["outside_3A090_a"] = number(float(outside))
     for rule in in_force:
         if rule.kind == "presumption":
-            findings.append(_presumption(rule, quantities, subject))
+            findings.append(_presumption(rule, known, chip))
     # Exceptions and review policies are for chips that are controlled in the first place.
     findings = [
         Finding(f.rule, Answer.NO, f.checks)
@@ -351,7 +300,7 @@ def check(subject: Subject, date: datetime.date, circumstances: Mapping[str, boo
         else f
         for f in findings
     ]
-    return Ruling(subject, date, eccn, tuple(deciding), tuple(findings))
+    return Ruling(chip, own, date, eccn, tuple(deciding), tuple(findings))
 
 
 def _classify(findings: list[Finding]) -> tuple[str | None, list[Finding]]:
@@ -369,11 +318,11 @@ def _classify(findings: list[Finding]) -> tuple[str | None, list[Finding]]:
     return "", []
 
 
-def _presumption(rule: Rule, quantities: Mapping[str, Estimate], subject: Subject) -> Finding:
-    checks = tuple(_check(condition, quantities, subject) for condition in rule.when)
+def _presumption(rule: Rule, quantities: Mapping[str, Estimate], chip: Accelerator) -> Finding:
+    checks = tuple(_check(condition, quantities, chip) for condition in rule.when)
     ways = []
     for way in rule.ways:
-        inner = tuple(_check(condition, quantities, subject) for condition in way.when)
+        inner = tuple(_check(condition, quantities, chip) for condition in way.when)
         ways.append((way, Answer.all([each.answer for each in inner]), inner))
     applies = Answer.all([each.answer for each in checks])
     if applies is Answer.YES and any(answer is Answer.YES for _, answer, _ in ways):
@@ -383,26 +332,25 @@ def _presumption(rule: Rule, quantities: Mapping[str, Estimate], subject: Subjec
     return Finding(rule, applies, checks, tuple(ways))
 
 
-def _check(condition: Condition, quantities: Mapping[str, Estimate], subject: Subject) -> Check:
+def _check(condition: Condition, quantities: Mapping[str, Estimate], chip: Accelerator) -> Check:
     value = quantities.get(condition.quantity)
     if value is None:
         return Check(condition, None, Answer.UNKNOWN, False, "")
     low, high = value.interval()
     straddles = condition.compare(low) != condition.compare(high)
     answer = Answer.YES if condition.compare(value.value) else Answer.NO
-    return Check(
-        condition, value, Answer.UNKNOWN if straddles else answer, straddles, _remedy(condition, value, subject)
-    )
+    return Check(condition, value, Answer.UNKNOWN if straddles else answer, straddles, _remedy(condition, value, chip))
 
 
-def _remedy(condition: Condition, value: Estimate, subject: Subject) -> str:
+def _remedy(condition: Condition, value: Estimate, chip: Accelerator) -> str:
     """What would put the figure on the threshold."""
     if condition.quantity not in _REMEDIES or not value.value:
         return ""
     factor = condition.threshold / value.value
     clock = ""
-    if subject.clock_hz and condition.quantity == "total_processing_performance":
-        clock = f", as at a clock of {subject.clock_hz * factor / 1e6:,.0f} MHz"
+    # A described chip's performance goes with its clock; a catalogued one's clocks are not what its peak is stated at.
+    if chip.design and condition.quantity == "total_processing_performance":
+        clock = f", as at a clock of {chip.design.clock_hz * factor / 1e6:,.0f} MHz"
     return _REMEDIES[condition.quantity].format(factor=factor, inverse=1 / factor) + clock
 
 

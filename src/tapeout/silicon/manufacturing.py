@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from tapeout.estimate import Estimate, Provenance, computed, number, total
+from tapeout.figures import Estimate, Provenance, computed, number, total
 from tapeout.silicon.area import vulnerable_areas
 from tapeout.silicon.die import Die
 from tapeout.silicon.technology import SiliconError, Technology

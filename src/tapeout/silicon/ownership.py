@@ -6,24 +6,18 @@
     cost of work    = cost an hour / (throughput x utilisation x goodput)
     annuity(n)      = i / (1 - (1 + i)^-n)
 
-Takes a chip as a row of the catalog (described chips come with modelled power and price), gives `Estimate`s. Rent is a
-market price and no part of it.
+Takes an `Accelerator` (described chips come with modelled power and price), gives `Estimate`s. Rent is a market price
+and no part of it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tapeout.chip.catalog import CataloguedChip
-from tapeout.chip.description import Chip
-from tapeout.estimate import Estimate, Provenance, computed, given, number, total
-from tapeout.silicon.activity import at_tdp
-from tapeout.silicon.area import die_area
-from tapeout.silicon.comparison import DEFAULT_VOLUME, catalogued
-from tapeout.silicon.die import of_chip
-from tapeout.silicon.manufacturing import manufacture
-from tapeout.silicon.power import power
+from tapeout.accelerator import Accelerator
+from tapeout.chip.catalog import COLUMNS
+from tapeout.figures import Estimate, Provenance, computed, number, total
 from tapeout.silicon.technology import SiliconError, Technology
 
 if TYPE_CHECKING:
@@ -36,112 +30,70 @@ HOURS_PER_YEAR = 8766
 
 
 @dataclass(frozen=True, kw_only=True)
-class Owned:
-    """A chip and what it takes to own one: price and TDP, which are catalogued or modelled."""
+class Site:
+    """Where the chips stand and how many there are. `origin` is the chip's, for the site's tariff of power."""
 
-    name: str
-    price: Estimate
-    tdp: Estimate
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fleet:
-    """Where the chips stand and how many there are. `origin` is that of the chip as the site's tariff sees it."""
-
-    site: str = "us"
+    place: str = "us"
     origin: str = "foreign"
     chip_count: int = 1024
 
     def __post_init__(self) -> None:
-        if self.site not in SITES:
-            raise SiliconError(f"unknown site {self.site!r}; known: {', '.join(SITES)}")
+        if self.place not in SITES:
+            raise SiliconError(f"unknown site {self.place!r}; known: {', '.join(SITES)}")
         if self.origin not in ORIGINS:
             raise SiliconError(f"unknown origin {self.origin!r}; known: {', '.join(ORIGINS)}")
         if self.chip_count < 1:
-            raise SiliconError(f"a fleet of {self.chip_count} chips; the least is 1")
+            raise SiliconError(f"a site of {self.chip_count} chips; the least is 1")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ownership:
     """`per_hour` is a calendar hour of one chip; `per_useful_hour` one in which it does work that counts."""
 
-    owned: Owned
-    fleet: Fleet
+    chip: Accelerator
+    price: Estimate
+    site: Site
     all_in: Estimate
     per_hour: Estimate
     per_useful_hour: Estimate
     goodput: Estimate
 
 
-def owned(
-    chip: Chip | CataloguedChip, technology: Technology, *, volume: int = DEFAULT_VOLUME, with_development: bool = True
-) -> Owned:
-    """A chip's price and TDP: modelled for a described chip made in `volume`, else catalogued.
+def ownership(chip: Accelerator, site: Site, technology: Technology, *, with_development: bool = True) -> Ownership:
+    """Cost of one chip of a site. `with_development=False` leaves a described chip's development out of its price.
 
-    `with_development=False` leaves a described chip's development out of its price. Raises SiliconError that names
-    what nobody published.
+    Raises MissingFigure that names what nobody published of the chip.
     """
-    if isinstance(chip, Chip):
-        die = of_chip(chip)
-        area = die_area(die, technology)
-        made = manufacture(die, area, technology, volume=volume)
-        price = made.price if with_development else made.price - made.development_per_chip
-        return Owned(name=chip.name, price=price, tdp=power(at_tdp(die), die, area, technology))
-
-    def known(column: str, unit: str) -> Estimate:
-        fact = chip.facts.get(column)
-        if fact is None:
-            raise SiliconError(f"{chip.name} has no {column} in the catalog; add it in a table of your own")
-        provenance = {
-            "datasheet": Provenance.PUBLISHED,
-            "press": Provenance.PUBLISHED,
-            "modelled": Provenance.MODELLED,
-        }.get(fact.confidence, Provenance.ASSUMED)
-        # A press price is one offer among many; a tenth either way is little enough to claim.
-        spread = 0.1 if column == "price_usd" else 0.0
-        value = float(fact.value)
-        return given(
-            f"{column} of {chip.name}",
-            value,
-            unit,
-            provenance,
-            fact.source,
-            low=value * (1 - spread),
-            high=value * (1 + spread),
-        )
-
-    return Owned(name=chip.name, price=known("price_usd", "USD"), tdp=known("tdp_w", "W"))
-
-
-def ownership(chip: Owned, fleet: Fleet, technology: Technology) -> Ownership:
-    """Cost of one chip of a fleet."""
+    price = chip.require("price_usd")
+    if not with_development and chip.price_without_development is not None:
+        price = chip.price_without_development
+    tdp = chip.require("tdp_w")
     rate = technology["capital_cost"]
     life, facility_life = technology["life"].to("year"), technology["facility_life"].to("year")
-    network = technology[f"network_share.{_network_scale(fleet.chip_count)}"]
+    network = technology[f"network_share.{_network_scale(site.chip_count)}"]
     fixed, slope = technology["it_power_fixed"].to("kW"), technology["it_power_slope"]
-    all_in = ((fixed + slope * chip.tdp.to("kW")) * technology["pue"]).called(
-        "all-in power", provenance=Provenance.MODELLED
-    )
+    all_in = ((fixed + slope * tdp.to("kW")) * technology["pue"]).called("all-in power", provenance=Provenance.MODELLED)
 
     def hourly(name: str, amount: Estimate, years: Estimate) -> Estimate:
         annuity = computed("1/year", lambda i, n: i / (1 - (1 + i) ** -n), rate, years)
         return (amount * annuity).to("USD/h").called(name, provenance=Provenance.MODELLED)
 
-    installed = chip.price + technology["server_share"] + network
-    price = technology[f"power_price.{fleet.site}{'' if fleet.site == 'us' else '.' + fleet.origin}"]
+    installed = price + technology["server_share"] + network
+    power_price = technology[f"power_price.{site.place}{'' if site.place == 'us' else '.' + site.origin}"]
     parts = [
-        hourly("chip", chip.price, life),
+        hourly("chip", price, life),
         hourly("server", technology["server_share"], life),
         hourly("network", network, life),
         hourly("facility", technology["facility_capital"] * all_in, facility_life),
-        (all_in * technology["load"] * price).to("USD/h").called("power"),
+        (all_in * technology["load"] * power_price).to("USD/h").called("power"),
         (installed * technology["maintenance"] / number(1, "year")).to("USD/h").called("maintenance"),
     ]
     per_hour = total("cost of a chip-hour", parts)
     useful = per_hour / technology["utilisation"] / technology["goodput"]
     return Ownership(
-        owned=chip,
-        fleet=fleet,
+        chip=chip,
+        price=price,
+        site=site,
         all_in=all_in,
         per_hour=per_hour,
         per_useful_hour=useful.called("cost of a useful chip-hour"),
@@ -197,11 +149,9 @@ def cost_of_training(
     )
 
 
-def cost_of_training_on(
-    chip: Chip | CataloguedChip, costs: Ownership, flop: float, model_flops_utilisation: float
-) -> Estimate:
-    """The same on a chip's bfloat16 peak."""
-    peak = chip.peak_flops_per_s("bfloat16") if isinstance(chip, Chip) else (chip.figure("half_tflops") or 0) * 1e12
+def cost_of_training_on(costs: Ownership, flop: float, model_flops_utilisation: float) -> Estimate:
+    """The same on the chip's bfloat16 peak."""
+    peak = costs.chip.require("half_tflops").to("op/s").value
     return cost_of_training(costs, flop, peak, model_flops_utilisation)
 
 
@@ -223,9 +173,9 @@ class BreakEven:
 def break_even(
     own: Ownership, other: Ownership, development: Estimate, *, chips_each: float, technology: Technology
 ) -> BreakEven:
-    """Development against what a fleet of own chips saves. `own` must not contain development in its price."""
+    """Development against what a site of own chips saves. `own` must not contain development in its price."""
     if not chips_each > 0:
-        raise SiliconError(f"{chips_each:g} chips for one of {other.owned.name} is not positive")
+        raise SiliconError(f"{chips_each:g} chips for one of {other.chip.name} is not positive")
     hours = technology["life"].to("h")
     saving = ((other.per_hour - own.per_hour * chips_each) * hours).to("USD").called("saved over the life")
     sampled = np.asarray(saving.samples())
@@ -240,28 +190,25 @@ def break_even(
 
 
 def against(
-    chip: Chip | CataloguedChip,
-    other: Chip | CataloguedChip,
-    fleet: Fleet,
-    technology: Technology,
-    *,
-    by: str,
-    volume: int = DEFAULT_VOLUME,
+    chip: Accelerator, other: Accelerator, site: Site, technology: Technology, *, by: str
 ) -> tuple[Ownership, BreakEven]:
     """Break-even of developing `chip` against buying `other`, counted by one figure of the catalog.
 
     Raises SiliconError unless `chip` is a description, whose development is known, and both have the figure.
     """
-    if not isinstance(chip, Chip):
+    if chip.design is None:
         raise SiliconError(f"{chip.name} is bought, not developed: break-even is for a described chip")
-    figures = {each.name: catalogued(each, technology, volume=volume).figure(by) for each in (chip, other)}
-    for name, figure in figures.items():
-        if not figure:
-            raise SiliconError(f"{name} has no figure {by!r} to count it by; see `tapeout chips {name!r}`")
-    chips_each = (figures[other.name] or 0) / (figures[chip.name] or 1)
+    if by not in COLUMNS or not COLUMNS[by].numeric:
+        raise SiliconError(f"no figure {by!r} to count by; `memory_gb_per_s` is one, `tapeout chips` shows them")
+    counted = []
+    for each in (chip, other):
+        figure = each.figure(by)
+        if figure is None or not figure.value:
+            raise SiliconError(f"{each.name} has no figure {by!r} to count it by; see `tapeout chips {each.name!r}`")
+        counted.append(figure.value)
     # The other chip stands in the same place, where it is foreign.
-    abroad = Fleet(site=fleet.site, origin="foreign", chip_count=fleet.chip_count)
-    bought = ownership(owned(other, technology, volume=volume), abroad, technology)
-    own = ownership(owned(chip, technology, volume=volume, with_development=False), fleet, technology)
-    development = technology[f"development_cost.{chip.process_node}"]
-    return bought, break_even(own, bought, development, chips_each=chips_each, technology=technology)
+    bought = ownership(other, replace(site, origin="foreign"), technology)
+    own = ownership(chip, site, technology, with_development=False)
+    development = technology[f"development_cost.{chip.design.process_node}"]
+    result = break_even(own, bought, development, chips_each=counted[1] / counted[0], technology=technology)
+    return bought, result

@@ -6,7 +6,7 @@ activity `at_tdp`.
 
 import math
 
-from tapeout.estimate import Estimate, Provenance, computed, number, total
+from tapeout.figures import Estimate, Provenance, computed, number, total
 from tapeout.silicon.activity import Activity
 from tapeout.silicon.die import Die
 from tapeout.silicon.technology import Technology

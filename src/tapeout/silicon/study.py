@@ -6,15 +6,14 @@ vendors' chips stands beside it: rates an owner's dollar, and tokens an owner's 
 """
 
 import csv
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 
+from tapeout.accelerator import Accelerator, of_catalogued
 from tapeout.chip import catalog
-from tapeout.chip.catalog import COLUMNS, PEAK_BITS, CataloguedChip
-from tapeout.chip.description import Chip
-from tapeout.estimate import Estimate, number
-from tapeout.silicon.comparison import catalogued
-from tapeout.silicon.ownership import Fleet, Owned, Ownership, owned, ownership
+from tapeout.chip.catalog import COLUMNS, PEAK_BITS
+from tapeout.figures import Estimate, number
+from tapeout.silicon.ownership import Ownership, Site, ownership
 from tapeout.silicon.technology import Technology
 
 CLAIM = 4.0
@@ -84,22 +83,18 @@ class Served:
         return "holds" if self.times_h100 >= CLAIM else "does not hold"
 
 
-def four_times_h100(chip: Chip | CataloguedChip, fleet: Fleet, technology: Technology, *, volume: int) -> Study:
-    """The study for one chip. The H100 stands in the same fleet, but for the tariff, where it is foreign."""
-    shipped = catalog.shipped()
-    reference_row = catalog.find(REFERENCE, shipped)
-    reference_fleet = Fleet(site=fleet.site, origin="foreign", chip_count=fleet.chip_count)
-    reference = ownership(owned(reference_row, technology), reference_fleet, technology)
-    bought = owned(chip, technology, volume=volume)
-    own = ownership(bought, fleet, technology)
-    free = ownership(Owned(name=bought.name, price=number(0, "USD"), tdp=bought.tdp), fleet, technology)
-    row = catalogued(chip, technology, volume=volume)
+def four_times_h100(chip: Accelerator, site: Site, technology: Technology) -> Study:
+    """The study for one chip. The H100 stands in the same place, but for the tariff, where it is foreign."""
+    h100 = of_catalogued(catalog.find(REFERENCE, catalog.shipped()))
+    reference = ownership(h100, replace(site, origin="foreign"), technology)
+    own = ownership(chip, site, technology)
+    free = ownership(replace(chip, price=number(0, "USD")), site, technology)
     claims = []
     for metric in METRICS:
-        mine, theirs = row.figure(metric), reference_row.figure(metric)
+        mine, theirs = chip.figure(metric), h100.figure(metric)
         if mine is None or theirs is None:
             continue
-        advantage = mine / theirs
+        advantage = mine.value / theirs.value
         claims.append(
             Claim(
                 metric=metric,
@@ -111,8 +106,8 @@ def four_times_h100(chip: Chip | CataloguedChip, fleet: Fleet, technology: Techn
         chip=own,
         reference=reference,
         claims=tuple(claims),
-        capped=tuple(_capped(limit, reference_row, reference, free) for limit in PERFORMANCE_LIMITS),
-        published=tuple(_published(reference_row)),
+        capped=tuple(_capped(limit, h100, reference, free) for limit in PERFORMANCE_LIMITS),
+        published=tuple(_published(h100)),
         served=_served(),
     )
 
@@ -130,9 +125,9 @@ def _served() -> tuple[Served, ...]:
     )
 
 
-def _capped(limit: float, reference_row: CataloguedChip, reference: Ownership, free: Ownership) -> Capped:
+def _capped(limit: float, h100: Accelerator, reference: Ownership, free: Ownership) -> Capped:
     float8 = limit / PEAK_BITS["float8_tflops"]
-    wanted = CLAIM * (reference_row.figure("float8_tflops") or 0)
+    wanted = CLAIM * h100.require("float8_tflops").value
     chips = wanted / float8
     return Capped(
         performance=limit,
@@ -143,21 +138,17 @@ def _capped(limit: float, reference_row: CataloguedChip, reference: Ownership, f
     )
 
 
-def _published(reference_row: CataloguedChip) -> list[tuple[str, str, float]]:
+def _published(h100: Accelerator) -> list[tuple[str, str, float]]:
     """Chip, metric and ratio a dollar from owner's costs others published; measured rates where there are."""
     shipped = catalog.shipped()
     found = []
     for name in OTHERS:
-        row = catalog.find(name, shipped)
+        chip = of_catalogued(catalog.find(name, shipped))
         for metric in (*METRICS, "measured_half_tflops", "measured_float8_tflops"):
-            figures = [
-                row.figure(metric),
-                row.figure("neocloud_usd_per_h"),
-                reference_row.figure(metric),
-                reference_row.figure("neocloud_usd_per_h"),
-            ]
-            if None in figures:
+            mine, theirs = chip.figure(metric), h100.figure(metric)
+            my_cost, their_cost = chip.neocloud_cost, h100.neocloud_cost
+            if mine is None or theirs is None or my_cost is None or their_cost is None:
                 continue
-            mine, my_cost, theirs, their_cost = (float(figure or 0) for figure in figures)
-            found.append((name, COLUMNS[metric].label, (mine / my_cost) / (theirs / their_cost)))
+            ratio = (mine.value / my_cost.value) / (theirs.value / their_cost.value)
+            found.append((name, COLUMNS[metric].label, ratio))
     return found

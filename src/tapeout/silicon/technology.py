@@ -13,7 +13,7 @@ from typing import Any
 
 from tapeout.chip.description import shown_path
 from tapeout.errors import TapeoutError
-from tapeout.estimate import Estimate, EstimateError, Provenance, given
+from tapeout.figures import Estimate, EstimateError, Provenance, given
 
 KEYS = ("value", "low", "high", "unit", "provenance", "source")
 REQUIRED = ("value", "unit", "provenance", "source")

@@ -15,10 +15,19 @@ from pathlib import Path
 
 from tapeout.chip.description import shown_path
 from tapeout.errors import TapeoutError
+from tapeout.figures import Provenance
 
-CONFIDENCES = ("design", "datasheet", "modelled", "press", "recalled", "estimate")
-"""How far a figure can be trusted, most first. `design`: a choice of a chip description, not of silicon; `modelled`:
-computed by Tapeout; `recalled`: filled in from general knowledge and not read again."""
+CONFIDENCES = {
+    "design": Provenance.DEFINED,
+    "datasheet": Provenance.PUBLISHED,
+    "modelled": Provenance.MODELLED,
+    "press": Provenance.ASSUMED,
+    "recalled": Provenance.ASSUMED,
+    "estimate": Provenance.ASSUMED,
+}
+"""The words a table may use for how far a figure can be trusted, most first, and what each is worth. `design`: a choice
+of a chip description, not of silicon; `modelled`: computed by Tapeout; `press`: reported by others than the vendor;
+`recalled`: filled in from general knowledge and not read again."""
 
 
 class CatalogError(TapeoutError, ValueError):
@@ -41,8 +50,11 @@ TEXT_COLUMNS = {
     "process_node": "process node",
     "foundry": "foundry",
     "data_center": "for data centres",
+    "matrix_tile": "matrix instruction, m x n x k",
+    "async_copy": "copies to unit memory run by themselves",
     "memory_kind": "memory kind",
     "scaleup_name": "scale-up links",
+    "peer_to_peer": "chips reach each other's memory",
     "price_note": "price is",
     "software": "software",
     "torch_device": "PyTorch device",
@@ -55,6 +67,9 @@ COLUMNS: dict[str, Column] = {
     "die_area_mm2": Column("die area", "mm²"),
     "die_count": Column("dies"),
     "transistors_bn": Column("transistors", "G"),
+    "compute_units": Column("compute units"),
+    "base_clock_mhz": Column("base clock", "MHz"),
+    "boost_clock_mhz": Column("boost clock", "MHz"),
     "float64_tflops": Column("float64", "TFLOP/s"),
     "float32_tflops": Column("float32", "TFLOP/s"),
     "tf32_tflops": Column("tf32", "TFLOP/s"),
@@ -62,10 +77,10 @@ COLUMNS: dict[str, Column] = {
     "float8_tflops": Column("float8", "TFLOP/s"),
     "int8_tops": Column("int8", "TOP/s"),
     "float4_tflops": Column("float4", "TFLOP/s"),
-    "memory_gb": Column("memory", "GB"),
+    "memory_gb": Column("memory", "GiB"),
     "memory_gb_per_s": Column("memory bandwidth", "GB/s"),
-    "sram_mb": Column("SRAM beside cores", "MB"),
-    "last_level_mb": Column("last-level SRAM", "MB"),
+    "sram_mb": Column("SRAM beside cores", "MiB"),
+    "last_level_mb": Column("last-level SRAM", "MiB"),
     "scaleup_gb_per_s": Column("scale-up, one direction", "GB/s"),
     "scaleup_chip_count": Column("chips in a scale-up domain"),
     "tdp_w": Column("TDP", "W"),
@@ -77,6 +92,8 @@ COLUMNS: dict[str, Column] = {
     "measured_half_tflops": Column("measured bfloat16 product", "TFLOP/s"),
     "measured_float8_tflops": Column("measured float8 product", "TFLOP/s"),
 } | {name: Column(label, numeric=False) for name, label in TEXT_COLUMNS.items()}
+"""Vendors count memory in powers of two and write GB and MB: `memory_gb`, `sram_mb` and `last_level_mb` are read so."""
+
 _BESIDE_CELLS = ("name", "confidence", "source", "recalled_fields")
 _NEVER_IN_DATASHEETS = (
     "all_in_kw",
@@ -105,6 +122,10 @@ class Fact:
     value: float | str
     confidence: str
     source: str
+
+    @property
+    def provenance(self) -> Provenance:
+        return CONFIDENCES[self.confidence]
 
 
 @dataclass(frozen=True)
@@ -277,7 +298,9 @@ def _chip(row: dict[str, str], place: str) -> CataloguedChip:
     return chip
 
 
+YES_OR_NO = ("data_center", "async_copy", "peer_to_peer")
 _AT_MOST = (
+    ("base_clock_mhz", "boost_clock_mhz", 1.0),
     ("measured_half_tflops", "half_tflops", 1.0),
     ("measured_float8_tflops", "float8_tflops", 1.0),
     ("tdp_w", "all_in_kw", 1000.0),
@@ -290,5 +313,9 @@ def _refuse_contradictions(chip: CataloguedChip, place: str) -> None:
         low, high = chip.figure(smaller), chip.figure(larger)
         if low is not None and high is not None and low > high * factor:
             raise CatalogError(f"{place}: {chip.name}: {smaller}={low:g} contradicts {larger}={high:g}")
-    if chip.text("data_center") not in ("", "yes", "no"):
-        raise CatalogError(f"{place}: {chip.name}.data_center={chip.text('data_center')!r}; write yes or no")
+    for column in YES_OR_NO:
+        if chip.text(column) not in ("", "yes", "no"):
+            raise CatalogError(f"{place}: {chip.name}.{column}={chip.text(column)!r}; write yes or no")
+    tile = chip.text("matrix_tile")
+    if tile and not re.fullmatch(r"[1-9]\d* x [1-9]\d* x [1-9]\d*", tile):
+        raise CatalogError(f"{place}: {chip.name}.matrix_tile={tile!r}; write it like 64 x 256 x 16")
