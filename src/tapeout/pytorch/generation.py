@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 CACHE_STEP_TOKENS = 256
-CACHE_ARGUMENTS = ("past_key_values", "cache_implementation", "compile_config", "use_cache")
+CACHE_ARGUMENTS = ("cache", "past_key_values", "cache_implementation", "compile_config", "use_cache")
 
 
 class _Generate:
@@ -132,10 +132,12 @@ class _OneLayer:
 
 
 def _forward_of(block: torch.nn.Module, index: int, shared: Callable[..., Any]) -> Callable[..., Any]:
-    def forward(*args: Any, past_key_values: Any = None, **kwargs: Any) -> Any:
-        layers = getattr(past_key_values, "layers", None)
-        if layers is not None and index < len(layers):
-            past_key_values = _OneLayer(layers[index])
-        return shared(block, *args, past_key_values=past_key_values, **kwargs)
+    from transformers import Cache
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        for name, value in kwargs.items():  # what the argument is called differs between releases and models
+            if isinstance(value, Cache) and index < len(value.layers):
+                kwargs[name] = _OneLayer(value.layers[index])
+        return shared(block, *args, **kwargs)
 
     return forward
