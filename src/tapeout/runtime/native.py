@@ -11,7 +11,7 @@ from tapeout.sim.functional import abi
 
 SOURCES, HEADERS = (
     tuple(Path(__file__).with_name(name) for name in names)
-    for names in (("native.cpp", "launch_times.cpp"), ("digest.h", "sanitizer.h"))
+    for names in (("native.cpp", "launch_times.cpp"), ("digest.h", "products.h", "sanitizer.h", "vectors.h"))
 )
 
 

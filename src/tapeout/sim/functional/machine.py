@@ -7,6 +7,8 @@ import itertools
 import llvmlite
 import llvmlite.binding as llvm
 
+from tapeout.host_features import host_features
+
 ENTRY = "tapeout_entry"
 
 
@@ -16,26 +18,18 @@ def _initialise() -> None:
     llvm.initialize_native_asmprinter()
 
 
-@functools.cache
-def host_features() -> str:
-    """Features of the host CPU in LLVM's notation. Full-width vectors are wanted wherever they exist."""
-    features = llvm.get_host_cpu_features()
-    if features.get("avx512f"):
-        features["prefer-256-bit"] = False
-    return features.flatten()
-
-
 def host_fingerprint() -> str:
-    """Changes when object code made here might not be right elsewhere."""
-    facts = (llvm.get_host_cpu_name(), host_features(), llvmlite.__version__, llvm.llvm_version_info)
+    """Changes when object code made here might not be right elsewhere, or is for other vector units."""
+    facts = (host_features(), llvmlite.__version__, llvm.llvm_version_info)
     return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 
 def target_machine() -> llvm.TargetMachine:
     _initialise()
+    features = host_features()
     target = llvm.Target.from_triple(llvm.get_process_triple())
     return target.create_target_machine(
-        cpu=llvm.get_host_cpu_name(), features=host_features(), opt=2, reloc="pic", codemodel="small"
+        cpu=features.cpu, features=features.attributes, opt=2, reloc="pic", codemodel="small"
     )
 
 
