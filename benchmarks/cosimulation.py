@@ -22,7 +22,7 @@ from tapeout.report.page import Format, write
 from tapeout.rtl import simulation
 from tapeout.rtl.cosimulation import compare_launches
 from tapeout.sim import evaluator
-from tapeout.sim.evaluator import Memory
+from tapeout.sim.state import Memory
 from tapeout.testing.random_programs import random_case
 from tapeout.workbench.script import Script
 

@@ -21,7 +21,7 @@ from rich.table import Table
 from benchmarks import functional_simulator, language_kernels
 from benchmarks.functional_simulator import Case, interpreter_times_s, times_s
 from benchmarks.measure import conditions
-from tapeout import disk_cache
+from tapeout.host import disk_cache
 
 GROUP_STARTS = torch.tensor([0, 100, 300, 301, 512], dtype=torch.int32)
 

@@ -9,7 +9,7 @@ import pytest
 from tapeout import chip
 from tapeout.codegen.pipeline import compile_kernel
 from tapeout.sim import timing
-from tapeout.sim.evaluator import Memory
+from tapeout.sim.state import Memory
 from tapeout.sim.timing import fast, reference
 
 TINY = chip.load("tiny")

@@ -15,7 +15,7 @@ from tapeout import chip
 from tapeout.report import perfetto
 from tapeout.runtime.clock import Activity, Kind, Launch
 from tapeout.sim import timing
-from tapeout.sim.evaluator import Memory
+from tapeout.sim.state import Memory
 from tapeout.sim.timing.trace import flat
 from tapeout.testing.random_programs import random_case
 

@@ -10,7 +10,7 @@ from tapeout.isa.fields import QUEUES
 from tapeout.rtl import simulation
 from tapeout.rtl.difference import executed, first_difference
 from tapeout.sim import timing
-from tapeout.sim.evaluator import Memory
+from tapeout.sim.state import Memory
 from tapeout.testing.random_programs import SHORT, Sizes, random_case
 from tests.rtl.cut_down import SMALL
 

@@ -10,8 +10,8 @@ from tapeout.isa.fields import BY_MNEMONIC
 from tapeout.isa.program import assemble, encode
 from tapeout.rtl import simulation
 from tapeout.rtl.difference import executed, first_difference
-from tapeout.sim.evaluator import Memory
 from tapeout.sim.faults import Trapped
+from tapeout.sim.state import Memory
 from tapeout.testing.random_programs import FULL
 from tests.rtl.cut_down import SMALL
 from tests.rtl.random_programs import agreement

@@ -7,7 +7,7 @@ from tapeout.isa import Program, Unit
 from tapeout.isa.program import assemble
 from tapeout.rtl import simulation, timeline
 from tapeout.sim import timing
-from tapeout.sim.evaluator import Memory
+from tapeout.sim.state import Memory
 from tests.rtl.cut_down import SMALL
 
 pytestmark = pytest.mark.usefixtures("model")

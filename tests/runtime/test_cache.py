@@ -7,9 +7,9 @@ import sys
 import numpy as np
 import pytest
 
-from tapeout import file_cache as cache
 from tapeout import runtime
 from tapeout.chip import load
+from tapeout.host import file_cache as cache
 from tapeout.isa import Parameter, Program, assemble
 
 CHIP = load("inference")

@@ -179,7 +179,7 @@ def test_a_wrong_number_of_threads_is_refused(wanted):
 
 def test_without_a_compiler_the_error_says_what_to_install(monkeypatch, tmp_path):
     from tapeout.errors import TapeoutError
-    from tapeout.host_library import host_library
+    from tapeout.host.library import host_library
 
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))

@@ -10,7 +10,7 @@ import pytest
 
 from tapeout.chip import load
 from tapeout.isa import Program, Unit, assemble
-from tapeout.sim.evaluator import POISON, Memory, run
+from tapeout.sim.evaluator import POISON, run
 from tapeout.sim.faults import (
     AccessFault,
     IllegalInstruction,
@@ -20,6 +20,7 @@ from tapeout.sim.faults import (
     Trapped,
 )
 from tapeout.sim.schedules import ProgramOrder, adversaries
+from tapeout.sim.state import Memory
 
 TINY = load("tiny")
 BASE = 0x10_0000

@@ -9,7 +9,8 @@ from tapeout import runtime
 from tapeout.chip import load
 from tapeout.isa import Parameter, Program, assemble
 from tapeout.sim import timing
-from tapeout.sim.evaluator import Memory, run
+from tapeout.sim.evaluator import run
+from tapeout.sim.state import Memory
 from tapeout.sim.timing.trace import flat
 from tapeout.testing.random_programs import random_case
 

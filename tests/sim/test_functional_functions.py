@@ -16,7 +16,8 @@ from tapeout.numerics.dtypes import DType
 from tapeout.numerics.functions import NARROW_FORMATS
 from tapeout.numerics.numpy_builder import STORAGE, NumpyBuilder, from_storage, to_storage
 from tapeout.numerics.operations import REDUCTIONS
-from tapeout.sim.evaluator import Memory, run
+from tapeout.sim.evaluator import run
+from tapeout.sim.state import Memory
 
 CHIP = load("inference")
 COUNT = 512

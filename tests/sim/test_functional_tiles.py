@@ -11,7 +11,8 @@ from tapeout.isa import AccessPattern, Function, Parameter, Program, RegisterVal
 from tapeout.isa import definitions as isa
 from tapeout.numerics.dtypes import DType
 from tapeout.numerics.functions import MATRIX_DTYPES, accumulator_dtype
-from tapeout.sim.evaluator import Memory, run
+from tapeout.sim.evaluator import run
+from tapeout.sim.state import Memory
 
 CHIP = load("inference")
 MEMORY = (Parameter("memory", "*i8"),)

@@ -11,7 +11,7 @@ from tapeout import chip
 from tapeout.errors import TapeoutError
 from tapeout.isa import Parameter, Program, Unit, assemble
 from tapeout.sim import timing
-from tapeout.sim.evaluator import Memory
+from tapeout.sim.state import Memory
 from tapeout.sim.timing import MemoryRegion, fast, reference
 from tapeout.sim.timing.memory import POSTPONED_REFRESHES, MemoryParameters, _Bank, folded
 from tapeout.sim.timing.memory import Memory as SharedMemory

@@ -5,8 +5,9 @@ import pytest
 
 from tapeout.chip import load
 from tapeout.isa import Program
-from tapeout.sim.evaluator import Memory, run
+from tapeout.sim.evaluator import run
 from tapeout.sim.schedules import ProgramOrder, adversaries
+from tapeout.sim.state import Memory
 from tapeout.testing.random_programs import FULL, SHORT, random_case
 
 CHIP = load("inference")

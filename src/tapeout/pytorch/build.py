@@ -16,8 +16,8 @@ from pathlib import Path
 
 import torch
 
-from tapeout import disk_cache
 from tapeout.errors import TapeoutError
+from tapeout.host import disk_cache
 
 SOURCE = Path(__file__).with_name("shim.cpp")
 FLAGS = ("-O2", "-shared", "-fPIC", "-std=c++20", "-fvisibility=hidden", "-DUSE_KINETO", "-DFMT_HEADER_ONLY")

@@ -15,7 +15,9 @@ from typing import Any
 import torch
 
 from tapeout.errors import TapeoutError
-from tapeout.pytorch import device
+from tapeout.pytorch.device_runtime import BLOCK_TAKER, shim
+from tapeout.pytorch.streams import stream as made_current
+from tapeout.pytorch.streams import synchronize
 from tapeout.runtime import kernel as kernels
 
 Pool = tuple[int, int]
@@ -78,8 +80,8 @@ class Graph:
         if self._capture is not None:
             raise TapeoutError("this graph is captured already: reset() it first, or make another")
         self._pool = pool or self._pool
-        device.synchronize()
-        device.shim().tapeout_begin_capture()
+        synchronize()
+        shim().tapeout_begin_capture()
         _present = _Capture()
         kernels.launcher = _present.note
 
@@ -101,7 +103,7 @@ class Graph:
             raise TapeoutError("no capture of a graph is under way: capture_begin() starts one")
         capture, _present, kernels.launcher = _present, None, None
         blocks: list[int] = []
-        device.shim().tapeout_end_capture(device.BLOCK_TAKER(blocks.append))
+        shim().tapeout_end_capture(BLOCK_TAKER(blocks.append))
         self._give_back = weakref.finalize(self, _let_go, blocks)
         return capture
 
@@ -159,7 +161,7 @@ class Graph:
 
 def _let_go(blocks: list[int]) -> None:
     for address in blocks:
-        device.shim().tapeout_let_go(address)
+        shim().tapeout_let_go(address)
 
 
 @contextlib.contextmanager
@@ -172,7 +174,7 @@ def graph(
 ) -> Iterator[None]:
     """Capture what runs inside into a graph; as `torch.cuda.graph`."""
     cuda_graph._pool = pool or cuda_graph._pool
-    with device.stream(stream), cuda_graph:
+    with made_current(stream), cuda_graph:
         yield
 
 

@@ -29,7 +29,7 @@ from torch._inductor.virtualized import V
 from torch.utils._sympy.functions import FloorDiv, ModularIndexing
 
 from tapeout import chip as chips
-from tapeout.pytorch.ops.launch import power_of_two_at_least
+from tapeout.pytorch.ops.sizes import power_of_two_at_least
 from tapeout.pytorch.ops.tiles import SCRATCHPAD_BYTES_PER_ELEMENT, rows_tile
 
 # A tensor's own dimensions stay visible in the kernel: accesses are then affine, one rectangular DMA each.

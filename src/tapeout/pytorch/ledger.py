@@ -7,7 +7,7 @@ kernel launcher's to count: here are the operators torch dispatched one by one.
 import ctypes
 from dataclasses import dataclass
 
-from tapeout.pytorch import device
+from tapeout.pytorch.device_runtime import is_initialized, shim
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,10 @@ class Ledger:
 def snapshot() -> Ledger:
     """The present counts. `on_host_bytes` is what operators on the host read and returned of the chip's tensors."""
     text = b""
-    if device.is_initialized():
-        shim = device.shim()
-        room_bytes = shim.tapeout_ledger(None, 0)
+    if is_initialized():
+        room_bytes = shim().tapeout_ledger(None, 0)
         room = ctypes.create_string_buffer(room_bytes)
-        shim.tapeout_ledger(room, room_bytes)
+        shim().tapeout_ledger(room, room_bytes)
         text = room.raw
     rows = [line.split("\t") for line in text.decode().splitlines()]
     copied = {name: int(size_bytes) for kind, name, _, size_bytes in rows if kind == "copy"}
@@ -43,5 +42,10 @@ def snapshot() -> Ledger:
 
 def reset() -> None:
     """Start counting from zero."""
-    if device.is_initialized():
-        device.shim().tapeout_reset_ledger()
+    if is_initialized():
+        shim().tapeout_reset_ledger()
+
+
+def count(name: str) -> None:
+    """Note that an aten operator ran on the chip."""
+    shim().tapeout_count_on_chip(name.encode(), 1)

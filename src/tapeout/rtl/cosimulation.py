@@ -22,7 +22,7 @@ from tapeout.rtl.difference import Difference, executed, first_difference
 from tapeout.runtime import kernel as kernels
 from tapeout.runtime.kernel import Kernel
 from tapeout.sim import timing
-from tapeout.sim.evaluator import Memory
+from tapeout.sim.state import Memory
 from tapeout.workbench.script import Script
 from tapeout.workbench.script import run as run_script
 
@@ -180,12 +180,12 @@ def compare_launches(script: Script, chip: str, *, waveform: Path | None = None)
 
 def _live_memory(program: Program, arguments: Sequence[int]) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], int]:
     """The chip's memory from the first to the last of the tensors a launch is given, and where all of it begins."""
-    from tapeout.pytorch import device  # brings PyTorch
+    from tapeout.pytorch.device_runtime import arena, block_of  # brings PyTorch
 
     pointers = [a for p, a in zip(program.parameters, arguments, strict=True) if p.type.startswith("*")]
-    blocks = [block for block in map(device.block_of, pointers) if block is not None]
+    blocks = [block for block in map(block_of, pointers) if block is not None]
     if not blocks:
         raise UnsupportedError(f"co-simulation of {program.name}: it is given no tensor", hint="nothing to compare")
     start = min(block.address for block in blocks)
     size = max(block.address + block.size_bytes for block in blocks) - start
-    return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(start)), device.arena().address
+    return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(start)), arena().address

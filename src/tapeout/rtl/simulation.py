@@ -23,8 +23,8 @@ from tapeout.rtl import verilator
 from tapeout.rtl.core import CoreSizes
 from tapeout.rtl.support import check_chip, check_program
 from tapeout.rtl.verilog import TOP, verilog_of
-from tapeout.sim.evaluator import Memory
 from tapeout.sim.faults import AccessFault, Fault, IllegalInstruction, SynchronisationFault, Trapped
+from tapeout.sim.state import Memory
 
 TESTBENCH = Path(__file__).with_name("testbench.cpp")
 CYCLE_LIMIT = 50_000_000

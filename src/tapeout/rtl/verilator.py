@@ -16,10 +16,9 @@ from collections.abc import Callable, Sequence
 from importlib import metadata, util
 from pathlib import Path
 
-from tapeout import file_cache
 from tapeout.errors import TapeoutError
-from tapeout.host_features import host_features
-from tapeout.sim.functional.machine import host_fingerprint
+from tapeout.host import file_cache
+from tapeout.host.features import host_features, host_fingerprint
 
 TRANSLATE = (
     "--cc",

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tapeout import file_cache as cache
 from tapeout.chip import Chip
 from tapeout.errors import InternalError, LaunchError
+from tapeout.host import file_cache as cache
+from tapeout.host.features import host_fingerprint
 from tapeout.isa import Program
 from tapeout.runtime import clock, native, sanitizer
 from tapeout.runtime.counters import compilations
@@ -228,7 +229,7 @@ def _simulator_fingerprint() -> str:
     package = Path(machine.__file__).parent
     files = [*package.glob("*.py"), *package.parent.parent.joinpath("numerics").glob("*.py")]
     files += package.parent.parent.joinpath("isa").glob("*.py")
-    digest = hashlib.sha256(machine.host_fingerprint().encode())
+    digest = hashlib.sha256(host_fingerprint().encode())
     for path in sorted(files):
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()

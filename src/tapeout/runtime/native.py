@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from tapeout.errors import TapeoutError
-from tapeout.host_library import host_library
+from tapeout.host.library import host_library
 from tapeout.sim.functional import abi
 
 SOURCES, HEADERS = (

@@ -18,7 +18,7 @@ import numpy as np
 from tapeout.chip import Chip
 from tapeout.isa import Instruction, Program, Unit
 from tapeout.isa import definitions as isa
-from tapeout.isa.fields import QUEUES, REGISTER_COUNT
+from tapeout.isa.fields import QUEUES
 from tapeout.isa.verify import about_fields
 from tapeout.sim.execution import EXECUTE, STEP, Frame
 from tapeout.sim.faults import AccessFault, Fault, IllegalInstruction, RaceFault, SynchronisationFault
@@ -32,18 +32,11 @@ from tapeout.sim.ordering import (
     joined,
 )
 from tapeout.sim.schedules import ProgramOrder, Schedule
+from tapeout.sim.state import Memory, SequencerState
 
 POISON = (0xA5, 0xA5, 0xFF, 0xFF)
 """Repeated over a fresh scratchpad: a NaN in every float type at every second element, and easy to
 recognise."""
-
-
-@dataclass(frozen=True)
-class Memory:
-    """The chip's memory: bytes from a base address on. The evaluator changes `data` in place."""
-
-    base: int
-    data: np.ndarray[Any, np.dtype[np.uint8]]
 
 
 @dataclass(frozen=True)
@@ -149,20 +142,14 @@ class _Machine:
             yield from (agent for agent in core.agents if agent.is_ready())
 
 
-class Core:
+class Core(SequencerState):
     """The state of one core, and the accesses instructions make to it."""
 
     def __init__(self, machine: _Machine, number: int, programs: list[tuple[int, int, int]], workspace: int) -> None:
-        self.program = machine.program
-        self.grid = machine.grid
-        self.arguments = machine.arguments
+        super().__init__(machine.program, machine.grid, machine.arguments, programs, workspace)
         self.memory = machine.memory
         self.watch = machine.watch
         self.number = number
-        self.programs = deque(programs)
-        self.program_id: tuple[int, int, int] = (0, 0, 0)
-        self.workspace: int = workspace
-        self.registers = [0] * REGISTER_COUNT
         size = self.program.scratchpad_bytes
         self.scratchpad = np.resize(np.array(POISON, np.uint8), size)
         self.history = {"scratchpad": AccessHistory(), "HBM": AccessHistory()}
@@ -173,13 +160,6 @@ class Core:
         self.queues = {unit: Queue(self, unit, machine.chip.core.queue_depth) for unit in QUEUES}
         self.sequencer = Sequencer(self)
         self.agents: tuple[Sequencer | Queue, ...] = (*self.queues.values(), self.sequencer)
-
-    # What is called by the instructions.
-
-    def set_register(self, number: int, value: int) -> None:
-        """Registers hold 64 bits, read signed. Register 0 stays zero."""
-        if number:
-            self.registers[number] = (value + (1 << 63)) % (1 << 64) - (1 << 63)
 
     def all_queues_empty(self) -> bool:
         return not any(queue.waiting for queue in self.queues.values())

@@ -6,7 +6,7 @@ arithmetic itself is `tapeout.numerics.functions`.
 """
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -23,9 +23,7 @@ from tapeout.numerics.functions import (
 from tapeout.numerics.numpy_builder import STORAGE, NumpyBuilder, from_storage, to_storage
 from tapeout.numerics.operations import ATOMIC_MEANING, REDUCTION_PARTIALS
 from tapeout.sim.faults import AccessFault, OverlapFault, Trapped
-
-if TYPE_CHECKING:
-    from tapeout.sim.evaluator import Core, Memory
+from tapeout.sim.state import Memory, SequencerState
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Shape = tuple[int, int, int, int]
@@ -37,7 +35,7 @@ class Frame:
     """What one executing instruction sees: memory, scratchpad, register values; it notes the bytes it
     touches."""
 
-    def __init__(self, memory: "Memory", scratchpad: Array, registers: Sequence[int], place: str) -> None:
+    def __init__(self, memory: Memory, scratchpad: Array, registers: Sequence[int], place: str) -> None:
         self.memory = memory
         self.scratchpad = scratchpad
         self.registers = registers
@@ -337,21 +335,21 @@ EXECUTE: dict[type, Callable[[Frame, Any], None]] = {
 # ------------------------------------------------------------------------------------------------- sequencer
 
 
-def _next_program(core: "Core", frame: Frame, item: isa.NextProgram) -> None:
+def _next_program(core: SequencerState, frame: Frame, item: isa.NextProgram) -> None:
     core.set_register(item.destination, int(bool(core.programs)))
     if core.programs:
         core.program_id = core.programs.popleft()
 
 
-def _program_id(core: "Core", frame: Frame, item: isa.ProgramId) -> None:
+def _program_id(core: SequencerState, frame: Frame, item: isa.ProgramId) -> None:
     core.set_register(item.destination, core.program_id[item.axis])
 
 
-def _grid_size(core: "Core", frame: Frame, item: isa.GridSize) -> None:
+def _grid_size(core: SequencerState, frame: Frame, item: isa.GridSize) -> None:
     core.set_register(item.destination, core.grid[item.axis])
 
 
-def _argument(core: "Core", frame: Frame, item: isa.Argument) -> None:
+def _argument(core: SequencerState, frame: Frame, item: isa.Argument) -> None:
     if item.index >= len(core.arguments):
         raise AccessFault(frame.place, f"argument {item.index} of {len(core.arguments)} is read")
     core.set_register(item.destination, core.arguments[item.index])
@@ -364,30 +362,30 @@ def _register_value(dtype: DType, value: int) -> Array:
     return _bits(value, dtype.size_bytes).reshape(1).view(STORAGE[dtype])
 
 
-def _scalar(core: "Core", frame: Frame, item: isa.Scalar) -> None:
+def _scalar(core: SequencerState, frame: Frame, item: isa.Scalar) -> None:
     function, dtype = item.function, item.dtype
     values = [_register_value(dtype, frame.registers[r]) for r in (item.a, item.b)[: function.arity]]
     core.set_register(item.destination, int(MEANING[function](BUILDER, dtype, *values)[0]))
 
 
-def _scalar_select(core: "Core", frame: Frame, item: isa.ScalarSelect) -> None:
+def _scalar_select(core: SequencerState, frame: Frame, item: isa.ScalarSelect) -> None:
     chosen = item.a if frame.registers[item.condition] != 0 else item.b
     core.set_register(item.destination, frame.registers[chosen])
 
 
-def _scalar_convert(core: "Core", frame: Frame, item: isa.ScalarConvert) -> None:
+def _scalar_convert(core: SequencerState, frame: Frame, item: isa.ScalarConvert) -> None:
     bits = 1 if item.dtype is DType.I1 else item.dtype.bits
     low = frame.registers[item.a] % (1 << bits)
     is_negative = not item.unsigned and low >> (bits - 1)
     core.set_register(item.destination, low - (1 << bits) if is_negative else low)
 
 
-def _rotate(core: "Core", frame: Frame, item: isa.Rotate) -> None:
+def _rotate(core: SequencerState, frame: Frame, item: isa.Rotate) -> None:
     value = frame.registers[item.register] + item.step
     core.set_register(item.register, 0 if value >= item.limit else value)
 
 
-def _scalar_load(core: "Core", frame: Frame, item: isa.ScalarLoad) -> None:
+def _scalar_load(core: SequencerState, frame: Frame, item: isa.ScalarLoad) -> None:
     address = np.array([item.address + frame.registers[item.offset]], np.int64)
     bits = frame.read_at(address, item.dtype.size_bytes)
     if item.dtype is DType.I1:
@@ -397,23 +395,23 @@ def _scalar_load(core: "Core", frame: Frame, item: isa.ScalarLoad) -> None:
         core.set_register(item.destination, int(value[0]))
 
 
-def _scalar_store(core: "Core", frame: Frame, item: isa.ScalarStore) -> None:
+def _scalar_store(core: SequencerState, frame: Frame, item: isa.ScalarStore) -> None:
     address = np.array([item.address + frame.registers[item.offset]], np.int64)
     value = frame.registers[item.a]
     frame.write_at(address, _bits(value & 1 if item.dtype is DType.I1 else value, item.dtype.size_bytes).reshape(1))
 
 
-def _trap(core: "Core", frame: Frame, item: isa.Trap) -> None:
+def _trap(core: SequencerState, frame: Frame, item: isa.Trap) -> None:
     messages = core.program.messages
     sentence = messages[item.code] if item.code < len(messages) else f"trap {item.code}"
     raise Trapped(frame.place, sentence, item.code)
 
 
-def _nothing(core: "Core", frame: Frame, item: Any) -> None:
+def _nothing(core: SequencerState, frame: Frame, item: Any) -> None:
     """`wait` and `drain` are done when they can be."""
 
 
-STEP: dict[type, Callable[["Core", Frame, Any], None]] = {
+STEP: dict[type, Callable[[SequencerState, Frame, Any], None]] = {
     isa.NextProgram: _next_program,
     isa.ProgramId: _program_id,
     isa.GridSize: _grid_size,

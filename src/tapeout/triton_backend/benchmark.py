@@ -44,19 +44,14 @@ def do_bench(
     return [time_ms] if return_mode == "all" else time_ms
 
 
-def install() -> None:
+def install(is_chip_active: Callable[[], bool]) -> None:
     """Runs when the device wakes: `triton.testing.do_bench` is then ours while the chip is the active device."""
     import triton.testing
 
     everywhere_else = triton.testing.do_bench
 
     def do_bench_where_active(fn: Callable[[], Any], *args: Any, **kwargs: Any) -> Any:
-        from triton.runtime import driver
-
-        from tapeout.triton_backend.driver import ChipDriver
-
-        on_chip = isinstance(driver.active, ChipDriver)
-        return (do_bench if on_chip else everywhere_else)(fn, *args, **kwargs)
+        return (do_bench if is_chip_active() else everywhere_else)(fn, *args, **kwargs)
 
     do_bench_where_active.__doc__ = everywhere_else.__doc__
     triton.testing.do_bench = do_bench_where_active

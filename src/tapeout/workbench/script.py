@@ -86,10 +86,10 @@ def run(script: Script, chip: chips.Chip | str) -> RunTime:
 def record(script: Script, chip: chips.Chip | str) -> Recording:
     """The same, keeping what the chip did."""
     now = _prepare(script, chip)
-    from tapeout.pytorch import device
+    from tapeout.pytorch import device_runtime
 
     now.record = True
-    device.name_operators()
+    device_runtime.name_operators()
     time = _taken(script, _execute(script))
     return Recording(time, tuple(now.activities))
 
@@ -97,13 +97,13 @@ def record(script: Script, chip: chips.Chip | str) -> Recording:
 def _prepare(script: Script, chip: chips.Chip | str) -> clock.VirtualClock:
     """Make this process, and those it starts, run on the chip in virtual time."""
     _import_torch()
-    from tapeout.pytorch import cuda_names, device
+    from tapeout.pytorch import cuda_names, device_runtime
 
     cuda_names.install()
     active = chips.activate(chip)
     os.environ[chips.CHIP_VARIABLE] = chip if isinstance(chip, str) else active.name
-    os.environ[device.TIMING_VARIABLE] = "only" if script.timing_only else "on"
-    os.environ[device.READ_VARIABLE] = "zeros" if script.read_zeros else "error"
+    os.environ[device_runtime.TIMING_VARIABLE] = "only" if script.timing_only else "on"
+    os.environ[device_runtime.READ_VARIABLE] = "zeros" if script.read_zeros else "error"
     return clock.turn_on(only=script.timing_only)
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from tapeout.pytorch import device
+from tapeout.pytorch.device_runtime import refuse_host
+from tapeout.pytorch.ledger import count
 from tapeout.pytorch.ops import compiled
-from tapeout.pytorch.ops.launch import count
 
 
 def run(operator: Any, *args: Any, **kwargs: Any) -> Any:
@@ -27,7 +27,7 @@ def run(operator: Any, *args: Any, **kwargs: Any) -> Any:
 
 def on_host(operator: Any, reason: str, *args: Any, **kwargs: Any) -> Any:
     """The operator's result from the host, counted as its. Raises NotImplementedError if the host may not."""
-    device.refuse_host(operator.name(), reason)
+    refuse_host(operator.name(), reason)
     return operator._op_dk(torch._C.DispatchKey.PrivateUse2, *args, **kwargs)
 
 

@@ -1,7 +1,8 @@
 """Launches our own kernels with little host time: compiled once per types and constants, then called directly.
 
 Triton's launch path works out on every call what a kernel must be specialised for. Our kernels are specialised for
-nothing but their types and constants, so a look-up in a dictionary replaces it.
+nothing but their types and constants, so a look-up in a dictionary replaces it. What every module with kernels needs is
+imported from here: `count`, `ceil_div`, `power_of_two_at_least`.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,7 +13,9 @@ import triton
 from triton.compiler import ASTSource
 
 from tapeout import chip as chips
-from tapeout.pytorch import device
+from tapeout.pytorch.ledger import count as count
+from tapeout.pytorch.ops.sizes import ceil_div as ceil_div
+from tapeout.pytorch.ops.sizes import power_of_two_at_least as power_of_two_at_least
 
 TYPE_NAMES = {
     torch.float64: "fp64",
@@ -60,20 +63,6 @@ def _compile(function: "triton.JITFunction[Any]", types: tuple[str, ...], consta
     compiled._init_handles()
     launch: Launch = compiled.function.launch
     return launch
-
-
-def ceil_div(numerator: int, denominator: int) -> int:
-    return -(-numerator // denominator)
-
-
-def power_of_two_at_least(value: int) -> int:
-    """The smallest power of two that is not smaller: what a tile's side may be."""
-    return 1 << (max(value, 1) - 1).bit_length()
-
-
-def count(name: str) -> None:
-    """Note in the ledger that an aten operator ran on the chip."""
-    device.shim().tapeout_count_on_chip(name.encode(), 1)
 
 
 def otherwise(operator: Any, *arguments: Any, **keywords: Any) -> Any:

@@ -14,7 +14,7 @@ import math
 from dataclasses import dataclass
 
 from tapeout.chip import Chip
-from tapeout.pytorch.ops.launch import ceil_div, power_of_two_at_least
+from tapeout.pytorch.ops.sizes import ceil_div, power_of_two_at_least
 
 STEP_CYCLES = 64
 """What a step of the inner loop costs besides its work: issuing its instructions and handing over tiles."""

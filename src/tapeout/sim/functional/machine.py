@@ -1,13 +1,11 @@
 """LLVM IR text to object code for this host, and object code to callable addresses."""
 
 import functools
-import hashlib
 import itertools
 
-import llvmlite
 import llvmlite.binding as llvm
 
-from tapeout.host_features import host_features
+from tapeout.host.features import host_features
 
 ENTRY = "tapeout_entry"
 
@@ -16,12 +14,6 @@ ENTRY = "tapeout_entry"
 def _initialise() -> None:
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
-
-
-def host_fingerprint() -> str:
-    """Changes when object code made here might not be right elsewhere, or is for other vector units."""
-    facts = (host_features(), llvmlite.__version__, llvm.llvm_version_info)
-    return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 
 def target_machine() -> llvm.TargetMachine:

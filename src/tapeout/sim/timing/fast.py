@@ -17,7 +17,7 @@ import numpy as np
 
 from tapeout.chip import Chip
 from tapeout.errors import InternalError, TapeoutError
-from tapeout.host_library import host_library
+from tapeout.host.library import host_library
 from tapeout.isa import AccessPattern, Program, RegisterValue, Unit, microcoded_cycles
 from tapeout.isa import definitions as isa
 from tapeout.isa.costs import (

@@ -26,11 +26,12 @@ from tapeout.isa.costs import (
     release_cycles,
     single_group,
 )
-from tapeout.isa.fields import QUEUES, REGISTER_COUNT
+from tapeout.isa.fields import QUEUES
 from tapeout.isa.verify import tile_shapes
 from tapeout.sim.execution import STEP, Frame
 from tapeout.sim.faults import AccessFault, SynchronisationFault, Trapped
 from tapeout.sim.ordering import NUMBER_OF_AGENT
+from tapeout.sim.state import NO_MEMORY, SequencerState
 from tapeout.sim.timing.memory import TICKS, Memory, MemoryParameters
 from tapeout.sim.timing.result import NUMBER_OF_REASON, REASONS, UNITS, Interval, MemoryRegion, Timing, activity
 from tapeout.sim.timing.trace import (
@@ -156,19 +157,14 @@ class _Launch:
         )
 
 
-class _Core:
+class _Core(SequencerState):
     def __init__(self, launch: _Launch, number: int, workspace: int) -> None:
-        self.launch = launch
-        self.program = launch.program
-        self.grid = launch.grid
-        self.arguments = launch.arguments
-        self.number = number
-        self.workspace = workspace
         gx, gy, gz = launch.grid
         places = [(x, y, z) for z in range(gz) for y in range(gy) for x in range(gx)]
-        self.programs = deque(places[number :: launch.chip.core_count])
-        self.program_id = (0, 0, 0)
-        self.registers = [0] * REGISTER_COUNT
+        mine = places[number :: launch.chip.core_count]
+        super().__init__(launch.program, launch.grid, launch.arguments, mine, workspace)
+        self.launch = launch
+        self.number = number
         self.unknown: set[int] = set()
         self.tokens: dict[int, list[int]] = {}
         self.held: _Held | None = None
@@ -187,10 +183,6 @@ class _Core:
         """Time of the next step, the core's number, and the agent that takes it."""
         time, order = min((agent.next_step(), order) for order, agent in enumerate(self.agents))
         return time, self.number, order
-
-    def set_register(self, number: int, value: int) -> None:
-        if number:
-            self.registers[number] = (value + (1 << 63)) % (1 << 64) - (1 << 63)
 
     def tokens_at(self, a: int, b: int) -> int:
         """When one count of each of two semaphores (0: none) can be taken."""
@@ -653,7 +645,7 @@ class _Sequencer:
         elif type(item) in STEP and not isinstance(item, isa.Drain):
             nothing = np.zeros(0, np.uint8)
             place = f"{core.program.location(index)}: instruction {index}"
-            STEP[type(item)](core, Frame(None, nothing, core.registers, place), item)  # type: ignore[arg-type]
+            STEP[type(item)](core, Frame(NO_MEMORY, nothing, core.registers, place), item)
         if destination:
             (core.unknown.add if is_unknown else core.unknown.discard)(destination)
 

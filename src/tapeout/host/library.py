@@ -9,10 +9,9 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from tapeout import file_cache
 from tapeout.errors import TapeoutError
-from tapeout.host_features import host_features
-from tapeout.sim.functional.machine import host_fingerprint
+from tapeout.host import file_cache
+from tapeout.host.features import host_features, host_fingerprint
 
 FLAGS = (
     "-std=c++20",

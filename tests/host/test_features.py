@@ -2,7 +2,7 @@
 
 import pytest
 
-from tapeout import host_features
+from tapeout.host import features as host_features
 from tapeout.errors import TapeoutError
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tapeout import disk_cache
+from tapeout.host import disk_cache
 
 
 @pytest.fixture(autouse=True)

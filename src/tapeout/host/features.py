@@ -5,10 +5,12 @@ are the same bits on all of them.
 """
 
 import functools
+import hashlib
 import os
 import platform
 from dataclasses import dataclass
 
+import llvmlite
 import llvmlite.binding as llvm
 
 from tapeout.errors import TapeoutError
@@ -71,6 +73,12 @@ def host_features() -> HostFeatures:
     cpu = _PROCESSOR[level]
     attributes = "-prefer-256-bit" if level == "avx512" else ""
     return HostFeatures(level, vector_bytes, cpu, attributes, (f"-march={cpu}",), has_half_conversions)
+
+
+def host_fingerprint() -> str:
+    """Changes when machine code made here might not be right elsewhere, or is for other vector units."""
+    facts = (host_features(), llvmlite.__version__, llvm.llvm_version_info)
+    return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 
 def _is_x86() -> bool:

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from tapeout.disk_cache import directory
+from tapeout.host.disk_cache import directory
 
 MAGIC = b"TAPEOBJ1"
 _DIGEST_BYTES = 32

@@ -1,0 +1,221 @@
+"""The device at work: the C++ shim, loaded at the first use with the active chip's HBM reserved, and what it is asked.
+
+What users call is in device.py; this is for the modules of the package.
+"""
+
+import ctypes
+import os
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from tapeout import chip as chips
+from tapeout.errors import TapeoutError
+from tapeout.pytorch import build, device_clock
+from tapeout.pytorch.import_hooks import when_imported
+from tapeout.runtime import clock
+
+FALLBACK_VARIABLE = "TAPEOUT_FALLBACK"
+FALLBACK_POLICIES = {"count": 0, "warn": 1, "error": 2}
+TIMING_VARIABLE = "TAPEOUT_TIMING"
+TIMING_MODES = ("off", "on", "only")
+READ_VARIABLE = "TAPEOUT_READ"
+READS = ("error", "zeros")
+
+BLOCK_TAKER = ctypes.CFUNCTYPE(None, ctypes.c_uint64)
+"""A function that takes the address of a block of HBM."""
+
+_shim: ctypes.CDLL | None = None
+seed_before_first_use: int | None = None
+"""For the default generator, which is there once the shim is."""
+
+_initializing = threading.RLock()
+_kept_for_the_shim: list[ctypes.Structure] = []  # it calls these functions as long as the process lives
+
+
+def is_initialized() -> bool:
+    """Whether the device has been used: the shim is loaded."""
+    return _shim is not None
+
+
+def shim() -> ctypes.CDLL:
+    """The loaded shim with HBM reserved; loads it if this is the first use."""
+    global _shim
+    with _initializing:
+        if _shim is not None:
+            return _shim
+        loaded = build.load()
+        _declare(loaded)
+        chip = chips.active()
+        if (mode := _choice(TIMING_VARIABLE, TIMING_MODES)) != "off":
+            clock.turn_on(only=mode == "only")
+        _kept_for_the_shim.append(calls := _clock_calls())
+        refused = loaded.tapeout_initialize(
+            chip.hbm.size_bytes, chip.name.encode(), ctypes.byref(calls), int(clock.timing_only)
+        )
+        if refused:
+            raise TapeoutError(
+                f"the host refuses to reserve {chip.hbm.size_bytes} bytes of address space for the HBM of chip "
+                f"{chip.name!r}: {os.strerror(refused)}. Raise `ulimit -v` or vm.overcommit_memory, or describe a "
+                "chip with a smaller hbm.size_bytes"
+            )
+        _shim = loaded
+        _watch_allocations(loaded)
+        if seed_before_first_use is not None:
+            torch.ops.tapeout.default_generator().manual_seed(seed_before_first_use)
+        set_fallback(os.environ.get(FALLBACK_VARIABLE) or "count")
+        loaded.tapeout_let_reads_be_zeros(int(_choice(READ_VARIABLE, READS) == "zeros"))
+        at_once = ctypes.PyDLL(loaded._name)  # short calls at every launch, not worth letting go of the GIL
+        at_once.tapeout_current_stream.restype = ctypes.c_int64
+        device_clock.trace_with(loaded.tapeout_trace)
+        clock.current_stream = at_once.tapeout_current_stream
+        clock.place = ctypes.cast(at_once.tapeout_make_canonical, ctypes.c_void_p).value or 0
+        clock.when_turned(lambda on, only: loaded.tapeout_set_timing(2 if only else int(on)))
+        chips.refuse_activation_while(_memory_in_use)
+        # The engine's thread for the device would take the GIL while the interpreter finalises, and abort.
+        torch.autograd.set_multithreading_enabled(False)
+        from tapeout.pytorch import ops
+
+        ops.register()
+        when_imported("triton", _make_triton_use_the_chip)
+        return _shim
+
+
+def _declare(loaded: ctypes.CDLL) -> None:
+    uint64, int64 = ctypes.c_uint64, ctypes.c_int64
+    loaded.tapeout_initialize.argtypes = [uint64, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_int]
+    loaded.tapeout_trace.argtypes = [ctypes.c_char_p, ctypes.c_int, int64, int64, int64]
+    loaded.tapeout_current_operator.restype = ctypes.c_char_p
+    loaded.tapeout_arena_base.restype = uint64
+    loaded.tapeout_arena_size_bytes.restype = uint64
+    loaded.tapeout_block_of.argtypes = [uint64, ctypes.POINTER(uint64), ctypes.POINTER(uint64)]
+    loaded.tapeout_watch_allocations.argtypes = [ctypes.c_void_p, uint64]
+    loaded.tapeout_end_capture.argtypes = [BLOCK_TAKER]
+    loaded.tapeout_let_go.argtypes = [uint64]
+    loaded.tapeout_memory_statistics.argtypes = [ctypes.POINTER(int64)]
+    loaded.tapeout_count_on_chip.argtypes = [ctypes.c_char_p, int64]
+    loaded.tapeout_ledger.argtypes = [ctypes.c_char_p, uint64]
+    loaded.tapeout_ledger.restype = uint64
+
+
+def _choice(variable: str, allowed: tuple[str, ...]) -> str:
+    """The value of an environment variable; the first allowed one if it is not set."""
+    value = os.environ.get(variable) or allowed[0]
+    if value not in allowed:
+        raise TapeoutError(f"{variable}={value!r} is not known; choose one of {', '.join(allowed)}")
+    return value
+
+
+def _clock_calls() -> ctypes.Structure:
+    """How the shim reaches this process's clock."""
+    int64, none = ctypes.c_int64, None
+    calls: dict[str, tuple[Any, ...]] = {
+        "turn_on": (none,),
+        "moment": (none, int64, ctypes.POINTER(int64)),
+        "wait": (none, int64, int64),
+        "reach": (none, int64),
+        "poll": (int64, int64),
+        "synchronize": (none,),
+        "copy": (none, int64, int64, int64, int64),
+        "host_operator": (none, ctypes.c_char_p),
+        "watch": (none, int64),
+    }
+    types = {name: ctypes.CFUNCTYPE(*signature) for name, signature in calls.items()}
+    table = type("ClockCalls", (ctypes.Structure,), {"_fields_": list(types.items())})
+    return table(*(function_type(getattr(device_clock, name)) for name, function_type in types.items()))
+
+
+def _watch_allocations(loaded: ctypes.CDLL) -> None:
+    """Lets the sanitizer, if it is wanted, see every block of HBM before it is used."""
+    from tapeout.runtime import sanitizer
+
+    if sanitizer.checks() is not None and not clock.timing_only:
+        base, size_bytes = loaded.tapeout_arena_base(), loaded.tapeout_arena_size_bytes()
+        announce = sanitizer.watch(loaded.tapeout_block_of, base, size_bytes)
+        loaded.tapeout_watch_allocations(ctypes.cast(announce, ctypes.c_void_p), sanitizer.RED_ZONE_BYTES)
+
+
+def _memory_in_use() -> str | None:
+    used = memory_statistics()["allocated_bytes.all.current"]
+    return f"{used} bytes of the present chip's HBM are in use" if used else None
+
+
+def _make_triton_use_the_chip() -> None:
+    import triton
+
+    from tapeout import runtime
+    from tapeout.triton_backend import benchmark, kernel_cache
+    from tapeout.triton_backend.driver import ChipDriver, is_chip_active
+
+    hbm = arena()
+    runtime.set_arena(hbm.address, hbm.size_bytes)
+    triton.runtime.driver.set_active(ChipDriver())
+    benchmark.install(is_chip_active)
+    kernel_cache.install()
+
+
+def set_fallback(policy: str) -> None:
+    """What happens to an operator without a chip kernel: "count" it, "warn" once per operator, or raise an "error"."""
+    if policy not in FALLBACK_POLICIES:
+        raise TapeoutError(
+            f"{FALLBACK_VARIABLE}={policy!r} is not a policy; choose one of {', '.join(FALLBACK_POLICIES)}"
+        )
+    shim().tapeout_set_fallback_policy(FALLBACK_POLICIES[policy])
+
+
+def refuse_host(operator: str, reason: str) -> None:
+    """Raises NotImplementedError if the policy forbids that an operator runs on the host."""
+    if shim().tapeout_host_is_forbidden():
+        raise NotImplementedError(
+            f"{operator} has no kernel for the chip for these arguments ({reason}), and {FALLBACK_VARIABLE}=error "
+            f"forbids running it on the host. Write it with other operators or another dtype, or unset "
+            f"{FALLBACK_VARIABLE}"
+        )
+
+
+def name_operators() -> None:
+    """From now on what happens on the chip is noted with the aten operator that asked for it."""
+    loaded = shim()
+    loaded.tapeout_watch_operators()
+    clock.current_operator = lambda: loaded.tapeout_current_operator().decode()
+
+
+@dataclass(frozen=True)
+class Block:
+    """One live allocation in HBM."""
+
+    address: int
+    size_bytes: int
+
+
+def arena() -> Block:
+    """The whole of HBM: where it begins and how large it is."""
+    loaded = shim()
+    return Block(loaded.tapeout_arena_base(), loaded.tapeout_arena_size_bytes())
+
+
+def block_of(address: int) -> Block | None:
+    """The live allocation that holds this address, or None if it is foreign or has been freed."""
+    start, size_bytes = ctypes.c_uint64(), ctypes.c_uint64()
+    if not shim().tapeout_block_of(address, ctypes.byref(start), ctypes.byref(size_bytes)):
+        return None
+    return Block(start.value, size_bytes.value)
+
+
+def memory_statistics() -> dict[str, int]:
+    """Bytes and counts of the HBM allocator, under the names torch.cuda gives them; zeros before the first use."""
+    names = (
+        "allocated_bytes.all.current",
+        "allocated_bytes.all.peak",
+        "reserved_bytes.all.current",
+        "active.all.current",
+        "allocation.all.allocated",
+        "num_ooms",
+    )
+    if _shim is None:
+        return dict.fromkeys(names, 0)
+    values = (ctypes.c_int64 * len(names))()
+    _shim.tapeout_memory_statistics(values)
+    return dict(zip(names, values, strict=True))
