@@ -2,8 +2,8 @@
 
 import pytest
 
-from tapeout.host import features as host_features
 from tapeout.errors import TapeoutError
+from tapeout.host import features as host_features
 
 
 def host_with(monkeypatch, names, machine="x86_64"):
