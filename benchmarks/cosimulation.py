@@ -20,10 +20,10 @@ from tapeout.chip import tiny
 from tapeout.report import cosimulation as report
 from tapeout.report.page import Format, write
 from tapeout.rtl import simulation
-from tapeout.rtl.cosimulation import compare_launches
 from tapeout.sim import evaluator
 from tapeout.sim.state import Memory
 from tapeout.testing.random_programs import random_case
+from tapeout.workbench.cosimulation import compare_launches
 from tapeout.workbench.script import Script
 
 BASE = 0x40_0000

@@ -14,6 +14,7 @@ from tapeout.silicon import activity, area, calibration, die, manufacturing, pow
 from tapeout.silicon.activity import Activity
 from tapeout.silicon.technology import SiliconError, UnknownFigure
 from tapeout.sim import timing
+from tapeout.workbench import measured_activity
 from tapeout.workbench.work import Work
 
 FIGURES = technology.load()
@@ -194,7 +195,7 @@ def test_what_the_timing_simulator_counts_has_an_energy():
     text = "map1 function=neg dtype=f32 shape=1x1x1x64 a=@0x0{0,0,0,1} result=@0x400{0,0,0,1}\nhalt\n"
     program = Program("by_hand", tiny.name, assemble(text), (Parameter("memory", "*i8"),), 1 << 16)
     launch = timing.simulate(program, tiny, (1, 1, 1), (0,))
-    done = activity.of_timing("negate", launch)
+    done = measured_activity.of_timing("negate", launch)
     assert done.vector_operations == {"float32": 64}
     assert done.duration_s == launch.cycles / tiny.clock_hz
     contents, size = modelled(tiny)
@@ -211,12 +212,12 @@ def test_matrix_products_keep_their_dtype_from_the_simulator_on():
         timing.simulate(Program("h", tiny.name, assemble("halt\n"), (), 1 << 16), tiny, (1, 1, 1), ()),
         multiply_accumulates={"bf16": 10, "f8e4m3": 3, "f8e5m2": 4},
     )
-    assert activity.of_timing("products", counted).multiply_accumulates == {"bfloat16": 10, "float8": 7}
+    assert measured_activity.of_timing("products", counted).multiply_accumulates == {"bfloat16": 10, "float8": 7}
 
 
 def test_what_the_functional_simulator_counts_is_traffic():
     work = Work(hbm_read_bytes=1000, hbm_written_bytes=24)
-    done = activity.of_work("traffic", work, duration_s=1e-6)
+    done = measured_activity.of_work("traffic", work, duration_s=1e-6)
     assert done.bytes_moved == {"memory": 1024}
     contents, size = modelled(inference)
     spent = {part.name: part.value for part in power.energy(done, contents, size, FIGURES).parts}

@@ -14,7 +14,6 @@ from tapeout.silicon import comparison, ownership, study, technology
 from tapeout.silicon.naming import accelerator
 from tapeout.silicon.ownership import Site
 from tapeout.silicon.technology import SiliconError
-from tapeout.workbench.script import RunTime
 
 FIGURES = technology.load()
 CHIPS = catalog.shipped()
@@ -164,34 +163,6 @@ def test_a_described_chip_without_a_price_is_compared_without():
     priceless = accelerator(tiny, FIGURES)
     assert priceless.price is None
     assert priceless.price_note.startswith("not known: dram_price.LPDDR5 is not known")
-
-
-def simulated(**changes):
-    facts = {"chip": "inference", "total_ps": 2_000_000_000, "status": 0, "timing_only": False}
-    empty = {name: {} for name in ("busy_ps", "counts", "host_operators", "untimed_kernels", "assumptions")}
-    return RunTime(**(facts | empty | changes))
-
-
-def test_a_simulated_run_has_a_throughput():
-    assert ownership.throughput_of_run(simulated(), 5, "inference") == pytest.approx(2500)
-
-
-@pytest.mark.parametrize(
-    ("run", "items", "message"),
-    [
-        (simulated(chip="training"), 5, "the run was on the chip training, not inference"),
-        (
-            simulated(host_operators={"aten::sort": 3}),
-            5,
-            "the run's time leaves out aten::sort, so it has no throughput",
-        ),
-        (simulated(), 0, "0 items in 0.002 s are no throughput"),
-    ],
-)
-def test_a_run_that_has_no_throughput_is_refused(run, items, message):
-    with pytest.raises(SiliconError) as caught:
-        ownership.throughput_of_run(run, items, "inference")
-    assert str(caught.value) == message
 
 
 @pytest.mark.parametrize(

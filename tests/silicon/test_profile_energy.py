@@ -8,9 +8,8 @@ from rich.console import Console
 from tapeout.chip import tiny
 from tapeout.isa import Parameter, Program, assemble
 from tapeout.report import profile as report
-from tapeout.silicon import activity
 from tapeout.sim import timing
-from tapeout.workbench import profiling
+from tapeout.workbench import measured_activity, profiling
 from tapeout.workbench.script import RunTime
 
 
@@ -25,7 +24,7 @@ def launch():
 
 
 def test_two_launches_are_twice_the_counts_of_one():
-    once, twice = (activity.of_timings("run", [launch()] * count, 1e-6) for count in (1, 2))
+    once, twice = (measured_activity.of_timings("run", [launch()] * count, 1e-6) for count in (1, 2))
     assert twice.vector_operations["float32"] == 2 * once.vector_operations["float32"] == 128
     assert twice.bytes_moved["scratchpad"] == 2 * once.bytes_moved["scratchpad"] > 0
 

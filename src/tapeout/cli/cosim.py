@@ -24,7 +24,7 @@ def cosim(
     Stops comparing at the first kernel that differs; then the exit status is 1.
     """
     from tapeout.report import cosimulation as report
-    from tapeout.rtl.cosimulation import compare_launches
+    from tapeout.workbench.cosimulation import compare_launches
     from tapeout.workbench.script import Script
 
     comparisons = compare_launches(Script(script, tuple(arguments or ())), chip, waveform=waveform)

@@ -74,7 +74,7 @@ def cost(
     if run is not None:
         from tapeout.workbench.script import RunTime
 
-        throughput = ownership.throughput_of_run(RunTime.from_json(run.read_text("utf-8")), items, found.name)
+        throughput = RunTime.from_json(run.read_text("utf-8")).items_per_s(items, found.name)
     if throughput is not None:
         priced.append(ownership.cost_of_work(costs, throughput, work.value))
     if training_flop is not None:

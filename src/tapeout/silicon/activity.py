@@ -1,21 +1,15 @@
 """What a die did: counts of operations by dtype and of bytes by level, in so many seconds.
 
-Takes the counts of a simulator (`of_timing`, `of_work`), or derives them from peak rates (`at_tdp`, `workloads`); gives
-`Activity`s, for `tapeout.silicon.power` to price in joules.
+`Activity`s, for `tapeout.silicon.power` to price in joules: here of peak rates (`at_tdp`, `workloads`), in
+`tapeout.workbench.measured_activity` of what a simulator counted.
 """
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from tapeout.chip.description import BITS_OF_DTYPE, Chip
 from tapeout.silicon.die import Die
 from tapeout.silicon.technology import SiliconError
-
-if TYPE_CHECKING:
-    from tapeout.sim.timing import Timing
-    from tapeout.workbench.work import Work
 
 LEVELS = ("scratchpad", "last_level", "memory", "link", "host")
 
@@ -101,43 +95,3 @@ def workloads(chip: Chip, die: Die) -> list[Activity]:
         ),
         Activity(name="idle, clock running", duration_s=1.0),
     ]
-
-
-def of_timing(name: str, timing: "Timing") -> Activity:
-    """A launch as the timing simulator counted it. Elementwise operations count as float32, whatever their type."""
-    return of_timings(name, [timing], timing.seconds)
-
-
-def of_timings(name: str, timings: "Iterable[Timing]", duration_s: float) -> Activity:
-    """Several launches within `duration_s`, which may be longer than they are: then the rest of it is idle."""
-    from tapeout.isa.costs import MATRIX_RATE_NAME
-    from tapeout.numerics.dtypes import BY_LABEL, DType
-
-    name_of_dtype = {**MATRIX_RATE_NAME, DType.F64: "float64"}
-    products: Counter[str] = Counter()
-    moved: Counter[str] = Counter()
-    operations = 0
-    for timing in timings:
-        for label, count in timing.multiply_accumulates.items():
-            products[name_of_dtype[BY_LABEL[label]]] += count
-        operations += timing.vector_operations
-        moved["scratchpad"] += timing.scratchpad_bytes
-        moved["last_level"] += timing.sram_read_bytes + timing.sram_written_bytes
-        moved["memory"] += timing.hbm_read_bytes + timing.hbm_written_bytes
-    return Activity(
-        name=name,
-        duration_s=duration_s,
-        multiply_accumulates=products,
-        vector_operations={"float32": operations},
-        bytes_moved=moved,
-    )
-
-
-def of_work(name: str, work: "Work", duration_s: float) -> Activity:
-    """What the functional simulator counts, which is traffic to memory and nothing on the die: energy is a lower
-    bound."""
-    return Activity(
-        name=name,
-        duration_s=duration_s,
-        bytes_moved={"memory": work.hbm_read_bytes + work.hbm_written_bytes},
-    )

@@ -11,7 +11,6 @@ and no part of it.
 """
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,9 +18,6 @@ from tapeout.accelerator import Accelerator
 from tapeout.chip.catalog import COLUMNS
 from tapeout.figures import Estimate, Provenance, computed, number, total
 from tapeout.silicon.technology import SiliconError, Technology
-
-if TYPE_CHECKING:
-    from tapeout.workbench.script import RunTime
 
 SITES = ("us", "china-west", "china-coast")
 ORIGINS = ("domestic", "foreign")
@@ -119,19 +115,6 @@ def cost_of_work(costs: Ownership, per_s: float, work: str) -> Estimate:
     figure = costs.per_useful_hour / number(per_s * 3600 / unit_count, "1/h")
     many = {1e6: "million", 1e9: "billion"}[unit_count]
     return figure.called(f"cost of a {many} {work}s", bound=f"{per_s:g} {work}s/s a chip while it works")
-
-
-def throughput_of_run(run: "RunTime", item_count: float, chip_name: str) -> float:
-    """Items a second of a simulated run that made `item_count` of them. Raises SiliconError for a run on another chip
-    and for one whose time is not whole, as its rate would be too high."""
-    if run.chip != chip_name:
-        raise SiliconError(f"the run was on the chip {run.chip}, not {chip_name}")
-    if not run.is_whole:
-        left_out = ", ".join([*run.host_operators, *run.untimed_kernels])
-        raise SiliconError(f"the run's time leaves out {left_out}, so it has no throughput")
-    if not (item_count > 0 and run.total_ps > 0):
-        raise SiliconError(f"{item_count:g} items in {run.total_ps / 1e12:g} s are no throughput")
-    return item_count / (run.total_ps / 1e12)
 
 
 def cost_of_training(

@@ -13,13 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-import tapeout
 from tapeout.isa import Program
 from tapeout.isa.program import show
 from tapeout.runtime.clock import Activity
 from tapeout.sim.timing import REASONS
 
-PACKAGE = Path(tapeout.__file__).parent
+PACKAGE = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True)

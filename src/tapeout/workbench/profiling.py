@@ -132,13 +132,14 @@ def profile(run: RunTime, chip: Chip, activities: Sequence[Activity]) -> Profile
 
 
 def _energy(run: RunTime, chip: Chip, timings: Sequence[Timing]) -> EnergyRow | None:
-    from tapeout.silicon import activity, area, die, power, technology
+    from tapeout.silicon import area, die, power, technology
+    from tapeout.workbench import measured_activity
 
     if not run.total_ps:
         return None
     figures = technology.load()
     contents = die.of_chip(chip)
-    done = activity.of_timings("run", timings, run.total_ps / 1e12)
+    done = measured_activity.of_timings("run", timings, run.total_ps / 1e12)
     spent = power.energy(done, contents, area.die_area(contents, figures), figures)
     low, high = spent.interval()
     return EnergyRow(

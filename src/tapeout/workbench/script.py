@@ -45,6 +45,18 @@ class RunTime:
         """Whether `total_ps` is the time of everything."""
         return not self.host_operators and not self.untimed_kernels
 
+    def items_per_s(self, item_count: float, chip_name: str) -> float:
+        """Throughput of a run that made `item_count` items. Raises TapeoutError for a run on another chip, and for one
+        whose time is not whole, as its rate would be too high."""
+        if self.chip != chip_name:
+            raise TapeoutError(f"the run was on the chip {self.chip}, not {chip_name}")
+        if not self.is_whole:
+            left_out = ", ".join([*self.host_operators, *self.untimed_kernels])
+            raise TapeoutError(f"the run's time leaves out {left_out}, so it has no throughput")
+        if not (item_count > 0 and self.total_ps > 0):
+            raise TapeoutError(f"{item_count:g} items in {self.total_ps / 1e12:g} s are no throughput")
+        return item_count / (self.total_ps / 1e12)
+
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=2)
 
