@@ -62,14 +62,25 @@ def _write(path: Path, data: bytes) -> None:
     path.write_bytes(data)
 
 
-def file(folder: str, key: str, suffix: str, make: Callable[[Path], None]) -> Path:
-    """A file that others open by path, made by `make(path)` if it is not there or damaged."""
+def found(folder: str, key: str, suffix: str) -> Path | None:
+    """A file that others open by path, or None if it is not there or damaged."""
     path = directory() / folder / f"{key}{suffix}"
-    proof = path.with_suffix(".sha256")
     with contextlib.suppress(OSError):
-        if proof.read_text() == hashlib.sha256(path.read_bytes()).hexdigest():
+        if _proof(path).read_text() == hashlib.sha256(path.read_bytes()).hexdigest():
             return path
+    return None
+
+
+def file(folder: str, key: str, suffix: str, make: Callable[[Path], None]) -> Path:
+    """The same, made by `make(path)` if it is not there or damaged."""
+    if (whole := found(folder, key, suffix)) is not None:
+        return whole
+    path = directory() / folder / f"{key}{suffix}"
     _publish(path, make)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    _publish(proof, lambda target: _write(target, digest.encode()))
+    _publish(_proof(path), lambda target: _write(target, digest.encode()))
     return path
+
+
+def _proof(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")

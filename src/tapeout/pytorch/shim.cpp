@@ -1,509 +1,49 @@
-// The `chip` device as PyTorch sees it: HBM arena, guard, hooks, views, copies and the host fallback.
+// The `chip` device's operators: views, copies, autocast and the host fallback. shim.h names the other parts.
 //
-// HBM is host memory reserved once (`tapeout_initialize`) and handed out by an allocator, so every chip tensor's
-// data_ptr() is its HBM address and lies inside the arena. An operator without a chip kernel runs on the host over
-// the same bytes; while it runs, the CPU allocator hands out arena memory, so its results need no copy.
-// The Python side (device.py, build.py) reads the counters and sets the policy through the C functions at the end.
-// Time is kept in Python too (tapeout.runtime.clock): `Clock` is how this file tells it what happens.
+// An operator without a chip kernel runs on the host over the same bytes; while it runs, the CPU allocator hands out
+// arena memory, so its results need no copy. The Python side (device.py, build.py) reads the counters and sets the
+// policy through the C functions at the end.
 
-#include <ATen/CPUGeneratorImpl.h>
+#include "shim.h"
+#include "shim_generator.h"
+
 #include <ATen/EmptyTensor.h>
-#include <ATen/Operators.h>
-#include <ATen/autocast_mode.h>
 #include <ATen/core/Tensor.h>
-#include <ATen/core/dispatch/Dispatcher.h>
-#include <ATen/detail/PrivateUse1HooksInterface.h>
 #include <ATen/native/transformers/attention.h>
 #include <ATen/native/transformers/sdp_utils_cpp.h>
-#include <ATen/ops/_coalesced_native.h>
 #include <ATen/ops/_copy_from.h>
-#include <ATen/ops/_indices_native.h>
-#include <ATen/ops/_nnz_native.h>
 #include <ATen/ops/_reshape_alias_native.h>
-#include <ATen/ops/_sparse_coo_tensor_with_dims_and_tensors_native.h>
-#include <ATen/ops/_sparse_coo_tensor_with_dims_native.h>
-#include <ATen/ops/_values_native.h>
 #include <ATen/ops/as_strided_native.h>
-#include <ATen/ops/clone_native.h>
-#include <ATen/ops/copy_sparse_to_sparse_native.h>
-#include <ATen/ops/dense_dim_native.h>
-#include <ATen/ops/empty_native.h>
-#include <ATen/ops/indices_native.h>
-#include <ATen/ops/is_coalesced_native.h>
 #include <ATen/ops/resize_native.h>
-#include <ATen/ops/set_native.h>
-#include <ATen/ops/sparse_dim_native.h>
-#include <ATen/ops/sparse_resize_and_clear_native.h>
-#include <ATen/ops/sparse_resize_native.h>
-#include <ATen/ops/unfold_native.h>
-#include <ATen/ops/values_native.h>
-#include <ATen/ops/view_as_complex_native.h>
-#include <ATen/ops/view_as_real_native.h>
 #include <ATen/ops/view_native.h>
-#include <ATen/ops/zero_native.h>
 #include <ATen/record_function.h>
 #include <c10/core/CPUAllocator.h>
-#include <c10/core/impl/DeviceGuardImplInterface.h>
-#include <c10/core/impl/alloc_cpu.h>
-#include <libkineto.h>
-#include <output_base.h>
-#include <torch/csrc/profiler/standalone/privateuse1_profiler.h>
 #include <torch/library.h>
 
-#include <sys/mman.h>
+#include "autocast_lists.h"  // cut out of torch's ATen/autocast_mode.h by build.py
 
 #include <algorithm>
 #include <atomic>
-#include <chrono>
 #include <cstring>
 #include <map>
 #include <mutex>
-#include <set>
 #include <sstream>
 #include <string>
 #include <unordered_map>
 #include <unordered_set>
 
+// Of ATen/autocast_mode.h, which would bring the declarations of all of torch's operators along.
+namespace at::autocast {
+TORCH_API Tensor cached_cast(at::ScalarType to_type, const Tensor& tensor, c10::DeviceType device_type);
+TORCH_API at::ScalarType get_autocast_dtype(at::DeviceType device_type);
+}  // namespace at::autocast
+
+using namespace tapeout;
+
 namespace {
 
 using at::Tensor;
-using c10::Device;
-using c10::DeviceIndex;
 using c10::IValue;
-
-constexpr auto kChip = c10::DeviceType::PrivateUse1;
-
-// ------------------------------------------------------------------------------------------------ HBM
-
-constexpr size_t kAlignmentBytes = 512;
-constexpr uintptr_t kArenaHint = uintptr_t{0x100000000000};  // far from the heap, the libraries and the stack
-constexpr size_t kPageBytes = 4096;
-constexpr uintptr_t kFirstCanonicalAddress = uintptr_t{1} << 20;  // 0 stays the null pointer
-
-std::string readable(size_t bytes) {
-  std::ostringstream out;
-  out.setf(std::ios::fixed);
-  out.precision(2);
-  if (bytes >= (size_t{1} << 30)) {
-    out << static_cast<double>(bytes) / (size_t{1} << 30) << " GiB";
-  } else if (bytes >= (size_t{1} << 20)) {
-    out << static_cast<double>(bytes) / (size_t{1} << 20) << " MiB";
-  } else {
-    out << bytes << " bytes";
-  }
-  return out.str();
-}
-
-// One address range and a best-fit free list over it. Ties go to the lowest address, so a program that allocates
-// the same sizes in the same order gets the same addresses in every run.
-class Arena {
- public:
-  // Reserves (does not commit) size_bytes. Returns false and leaves errno set when the host refuses.
-  // Without `backed` nothing can be read or written there, and the host's memory sets no limit.
-  bool reserve(size_t size_bytes, const char* chip_name, bool backed) {
-    std::lock_guard<std::mutex> lock(mutex_);
-    void* address = mmap(reinterpret_cast<void*>(kArenaHint), size_bytes, backed ? PROT_READ | PROT_WRITE : PROT_NONE,
-                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (address == MAP_FAILED) {
-      return false;
-    }
-    if (backed) {
-      madvise(address, size_bytes, MADV_HUGEPAGE);
-    }
-    base_ = reinterpret_cast<uintptr_t>(address);
-    size_bytes_ = size_bytes;
-    chip_name_ = chip_name;
-    insert_free(base_, size_bytes);
-    return true;
-  }
-
-  uintptr_t base() const { return base_; }
-  size_t size_bytes() const { return size_bytes_; }
-  bool contains(const void* pointer) const {
-    auto address = reinterpret_cast<uintptr_t>(pointer);
-    return address - base_ < size_bytes_;
-  }
-
-  void* allocate(size_t requested_bytes) {
-    if (requested_bytes == 0) {
-      return nullptr;
-    }
-    size_t bytes = (requested_bytes + red_zone_bytes_ + kAlignmentBytes - 1) / kAlignmentBytes * kAlignmentBytes;
-    std::lock_guard<std::mutex> lock(mutex_);
-    if (auto spare = spare_.find(bytes); spare != spare_.end()) {
-      auto address = spare->second;
-      spare_.erase(spare);
-      ownerless_.erase(address);
-      live_[address].requested_bytes = requested_bytes;
-      if (on_allocation_ != nullptr) {
-        on_allocation_(address, bytes);
-      }
-      return reinterpret_cast<void*>(address);
-    }
-    auto best = free_by_size_.lower_bound({bytes, 0});
-    if (bytes < requested_bytes || best == free_by_size_.end()) {
-      ++out_of_memory_count_;
-      size_t largest = free_by_size_.empty() ? 0 : free_by_size_.rbegin()->first;
-      TORCH_CHECK_WITH(OutOfMemoryError, false, "chip out of memory: tried to allocate ", readable(requested_bytes),
-                       ", but of the ", readable(size_bytes_), " of HBM on chip '", chip_name_, "' ",
-                       readable(allocated_bytes_), " are allocated in ", live_.size(),
-                       " blocks and the largest free block has ", readable(largest),
-                       ". Free tensors, make the batch or the model smaller, or describe a chip with a larger "
-                       "hbm.size_bytes.");
-    }
-    auto [block_bytes, address] = *best;
-    erase_free(address, block_bytes);
-    if (block_bytes > bytes) {
-      insert_free(address + bytes, block_bytes - bytes);
-    }
-    live_.emplace(address, Block{bytes, requested_bytes});
-    allocated_bytes_ += bytes;
-    peak_bytes_ = std::max(peak_bytes_, allocated_bytes_);
-    touched_end_ = std::max(touched_end_, address + bytes);
-    ++allocation_count_;
-    if (capturing_) {
-      held_.insert(address);
-      captured_.insert(address);
-    }
-    if (on_allocation_ != nullptr) {
-      on_allocation_(address, bytes);
-    }
-    return reinterpret_cast<void*>(address);
-  }
-
-  // Blocks allocated from now on stay when their tensors are gone, for a graph that writes to them when it is replayed.
-  // Until the capture's end such a block may serve a later tensor of the same size.
-  void begin_capture() {
-    std::lock_guard<std::mutex> lock(mutex_);
-    capturing_ = true;
-    captured_.clear();
-  }
-
-  // Addresses of the blocks that were allocated since begin_capture, to be given to let_go once.
-  std::vector<uintptr_t> end_capture() {
-    std::lock_guard<std::mutex> lock(mutex_);
-    capturing_ = false;
-    spare_.clear();
-    return {captured_.begin(), captured_.end()};
-  }
-
-  // No graph writes to the block any more.
-  void let_go(uintptr_t address) {
-    std::lock_guard<std::mutex> lock(mutex_);
-    held_.erase(address);
-    if (ownerless_.erase(address) != 0) {
-      free_block(live_.find(address));
-    }
-  }
-
-  // From now on every new block is followed by so many bytes that belong to none, and announced before it is used.
-  void watch(void (*on_allocation)(uint64_t address, uint64_t bytes), size_t red_zone_bytes) {
-    std::lock_guard<std::mutex> lock(mutex_);
-    on_allocation_ = on_allocation;
-    red_zone_bytes_ = red_zone_bytes;
-  }
-
-  void release(void* pointer) {
-    if (pointer == nullptr) {
-      return;
-    }
-    std::lock_guard<std::mutex> lock(mutex_);
-    auto found = live_.find(reinterpret_cast<uintptr_t>(pointer));
-    if (found == live_.end()) {
-      return;
-    }
-    if (held_.count(found->first) != 0) {
-      ownerless_.insert(found->first);
-      if (capturing_ && captured_.count(found->first) != 0) {
-        spare_.emplace(found->second.bytes, found->first);
-      }
-      return;
-    }
-    free_block(found);
-  }
-
-  // The live allocation that holds the address: start and requested size. False for a foreign address.
-  bool block_of(uintptr_t address, uintptr_t* start, size_t* requested_bytes) {
-    std::lock_guard<std::mutex> lock(mutex_);
-    auto after = live_.upper_bound(address);
-    if (after == live_.begin()) {
-      return false;
-    }
-    auto block = std::prev(after);
-    if (address >= block->first + block->second.requested_bytes) {
-      return false;
-    }
-    *start = block->first;
-    *requested_bytes = block->second.requested_bytes;
-    return true;
-  }
-
-  // Copies words, each address among them moved to where it would be if the allocations they point into were the only
-  // ones, made one after another in the order of the words; other addresses stay. After the words comes the first free
-  // address, then three words for each allocation: where it is, how many bytes were asked for, and where it would be.
-  // Returns the number of allocations.
-  int64_t make_canonical(const int64_t* words, const char* is_address, int64_t count, int64_t* placed) {
-    std::lock_guard<std::mutex> lock(mutex_);
-    int64_t* const blocks = placed + count + 1;
-    int64_t block_count = 0;
-    uintptr_t next = kFirstCanonicalAddress;
-    for (int64_t i = 0; i < count; ++i) {
-      placed[i] = words[i];
-      if (!is_address[i]) {
-        continue;
-      }
-      auto address = static_cast<uintptr_t>(words[i]);
-      auto after = live_.upper_bound(address);
-      if (after == live_.begin()) {
-        continue;
-      }
-      auto [start, block] = *std::prev(after);
-      if (address >= start + block.bytes) {
-        continue;
-      }
-      int64_t n = 0;
-      while (n < block_count && blocks[3 * n] != static_cast<int64_t>(start)) {
-        ++n;
-      }
-      if (n == block_count) {
-        ++block_count;
-        blocks[3 * n] = static_cast<int64_t>(start);
-        blocks[3 * n + 1] = static_cast<int64_t>(block.requested_bytes);
-        blocks[3 * n + 2] = static_cast<int64_t>(next);
-        next += block.bytes;
-      }
-      placed[i] = blocks[3 * n + 2] + static_cast<int64_t>(address - start);
-    }
-    placed[count] = static_cast<int64_t>(next);
-    return block_count;
-  }
-
-  // Gives the host back the pages of all free blocks.
-  void return_free_pages() {
-    std::lock_guard<std::mutex> lock(mutex_);
-    for (auto [address, bytes] : free_) {
-      auto begin = (address + kPageBytes - 1) / kPageBytes * kPageBytes;
-      auto end = std::min(address + bytes, touched_end_) / kPageBytes * kPageBytes;
-      if (begin < end) {
-        madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
-      }
-    }
-    touched_end_ = live_.empty() ? base_ : live_.rbegin()->first + live_.rbegin()->second.bytes;
-  }
-
-  void statistics(int64_t* out) {
-    std::lock_guard<std::mutex> lock(mutex_);
-    out[0] = static_cast<int64_t>(allocated_bytes_);
-    out[1] = static_cast<int64_t>(peak_bytes_);
-    out[2] = static_cast<int64_t>(touched_end_ > base_ ? touched_end_ - base_ : 0);
-    out[3] = static_cast<int64_t>(live_.size());
-    out[4] = static_cast<int64_t>(allocation_count_);
-    out[5] = static_cast<int64_t>(out_of_memory_count_);
-  }
-
-  void reset_peak() {
-    std::lock_guard<std::mutex> lock(mutex_);
-    peak_bytes_ = allocated_bytes_;
-  }
-
- private:
-  struct Block {
-    size_t bytes;
-    size_t requested_bytes;
-  };
-  using FreeBlocks = std::map<uintptr_t, size_t>;
-
-  void free_block(std::map<uintptr_t, Block>::iterator block) {
-    auto address = block->first;
-    auto bytes = block->second.bytes;
-    live_.erase(block);
-    allocated_bytes_ -= bytes;
-    auto next = free_.lower_bound(address);
-    if (next != free_.end() && next->first == address + bytes) {
-      bytes += next->second;
-      next = erase_free(next->first, next->second);
-    }
-    if (next != free_.begin()) {
-      auto previous = std::prev(next);
-      if (previous->first + previous->second == address) {
-        address = previous->first;
-        bytes += previous->second;
-        erase_free(previous->first, previous->second);
-      }
-    }
-    insert_free(address, bytes);
-  }
-
-  void insert_free(uintptr_t address, size_t bytes) {
-    free_.emplace(address, bytes);
-    free_by_size_.emplace(bytes, address);
-  }
-  FreeBlocks::iterator erase_free(uintptr_t address, size_t bytes) {
-    free_by_size_.erase({bytes, address});
-    return free_.erase(free_.find(address));
-  }
-
-  std::mutex mutex_;
-  uintptr_t base_ = 0;
-  size_t size_bytes_ = 0;
-  std::string chip_name_;
-  FreeBlocks free_;
-  std::set<std::pair<size_t, uintptr_t>> free_by_size_;
-  std::map<uintptr_t, Block> live_;
-  bool capturing_ = false;
-  std::set<uintptr_t> captured_;              // blocks allocated in this capture
-  std::set<uintptr_t> held_;                  // blocks that graphs write to,
-  std::set<uintptr_t> ownerless_;             // those of them that no tensor has any more,
-  std::multimap<size_t, uintptr_t> spare_;    // and those of these that this capture may use again, by size
-  void (*on_allocation_)(uint64_t, uint64_t) = nullptr;
-  size_t red_zone_bytes_ = 0;
-  size_t allocated_bytes_ = 0;
-  size_t peak_bytes_ = 0;
-  uintptr_t touched_end_ = 0;
-  size_t allocation_count_ = 0;
-  size_t out_of_memory_count_ = 0;
-};
-
-Arena& arena() {
-  static auto* the_arena = new Arena;  // never destroyed: tensors may outlive every static destructor
-  return *the_arena;
-}
-
-void release_hbm(void* pointer) { arena().release(pointer); }
-
-struct HbmAllocator final : c10::Allocator {
-  c10::DataPtr allocate(size_t bytes) override {
-    void* pointer = arena().allocate(bytes);
-    return {pointer, pointer, &release_hbm, Device(kChip, 0)};
-  }
-  c10::DeleterFnPtr raw_deleter() const override { return &release_hbm; }
-  void copy_data(void* to, const void* from, size_t bytes) const override;
-};
-
-HbmAllocator hbm_allocator;
-REGISTER_ALLOCATOR(kChip, &hbm_allocator);
-
-// The process's CPU allocator while this library is loaded: host memory as before, except that a thread that is
-// running a fallback gets HBM, so what the host computes for the chip is born on the chip.
-class HostAllocator final : public c10::Allocator {
- public:
-  HostAllocator() : host_(c10::GetCPUAllocator()) { host_release_ = host_->raw_deleter(); }
-  c10::DataPtr allocate(size_t bytes) override {
-    if (!in_fallback) {
-      return host_->allocate(bytes);
-    }
-    void* pointer = arena().allocate(bytes);
-    return {pointer, pointer, &release_hbm, Device(c10::kCPU)};
-  }
-  c10::DeleterFnPtr raw_deleter() const override { return &release_either; }
-  bool is_simple_data_ptr(const c10::DataPtr& pointer) const override {
-    return pointer.get() == pointer.get_context();
-  }
-  void copy_data(void* to, const void* from, size_t bytes) const override { std::memcpy(to, from, bytes); }
-
-  static thread_local bool in_fallback;
-
- private:
-  static void release_either(void* pointer) {
-    if (arena().contains(pointer)) {
-      arena().release(pointer);
-    } else {
-      host_release_(pointer);
-    }
-  }
-  c10::Allocator* host_;
-  static c10::DeleterFnPtr host_release_;
-};
-
-thread_local bool HostAllocator::in_fallback = false;
-c10::DeleterFnPtr HostAllocator::host_release_ = nullptr;
-
-struct AllocateHostResultsInHbm {
-  bool before = std::exchange(HostAllocator::in_fallback, true);
-  ~AllocateHostResultsInHbm() { HostAllocator::in_fallback = before; }
-};
-
-// Pinned host memory is ordinary host memory whose addresses are remembered, so that is_pinned() tells the truth.
-class PinnedAllocator final : public c10::Allocator {
- public:
-  c10::DataPtr allocate(size_t bytes) override {
-    void* pointer = c10::alloc_cpu(bytes);
-    std::lock_guard<std::mutex> lock(mutex());
-    pinned()[reinterpret_cast<uintptr_t>(pointer)] = bytes;
-    return {pointer, pointer, &release, Device(c10::kCPU)};
-  }
-  c10::DeleterFnPtr raw_deleter() const override { return &release; }
-  void copy_data(void* to, const void* from, size_t bytes) const override { std::memcpy(to, from, bytes); }
-  static bool holds(const void* pointer) {
-    std::lock_guard<std::mutex> lock(mutex());
-    auto after = pinned().upper_bound(reinterpret_cast<uintptr_t>(pointer));
-    if (after == pinned().begin()) {
-      return false;
-    }
-    auto block = std::prev(after);
-    return reinterpret_cast<uintptr_t>(pointer) < block->first + std::max<size_t>(block->second, 1);
-  }
-
- private:
-  static void release(void* pointer) {
-    {
-      std::lock_guard<std::mutex> lock(mutex());
-      pinned().erase(reinterpret_cast<uintptr_t>(pointer));
-    }
-    c10::free_cpu(pointer);
-  }
-  static std::mutex& mutex() {
-    static auto* the_mutex = new std::mutex;
-    return *the_mutex;
-  }
-  static std::map<uintptr_t, size_t>& pinned() {
-    static auto* blocks = new std::map<uintptr_t, size_t>;
-    return *blocks;
-  }
-};
-
-PinnedAllocator pinned_allocator;
-
-// ------------------------------------------------------------------------------------------------ guard and hooks
-
-std::atomic<int64_t> next_stream_id{1};
-thread_local c10::StreamId current_stream_id = 0;
-
-void check_device(Device device) {
-  TORCH_CHECK(!device.has_index() || device.index() == 0, "device '", device.str(),
-              "' does not exist: this process simulates one chip, 'chip' or 'chip:0'");
-}
-
-// ------------------------------------------------------------------------------------------------ time
-
-enum class Timing : int { off = 0, on = 1, only = 2 };
-enum class Copy : int64_t { to_chip = 0, to_host = 1, on_chip = 2 };
-
-// Calls into tapeout.runtime.clock, set before the first use of the device. Times are picoseconds.
-struct ClockCalls {
-  void (*turn_on)();
-  void (*moment)(int64_t stream, int64_t* time_and_unknown_count);
-  void (*wait)(int64_t stream, int64_t time);
-  void (*reach)(int64_t time);
-  int64_t (*poll)(int64_t time);
-  void (*synchronize)();
-  void (*copy)(int64_t kind, int64_t bytes, int64_t stream, int64_t host_waits);
-  void (*host_operator)(const char* name);
-  void (*watch)(int64_t on);  // call tapeout_trace for every piece of work from now on, or no more
-};
-
-ClockCalls clock_calls{};
-std::atomic<Timing> timing{Timing::off};
-std::atomic<bool> reads_are_zeros{false};
-
-bool time_is_kept() { return timing.load(std::memory_order_relaxed) != Timing::off; }
-bool timing_only() { return timing.load(std::memory_order_relaxed) == Timing::only; }
-
-void note_copy(Copy kind, size_t bytes, bool host_waits) {
-  if (time_is_kept()) {
-    clock_calls.copy(static_cast<int64_t>(kind), static_cast<int64_t>(bytes), current_stream_id, host_waits);
-  }
-}
 
 // Names of the aten operators that are running in this thread, outermost first. Kept only once somebody has asked.
 std::vector<std::string>& running_operators() {
@@ -523,317 +63,6 @@ void watch_operators() {
   };
   at::addGlobalCallback(at::RecordFunctionCallback(begin, end).scopes({at::RecordScope::FUNCTION}));
 }
-
-// Refuses to look at values that do not exist.
-void refuse_in_timing_only(const char* what) {
-  TORCH_CHECK(!timing_only(), what, " needs values, and in timing alone there are none: nothing was computed. Take the ",
-              "read out of what is timed, run without --timing-only, or let every value read be zero with ",
-              "--read-zeros (TAPEOUT_READ=zeros)");
-}
-
-std::atomic<bool> capturing{false};
-
-// Refuses what a graph cannot do again when it is replayed.
-void refuse_in_capture(const char* what) {
-  TORCH_CHECK(!capturing, what, " while a graph is captured: a graph holds the chip's own work only. Do it before the "
-              "capture, or after it");
-}
-
-void HbmAllocator::copy_data(void* to, const void* from, size_t bytes) const {
-  refuse_in_capture("copying a storage");
-  note_copy(Copy::on_chip, bytes, false);
-  if (!timing_only()) {
-    std::memcpy(to, from, bytes);
-  }
-}
-
-struct Event {
-  int64_t time_ps = 0;
-  int64_t unknown_count = 0;
-};
-
-// While no time is kept, work is done when a launch returns, and streams and events only have an identity. The first
-// record of an event that is to measure time starts the clock.
-struct ChipGuard final : c10::impl::DeviceGuardImplInterface {
-  c10::DeviceType type() const override { return kChip; }
-  Device exchangeDevice(Device device) const override {
-    check_device(device);
-    return Device(kChip, 0);
-  }
-  Device getDevice() const override { return Device(kChip, 0); }
-  void setDevice(Device device) const override { check_device(device); }
-  void uncheckedSetDevice(Device) const noexcept override {}
-  c10::Stream getStream(Device) const override { return stream(current_stream_id); }
-  c10::Stream getNewStream(Device, int) const override { return stream(next_stream_id++); }
-  c10::Stream exchangeStream(c10::Stream to) const override {
-    return stream(std::exchange(current_stream_id, to.id()));
-  }
-  DeviceIndex deviceCount() const noexcept override { return 1; }
-  void record(void** event, const c10::Stream& stream, DeviceIndex, c10::EventFlag flag) const override {
-    if (*event == nullptr) {
-      *event = new Event;
-    }
-    if (flag == c10::EventFlag::BACKEND_DEFAULT && !time_is_kept()) {
-      clock_calls.turn_on();
-    }
-    if (time_is_kept()) {
-      int64_t moment[2];
-      clock_calls.moment(stream.id(), moment);
-      *static_cast<Event*>(*event) = {moment[0], moment[1]};
-    }
-  }
-  void block(void* event, const c10::Stream& stream) const override {
-    if (time_is_kept() && event != nullptr) {
-      clock_calls.wait(stream.id(), static_cast<Event*>(event)->time_ps);
-    }
-  }
-  bool queryEvent(void* event) const override {
-    return !time_is_kept() || event == nullptr || clock_calls.poll(static_cast<Event*>(event)->time_ps);
-  }
-  bool queryStream(const c10::Stream& stream) const override {
-    return !time_is_kept() || clock_calls.poll(end_of(stream));
-  }
-  void synchronizeStream(const c10::Stream& stream) const override {
-    if (time_is_kept()) {
-      clock_calls.reach(end_of(stream));
-    }
-  }
-  void synchronizeEvent(void* event) const override {
-    if (time_is_kept() && event != nullptr) {
-      clock_calls.reach(static_cast<Event*>(event)->time_ps);
-    }
-  }
-  void synchronizeDevice(DeviceIndex) const override {
-    if (time_is_kept()) {
-      clock_calls.synchronize();
-    }
-  }
-  void destroyEvent(void* event, DeviceIndex) const noexcept override { delete static_cast<Event*>(event); }
-  double elapsedTime(void* from, void* to, DeviceIndex) const override {
-    TORCH_CHECK(from != nullptr && to != nullptr, "both events must be recorded before their elapsed time is known");
-    auto &start = *static_cast<Event*>(from), &end = *static_cast<Event*>(to);
-    if (auto unknown = end.unknown_count - start.unknown_count; unknown > 0) {
-      TORCH_WARN("between these events the host ran ", unknown, " operators for the chip. Their time is unknown and not "
-                 "in the elapsed time, which is therefore a lower bound; TAPEOUT_FALLBACK=warn names them");
-    }
-    return static_cast<double>(end.time_ps - start.time_ps) / 1e9;
-  }
-
- private:
-  static c10::Stream stream(c10::StreamId id) { return c10::Stream(c10::Stream::UNSAFE, Device(kChip, 0), id); }
-  static int64_t end_of(const c10::Stream& stream) {
-    int64_t moment[2];
-    clock_calls.moment(stream.id(), moment);
-    return moment[0];
-  }
-};
-
-C10_REGISTER_GUARD_IMPL(PrivateUse1, ChipGuard);
-
-// The state of the chip's random numbers: a seed and how many numbers were drawn from it. The kernels (ops/random.py)
-// compute the n-th number of a seed. An operator that runs on the host draws from a host generator seeded from both.
-struct ChipGenerator final : c10::GeneratorImpl {
-  ChipGenerator() : c10::GeneratorImpl(Device(kChip, 0), c10::DispatchKeySet(c10::DispatchKey::PrivateUse1)) {}
-  void set_current_seed(uint64_t seed) override {
-    seed_ = seed;
-    offset_ = 0;
-  }
-  void set_offset(uint64_t offset) override { offset_ = offset; }
-  uint64_t get_offset() const override { return offset_; }
-  uint64_t current_seed() const override { return seed_; }
-  uint64_t seed() override {
-    set_current_seed(c10::detail::getNonDeterministicRandom(true));
-    return seed_;
-  }
-  void set_state(const c10::TensorImpl& state) override {
-    TORCH_CHECK(state.numel() == kStateBytes && state.dtype() == at::kByte && state.device().is_cpu(),
-                "the state of the chip's random numbers is a CPU tensor of ", kStateBytes, " bytes (seed and offset), ",
-                "as get_rng_state() gives it, not ", state.numel(), " elements of ", state.dtype().name(), " on ",
-                state.device());
-    auto* words = static_cast<const uint64_t*>(state.data());
-    seed_ = words[0];
-    offset_ = words[1];
-  }
-  c10::intrusive_ptr<c10::TensorImpl> get_state() const override {
-    auto state = at::detail::empty_cpu({kStateBytes}, at::kByte, std::nullopt, std::nullopt, std::nullopt, std::nullopt);
-    auto* words = static_cast<uint64_t*>(state.data_ptr());
-    words[0] = seed_;
-    words[1] = offset_;
-    return state.getIntrusivePtr();
-  }
-  ChipGenerator* clone_impl() const override {
-    auto* copy = new ChipGenerator;
-    copy->seed_ = seed_;
-    copy->offset_ = offset_;
-    return copy;
-  }
-
- private:
-  static constexpr int64_t kStateBytes = 16;
-  uint64_t seed_ = c10::default_rng_seed_val;
-  uint64_t offset_ = 0;
-};
-
-const at::Generator& default_generator() {
-  static auto* generator = new at::Generator(at::make_generator<ChipGenerator>());
-  return *generator;
-}
-
-at::Generator default_generator_handle() { return default_generator(); }
-
-// Takes `numbers` numbers from the generator (the default one, if none is given); returns its seed and the first's place.
-std::tuple<int64_t, int64_t> draw(std::optional<at::Generator> generator, int64_t numbers) {
-  at::Generator chosen = generator.has_value() && generator->defined() ? *generator : default_generator();
-  TORCH_CHECK(chosen.device().type() == kChip, "expected a generator on the chip, torch.Generator('chip'), but it is on ",
-              chosen.device());
-  std::lock_guard<std::mutex> lock(chosen.mutex());
-  auto first = chosen.get_offset();
-  chosen.set_offset(first + static_cast<uint64_t>(numbers));
-  return {static_cast<int64_t>(chosen.current_seed()), static_cast<int64_t>(first)};
-}
-
-at::Generator host_generator(const at::Generator& generator) {
-  if (generator.device().type() != kChip) {
-    return generator;
-  }
-  auto [seed, place] = draw(generator, 1);
-  return at::detail::createCPUGenerator(static_cast<uint64_t>(seed) + 0x9E3779B97F4A7C15u * static_cast<uint64_t>(place));
-}
-
-struct ChipHooks final : at::PrivateUse1HooksInterface {
-  bool isBuilt() const override { return true; }
-  bool isAvailable() const override { return true; }
-  bool hasPrimaryContext(DeviceIndex) const override { return true; }
-  DeviceIndex deviceCount() const override { return 1; }
-  DeviceIndex getCurrentDevice() const override { return 0; }
-  void setCurrentDevice(DeviceIndex index) const override { check_device(Device(kChip, index)); }
-  DeviceIndex exchangeDevice(DeviceIndex index) const override {
-    check_device(Device(kChip, index));
-    return 0;
-  }
-  DeviceIndex maybeExchangeDevice(DeviceIndex) const override { return 0; }
-  Device getDeviceFromPtr(void* pointer) const override {
-    TORCH_CHECK(arena().contains(pointer), "address ", pointer, " is not in the chip's HBM");
-    return Device(kChip, 0);
-  }
-  bool isPinnedPtr(const void* pointer) const override { return PinnedAllocator::holds(pointer); }
-  c10::Allocator* getPinnedMemoryAllocator() const override { return &pinned_allocator; }
-  const at::Generator& getDefaultGenerator(DeviceIndex) const override { return default_generator(); }
-  at::Generator getNewGenerator(DeviceIndex) const override { return at::make_generator<ChipGenerator>(); }
-  void resizePrivateUse1Bytes(const c10::Storage& storage, size_t bytes) const override {
-    auto* impl = storage.unsafeGetStorageImpl();
-    auto resized = hbm_allocator.allocate(bytes);
-    if (auto kept = std::min(bytes, storage.nbytes()); kept != 0) {
-      refuse_in_capture("resizing a tensor that has content");
-      note_copy(Copy::on_chip, kept, false);
-      if (!timing_only()) {
-        std::memcpy(resized.get(), storage.data(), kept);
-      }
-    }
-    impl->set_data_ptr_noswap(std::move(resized));
-    impl->set_nbytes(bytes);
-  }
-};
-
-// ------------------------------------------------------------------------------------------------ torch.profiler
-
-// What torch.profiler collects of the chip: its kernels and copies, in the chip's time, linked to the operators that
-// asked for them. The host's events are in the host's time. Both begin together when a trace starts, and from there
-// each has its own scale: durations of the chip are the chip's, and do not lie under the host's.
-class ChipTrace final : public libkineto::IActivityProfilerSession {
- public:
-  ChipTrace() : buffer_(std::make_unique<libkineto::CpuTraceBuffer>()) {}
-  void start() override {
-    if (!time_is_kept()) {
-      clock_calls.turn_on();
-    }
-    int64_t moment[2];
-    clock_calls.moment(0, moment);
-    started_ps_ = moment[0];
-    started_ns_ = now_ns();
-    buffer_->span = libkineto::TraceSpan(started_ns_, 0, "chip");
-    buffer_->gpuOpCount = 0;
-    status_ = libkineto::TraceStatus::RECORDING;
-    current_ = this;
-    clock_calls.watch(1);
-  }
-  void stop() override {
-    clock_calls.watch(0);
-    current_ = nullptr;
-    buffer_->span.endTime = now_ns();
-    status_ = libkineto::TraceStatus::PROCESSING;
-  }
-  std::vector<std::string> errors() override { return {}; }
-  void processTrace(libkineto::ActivityLogger& logger) override {
-    for (auto& activity : buffer_->activities) {
-      activity->log(logger);
-    }
-  }
-  void processTrace(libkineto::ActivityLogger& logger, libkineto::getLinkedActivityCallback linked, int64_t,
-                    int64_t) override {
-    for (auto& activity : buffer_->activities) {
-      activity->linked = linked(activity->id);
-    }
-    processTrace(logger);
-  }
-  std::unique_ptr<libkineto::DeviceInfo> getDeviceInfo() override {
-    return std::make_unique<libkineto::DeviceInfo>(libkineto::DeviceInfo{0, 1, "chip", "simulated time"});
-  }
-  std::vector<libkineto::ResourceInfo> getResourceInfos() override { return {}; }
-  std::unique_ptr<libkineto::CpuTraceBuffer> getTraceBuffer() override { return std::move(buffer_); }
-  void pushCorrelationId(uint64_t id) override { correlations_.push_back(id); }
-  void popCorrelationId() override {
-    if (!correlations_.empty()) {
-      correlations_.pop_back();
-    }
-  }
-
-  static void add(const char* name, bool is_copy, int64_t stream, int64_t start_ps, int64_t end_ps) {
-    if (auto* trace = current_) {
-      auto type = is_copy ? libkineto::ActivityType::GPU_MEMCPY : libkineto::ActivityType::CONCURRENT_KERNEL;
-      trace->buffer_->emplace_activity(trace->buffer_->span, type, name);
-      auto& activity = *trace->buffer_->activities.back();
-      activity.startTime = trace->started_ns_ + (start_ps - trace->started_ps_) / 1000;
-      activity.endTime = trace->started_ns_ + (end_ps - trace->started_ps_) / 1000;
-      activity.id = static_cast<int32_t>(trace->correlations_.empty() ? 0 : trace->correlations_.back());
-      activity.resource = static_cast<int32_t>(stream);
-      ++trace->buffer_->gpuOpCount;
-    }
-  }
-
- private:
-  static int64_t now_ns() {
-    using namespace std::chrono;
-    return duration_cast<nanoseconds>(system_clock::now().time_since_epoch()).count();
-  }
-  static inline ChipTrace* current_ = nullptr;
-  std::unique_ptr<libkineto::CpuTraceBuffer> buffer_;
-  std::vector<uint64_t> correlations_;
-  int64_t started_ps_ = 0, started_ns_ = 0;
-};
-
-class ChipProfiler final : public libkineto::IActivityProfiler {
- public:
-  const std::string& name() const override { return name_; }
-  const std::set<libkineto::ActivityType>& availableActivities() const override { return activities_; }
-  std::unique_ptr<libkineto::IActivityProfilerSession> configure(const std::set<libkineto::ActivityType>& wanted,
-                                                                 const libkineto::Config&) override {
-    bool chip = wanted.count(libkineto::ActivityType::CONCURRENT_KERNEL) != 0;
-    return chip ? std::make_unique<ChipTrace>() : nullptr;
-  }
-  std::unique_ptr<libkineto::IActivityProfilerSession> configure(int64_t, int64_t,
-                                                                 const std::set<libkineto::ActivityType>& wanted,
-                                                                 const libkineto::Config& config) override {
-    return configure(wanted, config);
-  }
-
- private:
-  std::string name_ = "chip";
-  std::set<libkineto::ActivityType> activities_ = {libkineto::ActivityType::CONCURRENT_KERNEL,
-                                                   libkineto::ActivityType::GPU_MEMCPY};
-};
-
-REGISTER_PRIVATEUSE1_PROFILER(ChipProfiler);
 
 // ------------------------------------------------------------------------------------------------ accounting
 
@@ -945,7 +174,7 @@ Tensor as_chip(const Tensor& tensor, const std::vector<Tensor>& arguments) {
   auto storage = tensor.storage();
   const void* data = storage.data();
   Tensor result;
-  if (data != nullptr && arena().contains(data)) {
+  if (data != nullptr && in_hbm(data)) {
     for (auto& argument : arguments) {
       if (argument.storage().data() == data) {
         result = rewrap(tensor, argument.storage(), c10::DispatchKey::PrivateUse1);
@@ -1252,20 +481,13 @@ Tensor view(const Tensor& self, c10::SymIntArrayRef sizes) {
 Tensor reshape_alias(const Tensor& self, c10::SymIntArrayRef sizes, c10::SymIntArrayRef strides) {
   return at::native::_reshape_alias(self, C10_AS_INTARRAYREF_SLOW(sizes), C10_AS_INTARRAYREF_SLOW(strides));
 }
-Tensor unfold(const Tensor& self, int64_t dimension, int64_t size, int64_t step) {
-  return at::native::unfold(self, dimension, size, step);
+
+// These look at no memory, and torch has one function for every device.
+void run_as_dense(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
+  op.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::CPU), stack);
 }
-Tensor view_as_real(const Tensor& self) { return at::native::view_as_real(self); }
-Tensor view_as_complex(const Tensor& self) { return at::native::view_as_complex(self); }
-const Tensor& resize_(const Tensor& self, c10::SymIntArrayRef sizes, std::optional<at::MemoryFormat> format) {
-  return at::native::resize_(self, C10_AS_INTARRAYREF_SLOW(sizes), format);
-}
-Tensor& set_source_tensor(Tensor& self, const Tensor& source) { return at::native::set_tensor_(self, source); }
-Tensor& set_source_storage(Tensor& self, at::Storage source) { return at::native::set_(self, std::move(source)); }
-Tensor& set_source_storage_offset(Tensor& self, at::Storage source, c10::SymInt offset, c10::SymIntArrayRef sizes,
-                                  c10::SymIntArrayRef strides) {
-  return at::native::set_storage_cpu_(self, std::move(source), offset.guard_int(__FILE__, __LINE__),
-                                      C10_AS_INTARRAYREF_SLOW(sizes), C10_AS_INTARRAYREF_SLOW(strides));
+void run_as_sparse(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
+  op.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::SparseCPU), stack);
 }
 
 // ------------------------------------------------------------------------------------------------ copies
@@ -1332,10 +554,104 @@ int64_t choose_attention(const Tensor& query, const Tensor& key, const Tensor& v
   return static_cast<int64_t>(ours ? sdp::SDPBackend::overrideable : sdp::SDPBackend::math);
 }
 
-Tensor refuse_binary_cross_entropy(const Tensor&, const Tensor&, const std::optional<Tensor>&, int64_t) {
+// ------------------------------------------------------------------------------------------------ autocast
+
+// One kernel for each of torch's lists of operators, whatever their arguments: it casts and calls on.
+
+bool is_cast(const Tensor& tensor) {
+  return on_chip(tensor) && tensor.is_floating_point() && tensor.scalar_type() != at::kDouble;
+}
+
+at::ScalarType autocast_type() { return at::autocast::get_autocast_dtype(kChip); }
+
+IValue cast(const IValue& value, at::ScalarType type) {
+  if (value.isTensor()) {
+    return at::autocast::cached_cast(type, value.toTensor(), kChip);
+  }
+  if (value.isTensorList()) {
+    c10::List<Tensor> list;
+    for (const Tensor& tensor : value.toTensorVector()) {
+      list.push_back(at::autocast::cached_cast(type, tensor, kChip));
+    }
+    return list;
+  }
+  return value;
+}
+
+void cast_and_run(const c10::OperatorHandle& op, torch::jit::Stack* stack, at::ScalarType type) {
+  c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::DispatchKey::AutocastPrivateUse1);
+  for (auto value = stack->end() - op.schema().arguments().size(); value != stack->end(); ++value) {
+    *value = cast(*value, type);
+  }
+  op.callBoxed(stack);
+}
+
+void run_in_lower_precision(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
+  cast_and_run(op, stack, autocast_type());
+}
+
+void run_in_float32(const c10::OperatorHandle& op, torch::jit::Stack* stack) { cast_and_run(op, stack, at::kFloat); }
+
+// The operator's own float32, asked for with its argument `dtype` unless the caller asks for another.
+void run_in_float32_unless_asked(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
+  c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::DispatchKey::AutocastPrivateUse1);
+  auto& arguments = op.schema().arguments();
+  auto first = stack->end() - arguments.size();
+  if (is_cast(first->toTensor())) {
+    for (size_t i = 0; i < arguments.size(); ++i) {
+      if (arguments[i].name() == "dtype" && first[i].isNone()) {
+        first[i] = at::kFloat;
+      }
+    }
+  }
+  op.callBoxed(stack);
+}
+
+// The same for a norm, whose overloads without a `dtype` have neighbours with one.
+void append_float32(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
+  c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::DispatchKey::AutocastPrivateUse1);
+  auto& own = op.operator_name();
+  auto with_dtype = (own.overload_name == "Scalar" ? "ScalarOpt" : own.overload_name) + "_dtype";
+  auto neighbour = c10::Dispatcher::singleton().findSchemaOrThrow(own.name.c_str(), with_dtype.c_str());
+  auto tensor = (stack->end() - op.schema().arguments().size())->toTensor();
+  stack->emplace_back(is_cast(tensor) ? at::kFloat : tensor.scalar_type());
+  neighbour.callBoxed(stack);
+}
+
+// In float32 if an argument is, else in autocast's type; float64 does not count.
+void run_in_widest(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
+  auto type = autocast_type();
+  auto widen = [&](const Tensor& tensor) {
+    if (is_cast(tensor) && tensor.scalar_type() != type && type != at::kFloat) {
+      TORCH_CHECK(tensor.scalar_type() == at::kFloat, op.operator_name(), " under autocast to ", type, " got an operand of ",
+                  tensor.scalar_type(), ": autocast promotes between ", type, " and Float only");
+      type = at::kFloat;
+    }
+  };
+  for (auto value = stack->end() - op.schema().arguments().size(); value != stack->end(); ++value) {
+    if (value->isTensor()) {
+      widen(value->toTensor());
+    } else if (value->isTensorList()) {
+      for (const Tensor& tensor : value->toTensorVector()) {
+        widen(tensor);
+      }
+    }
+  }
+  cast_and_run(op, stack, type);
+}
+
+void refuse_binary_cross_entropy(const c10::OperatorHandle&, torch::jit::Stack*) {
   TORCH_CHECK(false,
               "binary_cross_entropy of a sigmoid in a half type is not safe under autocast: use "
               "binary_cross_entropy_with_logits (torch.nn.BCEWithLogitsLoss) instead, or leave autocast for this call");
+}
+
+// "pow, Scalar", as torch's lists have it, is the overload pow.Scalar.
+std::string overload(std::string listed) {
+  if (auto comma = listed.find(", "); comma != std::string::npos) {
+    listed.replace(comma, 2, ".");
+  }
+  return listed;
 }
 
 }  // namespace
@@ -1354,72 +670,54 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
   m.impl("as_strided", as_strided);
   m.impl("view", view);
   m.impl("_reshape_alias", reshape_alias);
-  m.impl("unfold", unfold);
-  m.impl("view_as_real", view_as_real);
-  m.impl("view_as_complex", view_as_complex);
-  m.impl("resize_", resize_);
-  m.impl("set_.source_Tensor", set_source_tensor);
-  m.impl("set_.source_Storage", set_source_storage);
-  m.impl("set_.source_Storage_storage_offset", set_source_storage_offset);
   m.impl("_copy_from_and_resize", copy_from_and_resize);
   m.impl("_local_scalar_dense", local_scalar_dense);
+  for (auto* name : {"unfold", "view_as_real", "view_as_complex", "resize_", "set_.source_Tensor", "set_.source_Storage",
+                     "set_.source_Storage_storage_offset"}) {
+    m.impl(name, torch::CppFunction::makeFromBoxedFunction<&run_as_dense>());
+  }
+}
+
+// Sparse tensors (COO), as gradients of embeddings are: indices and values on the chip. What computes is ops/sparse.py.
+TORCH_LIBRARY_IMPL(aten, SparsePrivateUse1, m) {
+  for (auto* name : {"empty.memory_format", "_sparse_coo_tensor_with_dims",
+                     "_sparse_coo_tensor_with_dims_and_tensors", "sparse_resize_", "sparse_resize_and_clear_",
+                     "copy_sparse_to_sparse_", "clone", "zero_", "sparse_dim", "dense_dim", "_nnz", "_indices",
+                     "_values", "indices", "values", "is_coalesced", "_coalesced_"}) {
+    m.impl(name, torch::CppFunction::makeFromBoxedFunction<&run_as_sparse>());
+  }
 }
 
 // The copies resolve lazy conjugation and negation themselves. torch's own way, a clone first, would copy for ever.
-// Sparse tensors (COO), as gradients of embeddings are: indices and values on the chip. What computes is ops/sparse.py.
-TORCH_LIBRARY_IMPL(aten, SparsePrivateUse1, m) {
-  using namespace at::native;
-  m.impl("empty.memory_format", [](c10::SymIntArrayRef sizes, std::optional<at::ScalarType> dtype,
-                                   std::optional<at::Layout> layout, std::optional<Device> device,
-                                   std::optional<bool> pinned, std::optional<at::MemoryFormat> format) {
-    return empty_sparse(C10_AS_INTARRAYREF_SLOW(sizes), dtype, layout, device, pinned, format);
-  });
-  m.impl("_sparse_coo_tensor_with_dims", new_with_dims_sparse);
-  m.impl("_sparse_coo_tensor_with_dims_and_tensors", new_with_dims_and_tensor_sparse_symint);
-  m.impl("sparse_resize_", sparse_resize_);
-  m.impl("sparse_resize_and_clear_", sparse_resize_and_clear_);
-  m.impl("copy_sparse_to_sparse_", copy_sparse_);
-  m.impl("clone", clone_sparse);
-  m.impl("zero_", zero_sparse_);
-  m.impl("sparse_dim", sparse_dim_sparse);
-  m.impl("dense_dim", dense_dim_sparse);
-  m.impl("_nnz", _nnz_sparse);
-  m.impl("_indices", _indices_sparse);
-  m.impl("_values", _values_sparse);
-  m.impl("indices", indices_sparse);
-  m.impl("values", values_sparse);
-  m.impl("is_coalesced", is_coalesced_sparse);
-  m.impl("_coalesced_", _coalesced_sparse_);
-}
-
 TORCH_LIBRARY_IMPL(aten, Conjugate, m) { m.impl("_copy_from", torch::CppFunction::makeFallthrough()); }
 TORCH_LIBRARY_IMPL(aten, Negative, m) { m.impl("_copy_from", torch::CppFunction::makeFallthrough()); }
 TORCH_LIBRARY_IMPL(tapeout, Conjugate, m) { m.impl("copy_through_host", torch::CppFunction::makeFallthrough()); }
 TORCH_LIBRARY_IMPL(tapeout, Negative, m) { m.impl("copy_through_host", torch::CppFunction::makeFallthrough()); }
 
-namespace at::autocast {
-// Autocast: the lists every device shares, from torch.
 TORCH_LIBRARY_IMPL(_, AutocastPrivateUse1, m) { m.fallback(torch::CppFunction::makeFallthrough()); }
 TORCH_LIBRARY_IMPL(aten, AutocastPrivateUse1, m) {
-#define LOWER_PRECISION(...) KERNEL_PRIVATEUSEONE(__VA_ARGS__, lower_precision_fp)
+#define LOWER_PRECISION(...) \
+  m.impl(overload(#__VA_ARGS__).c_str(), torch::CppFunction::makeFromBoxedFunction<&run_in_lower_precision>());
   AT_FORALL_LOWER_PRECISION_FP(LOWER_PRECISION)
-#define IN_FLOAT32(...) KERNEL_PRIVATEUSEONE(__VA_ARGS__, fp32)
+#define IN_FLOAT32(...) \
+  m.impl(overload(#__VA_ARGS__).c_str(), torch::CppFunction::makeFromBoxedFunction<&run_in_float32>());
   AT_FORALL_FP32(IN_FLOAT32)
-#define FLOAT32_UNLESS_ASKED(...) KERNEL_PRIVATEUSEONE(__VA_ARGS__, fp32_set_opt_dtype)
+#define FLOAT32_UNLESS_ASKED(...) \
+  m.impl(overload(#__VA_ARGS__).c_str(), torch::CppFunction::makeFromBoxedFunction<&run_in_float32_unless_asked>());
   AT_FORALL_FP32_SET_OPT_DTYPE(FLOAT32_UNLESS_ASKED)
-  AT_FORALL_DIFFERENT_REDISPATCH_SIGNATURE(KERNEL_DIFFERENT_REDISPATCH_SIGNATURE_PRIVATEUSEONE)
-#define WIDEST(...) KERNEL_PRIVATEUSEONE(__VA_ARGS__, promote)
+#define APPENDED(function, name, ...) m.impl(name, torch::CppFunction::makeFromBoxedFunction<&append_float32>());
+  AT_FORALL_DIFFERENT_REDISPATCH_SIGNATURE(APPENDED)
+#define WIDEST(...) m.impl(overload(#__VA_ARGS__).c_str(), torch::CppFunction::makeFromBoxedFunction<&run_in_widest>());
   AT_FORALL_PROMOTE(WIDEST)
-  m.impl(TORCH_SELECTIVE_NAME("aten::binary_cross_entropy"), TORCH_FN(&refuse_binary_cross_entropy));
+  m.impl("binary_cross_entropy", torch::CppFunction::makeFromBoxedFunction<&refuse_binary_cross_entropy>());
 }
-}  // namespace at::autocast
 
 // as_host: the bytes of a chip tensor as a CPU tensor, for our own code that looks at them without a copy.
 TORCH_LIBRARY(tapeout, m) {
   m.def("as_host(Tensor(a) tensor) -> Tensor(a)", as_host);
   m.def("copy_through_host(Tensor source, Tensor(a!) destination, bool non_blocking=False) -> Tensor(a!)",
         copy_through_host);
-  m.def("default_generator() -> Generator?", default_generator_handle);
+  m.def("default_generator() -> Generator?", [] { return default_generator(); });
   m.def("draw(Generator? generator, int numbers) -> (int, int)", torch::CppFunction::makeFromUnboxedFunction(&draw));
 }
 
@@ -1428,34 +726,6 @@ TORCH_LIBRARY(tapeout, m) {
 #pragma GCC visibility push(default)
 extern "C" {
 
-// Reserves HBM and takes over the device type. Returns 0, or errno when the host refuses the reservation.
-int tapeout_initialize(uint64_t hbm_size_bytes, const char* chip_name, const ClockCalls* calls, int timing_only) {
-  if (!arena().reserve(hbm_size_bytes, chip_name, !timing_only)) {
-    return errno;
-  }
-  clock_calls = *calls;
-  c10::SetCPUAllocator(new HostAllocator, /*priority=*/255);
-  at::RegisterPrivateUse1HooksInterface(new ChipHooks);
-  return 0;
-}
-
-uint64_t tapeout_arena_base() { return arena().base(); }
-uint64_t tapeout_arena_size_bytes() { return arena().size_bytes(); }
-
-int tapeout_block_of(uint64_t address, uint64_t* start, uint64_t* size_bytes) {
-  uintptr_t block_start = 0;
-  size_t block_bytes = 0;
-  if (!arena().block_of(address, &block_start, &block_bytes)) {
-    return 0;
-  }
-  *start = block_start;
-  *size_bytes = block_bytes;
-  return 1;
-}
-
-// How time is kept from now on: the values of Timing. Reads in timing alone give zeros instead of an error if asked.
-void tapeout_set_timing(int mode) { timing = static_cast<Timing>(mode); }
-void tapeout_let_reads_be_zeros(int zeros) { reads_are_zeros = zeros != 0; }
 // Keep the names of running operators from now on, and the innermost of them in this thread ("" if there is none).
 void tapeout_watch_operators() {
   static std::once_flag once;
@@ -1465,35 +735,6 @@ const char* tapeout_current_operator() {
   auto& names = running_operators();
   return names.empty() ? "" : names.back().c_str();
 }
-// A piece of work for torch.profiler's trace, if one is being taken.
-void tapeout_trace(const char* name, int is_copy, int64_t stream, int64_t start_ps, int64_t end_ps) {
-  ChipTrace::add(name, is_copy != 0, stream, start_ps, end_ps);
-}
-int64_t tapeout_current_stream() { return current_stream_id; }
-int64_t tapeout_make_canonical(const int64_t* words, const char* is_address, int64_t count, int64_t* placed) {
-  return arena().make_canonical(words, is_address, count, placed);
-}
-
-void tapeout_watch_allocations(void (*on_allocation)(uint64_t, uint64_t), uint64_t red_zone_bytes) {
-  arena().watch(on_allocation, red_zone_bytes);
-}
-
-void tapeout_begin_capture() {
-  arena().begin_capture();
-  capturing = true;
-}
-// Ends the capture. Calls `hand_over` with every block allocated in it; tapeout_let_go takes it back.
-void tapeout_end_capture(void (*hand_over)(uint64_t address)) {
-  capturing = false;
-  for (auto address : arena().end_capture()) {
-    hand_over(address);
-  }
-}
-void tapeout_let_go(uint64_t address) { arena().let_go(address); }
-
-void tapeout_memory_statistics(int64_t* six) { arena().statistics(six); }
-void tapeout_reset_peak() { arena().reset_peak(); }
-void tapeout_return_free_pages() { arena().return_free_pages(); }
 
 void tapeout_set_fallback_policy(int policy) { ledger().policy = static_cast<FallbackPolicy>(policy); }
 int tapeout_host_is_forbidden() { return ledger().policy == FallbackPolicy::error; }

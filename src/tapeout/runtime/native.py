@@ -6,13 +6,15 @@ import os
 from pathlib import Path
 
 from tapeout.errors import TapeoutError
-from tapeout.host.library import host_library
+from tapeout.host.library import Library, for_this_host, load
 from tapeout.sim.functional import abi
 
-SOURCES, HEADERS = (
-    tuple(Path(__file__).with_name(name) for name in names)
-    for names in (("native.cpp", "launch_times.cpp"), ("digest.h", "products.h", "sanitizer.h", "vectors.h"))
-)
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("native.cpp", "launch_times.cpp"))
+
+
+def source() -> Library:
+    """What the runtime is built from, for this host."""
+    return for_this_host("runtime", SOURCES, abi.header())
 
 
 def thread_count() -> int:
@@ -28,7 +30,7 @@ def thread_count() -> int:
 @functools.cache
 def library() -> ctypes.CDLL:
     """The runtime, its workers started."""
-    loaded = host_library("runtime", SOURCES, abi.header(), HEADERS)
+    loaded = load(source())
     word, pointer = ctypes.c_int64, ctypes.c_void_p
     for name, result, arguments in (
         ("tapeout_start", None, (word, word)),

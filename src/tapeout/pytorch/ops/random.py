@@ -1,6 +1,6 @@
 """Random numbers: the n-th number of a seed is Philox's n-th, so equal seeds give equal numbers on any chip.
 
-The generator (shim.cpp) keeps seed and place. Every element takes one place, whatever its type.
+The generator (shim_hooks.cpp) keeps seed and place. Every element takes one place, whatever its type.
 """
 
 import math

@@ -17,7 +17,7 @@ import numpy as np
 
 from tapeout.chip import Chip
 from tapeout.errors import InternalError, TapeoutError
-from tapeout.host.library import host_library
+from tapeout.host.library import Library, for_this_host, load
 from tapeout.isa import AccessPattern, Program, RegisterValue, Unit, microcoded_cycles
 from tapeout.isa import definitions as isa
 from tapeout.isa.costs import (
@@ -78,9 +78,14 @@ KIND_OF: dict[type, str] = {
 }
 
 
+def source() -> Library:
+    """What the model is built from, for this host."""
+    return for_this_host("timing model", (SOURCE,), abi.header())
+
+
 @functools.cache
 def library() -> ctypes.CDLL:
-    loaded = host_library("timing", (SOURCE,), abi.header())
+    loaded = load(source())
     for name, result, arguments in (
         ("tapeout_timing_system", Pointer, (Pointer,)),
         ("tapeout_timing_free_system", None, (Pointer,)),

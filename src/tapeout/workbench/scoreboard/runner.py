@@ -49,7 +49,7 @@ def run(
 
     `time_limit_s` is processor time, so that a busy machine breaks no case.
     """
-    build.library()  # building the shim would count as the first case's time
+    build.load()  # building the shim would count as the first case's time
     _import_once_for_all()
     began_s, todo = time.monotonic(), missing(cases, file, again)
     known = verdicts.read(file)
