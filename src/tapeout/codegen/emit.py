@@ -9,7 +9,6 @@ from tapeout.isa.fields import AccessPattern, Instruction, RegisterValue
 from tapeout.numerics.dtypes import DType
 
 SPILL_REGISTERS = 16
-_OPERAND_KINDS = ("tile", "written tile", "tile or register")
 
 
 @dataclass(eq=False)
@@ -150,8 +149,6 @@ def _spill(flat: _Flat, spilled: dict[Register, int], assigned: dict[Register, i
                     local[register] = Register()
                     assigned[local[register]] = top - len(local)
                 (writes if written else reads).add(register)
-        if "register" in item.fields and item.fields["register"] in spilled:
-            writes.add(item.fields["register"])
         for register in reads:
             fields = {
                 "destination": local[register],
@@ -200,7 +197,7 @@ def _encode(item: Instr, assigned: dict[Register, int]) -> Instruction:
             continue
         if isinstance(value, Register):
             number = assigned[value]
-            value = RegisterValue(number) if spec.kind in _OPERAND_KINDS else number
+            value = RegisterValue(number) if spec.is_operand else number
         elif isinstance(value, tuple) and value and isinstance(value[0], Register):
             value = tuple(assigned[register] for register in value)
         elif isinstance(value, _Label):
@@ -211,7 +208,7 @@ def _encode(item: Instr, assigned: dict[Register, int]) -> Instruction:
             offset = assigned[rotation.offset] if rotation is not None and rotation.offset is not None else 0
             if value.register is not None:
                 offset = assigned[value.register]
-            if spec.kind in _OPERAND_KINDS:
+            if spec.is_operand:
                 value = AccessPattern(buffer.address + value.offset, value.strides, offset)  # type: ignore[arg-type]
             else:
                 values["offset"] = offset

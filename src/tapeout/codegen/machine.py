@@ -76,23 +76,23 @@ class Instr:
         for spec in self.kind.fields:
             value = self.fields.get(spec.name)
             if isinstance(value, Place):
-                yield value, spec.kind == "written tile"
+                yield value, spec.writes
 
     def registers(self) -> Iterator[tuple[Register, bool]]:
-        """Registers it reads (False) and writes (True)."""
+        """Registers it reads (False) and writes (True); one it does both to comes twice."""
         for spec in self.kind.fields:
             value = self.fields.get(spec.name)
             if isinstance(value, Register):
-                yield value, spec.name in WRITTEN_REGISTERS
+                if spec.reads:
+                    yield value, False
+                if spec.writes:
+                    yield value, True
             elif isinstance(value, Place) and value.register is not None:
                 yield value.register, False
             elif isinstance(value, tuple):
                 for item in value:
                     if isinstance(item, Register):
                         yield item, False
-
-
-WRITTEN_REGISTERS = ("destination",)
 
 
 @dataclass(eq=False, slots=True)

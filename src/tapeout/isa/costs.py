@@ -15,15 +15,16 @@ alike. FIFOs between scratchpad and lanes even out what different operands ask o
 import functools
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tapeout.isa import microcoded_cycles
-from tapeout.isa.fields import AccessPattern, Operand
+from tapeout.isa.fields import AccessPattern, Instruction, OperandUse, Queued, operands, tiles
 from tapeout.numerics.dtypes import DType
 from tapeout.numerics.operations import REDUCTION_PARTIALS, Function
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # the definitions name these functions
     from tapeout.chip import Chip
+    from tapeout.isa import definitions as isa
 
 SLOW_SCALAR = {
     **dict.fromkeys((Function.MUL, Function.MUL_HIGH_SIGNED, Function.MUL_HIGH_UNSIGNED), 3),
@@ -55,16 +56,6 @@ SPECIAL = frozenset(
 
 INTEGER_DIVISIONS = frozenset({Function.DIV_SIGNED, Function.DIV_UNSIGNED, Function.REM_SIGNED, Function.REM_UNSIGNED})
 
-MATRIX_RATE_NAME = {
-    DType.F32: "float32",
-    DType.BF16: "bfloat16",
-    DType.F16: "float16",
-    DType.F8E4M3: "float8",
-    DType.F8E5M2: "float8",
-    DType.I8: "int8",
-}
-"""Which rate of the matrix engine an operand type has."""
-
 
 @dataclass(frozen=True, slots=True)
 class Cost:
@@ -94,17 +85,17 @@ def handover_cycles(chip: "Chip") -> int:
     return microcoded_cycles.HANDOVER_CYCLES if chip.core.is_microcoded else 0
 
 
-def release_cycles(item: Any, chip: "Chip") -> int:
+def release_cycles(item: Queued, chip: "Chip") -> int:
     """From an instruction's end until its engine can start the next: signals are given one after the other."""
     return handover_cycles(chip) * (2 + microcoded_cycles.signal_count(item))
 
 
-def issue_cycles(item: Any, chip: "Chip") -> int:
+def issue_cycles(item: Queued, chip: "Chip") -> int:
     """The sequencer's, for an instruction of a queue."""
     return microcoded_cycles.issue_cycles(item) if chip.core.is_microcoded else sequencer_cycles(item, chip)
 
 
-def front_cycles(item: Any, chip: "Chip") -> int:
+def front_cycles(item: Queued, chip: "Chip") -> int:
     """From its issue until the engine could start it, if that and the queue are empty."""
     return microcoded_cycles.front_cycles(item) if chip.core.is_microcoded else 0
 
@@ -112,55 +103,57 @@ def front_cycles(item: Any, chip: "Chip") -> int:
 # ------------------------------------------------------------------------------------------------ sequencer
 
 
-def sequencer_cycles(item: Any, chip: "Chip") -> int:
+def sequencer_cycles(item: Instruction, chip: "Chip") -> int:
     """Cycles the sequencer needs for any instruction: as many as it fetches words in, at least one."""
     if chip.core.is_microcoded:
-        return microcoded_cycles.sequencer_cycles(item, chip)
+        return microcoded_cycles.sequencer_cycles(item)
     return -(-item.word_count // chip.core.fetch_words_per_cycle)
 
 
-def one_cycle(item: Any, chip: "Chip") -> Cost:
+def one_cycle(item: Instruction, chip: "Chip") -> Cost:
     """A cycle, or as many as it takes to fetch its words. Microcoded: four, one more for every further word, and
     one while the answer to `argument` comes."""
     return Cost(sequencer_cycles(item, chip))
 
 
-def branch(item: Any, chip: "Chip") -> Cost:
+def branch(item: Instruction, chip: "Chip") -> Cost:
     """A cycle; if taken, three. Microcoded: four, and one for the condition."""
     return Cost(sequencer_cycles(item, chip))
 
 
-def scalar(item: Any, chip: "Chip") -> Cost:
+def scalar(item: "isa.Scalar", chip: "Chip") -> Cost:
     """A cycle; multiplications three; divisions and remainders twenty. Microcoded: four, one for each register it may
     name, and for `scalar` four for each step of its microprogram, a division's bits besides."""
     if chip.core.is_microcoded:
-        return Cost(sequencer_cycles(item, chip))
+        return Cost(microcoded_cycles.scalar_cycles(item))
     return Cost(max(sequencer_cycles(item, chip), SLOW_SCALAR.get(item.function, 1)))
 
 
-def scalar_load(item: Any, chip: "Chip") -> Cost:
+def scalar_load(item: "isa.ScalarLoad", chip: "Chip") -> Cost:
     """The latency of the scratchpad. Microcoded: five besides."""
-    cycles = max(sequencer_cycles(item, chip), chip.core.scratchpad.latency_cycles)
+    latency = chip.core.scratchpad.latency_cycles
+    cycles = sequencer_cycles(item, chip)
+    cycles = cycles + latency if chip.core.is_microcoded else max(cycles, latency)
     return Cost(cycles, scratchpad_bytes=item.dtype.size_bytes)
 
 
-def scalar_store(item: Any, chip: "Chip") -> Cost:
+def scalar_store(item: "isa.ScalarStore", chip: "Chip") -> Cost:
     """A cycle. Microcoded: six."""
     return Cost(sequencer_cycles(item, chip), scratchpad_bytes=item.dtype.size_bytes)
 
 
-def next_program(item: Any, chip: "Chip") -> Cost:
+def next_program(item: Instruction, chip: "Chip") -> Cost:
     """The dispatcher's cycles (`host.dispatch_cycles`) when there is a program, else one. Microcoded: five besides."""
     return Cost(sequencer_cycles(item, chip))
 
 
-def dispatch_cycles(item: Any, chip: "Chip") -> int:
+def dispatch_cycles(item: Instruction, chip: "Chip") -> int:
     """What the sequencer waits for the dispatcher when there is a program, on top of the instruction's cycles."""
     overlap = 0 if chip.core.is_microcoded else sequencer_cycles(item, chip)
     return max(0, chip.host.dispatch_cycles - overlap)
 
 
-def waiting(item: Any, chip: "Chip") -> Cost:
+def waiting(item: Instruction, chip: "Chip") -> Cost:
     """A cycle, once what it waits for has happened. Microcoded: at least four."""
     return Cost(sequencer_cycles(item, chip))
 
@@ -168,13 +161,13 @@ def waiting(item: Any, chip: "Chip") -> Cost:
 # ------------------------------------------------------------------------------------------------------ DMA
 
 
-def synchronise(item: Any, chip: "Chip") -> Cost:
+def synchronise(item: Queued, chip: "Chip") -> Cost:
     """A cycle of its queue, once it has its semaphores; it signals when all before it in the queue is done.
     Microcoded: none."""
     return Cost(0 if chip.core.is_microcoded else 1)
 
 
-def block_transfer(item: Any, chip: "Chip") -> Cost:
+def block_transfer(item: "isa.Transfer", chip: "Chip") -> Cost:
     """Four cycles for the descriptor, then packets. Runs go along the innermost dimension whose stride is the element
     size (else every element is a run of its own); neighbouring runs join; a run is cut into requests at lines of the
     last-level SRAM, and eight requests are a packet. A packet takes the engine its bytes over `bytes_per_cycle` (times
@@ -189,14 +182,14 @@ def block_transfer(item: Any, chip: "Chip") -> Cost:
     return Cost(DESCRIPTOR_CYCLES, latency_cycles=chip.core.scratchpad.latency_cycles)
 
 
-def indexed_transfer(item: Any, chip: "Chip") -> Cost:
+def indexed_transfer(item: "isa.Transfer", chip: "Chip") -> Cost:
     """As a block transfer, each run displaced by its index; where index or mask vary along the innermost dimension,
     every element is a run of its own. Neighbouring runs join. Microcoded: a load makes a vector's addresses one a
     cycle, before it asks; a store does that too and sends each element by itself."""
     return block_transfer(item, chip)
 
 
-def atomic_transfer(item: Any, chip: "Chip") -> Cost:
+def atomic_transfer(item: "isa.Transfer", chip: "Chip") -> Cost:
     """As a block transfer with a request for every element: each is a round trip to the last-level SRAM, pipelined.
     Microcoded: the next vector waits until all old values of the one before are back."""
     return block_transfer(item, chip)
@@ -246,7 +239,7 @@ def rows_touched(
 # --------------------------------------------------------------------------------------------------- vector
 
 
-def _elements_per_cycle(item: Any, chip: "Chip") -> float:
+def _elements_per_cycle(item: "isa.Map | isa.Convert | isa.Iota | isa.Reduce", chip: "Chip") -> float:
     vector = chip.core.vector
     dtypes = [item.dtype, getattr(item, "result_dtype", item.dtype)]
     rate = 1.0
@@ -263,20 +256,20 @@ def _elements_per_cycle(item: Any, chip: "Chip") -> float:
 
 
 def _beat_cost(
-    item: Any,
     chip: "Chip",
-    operands: list[tuple[Operand, tuple[int, ...], int]],
+    uses: list[OperandUse],
     elements: int,
     per_cycle: float,
 ) -> tuple[int, int, int]:
-    """Cycles of all beats, those of them due to banks, and bytes moved. Operands come with extents and size."""
+    """Cycles of all beats, those of them due to banks, and bytes moved."""
     beat = max(1, int(per_cycle))
     ideal = math.ceil(elements / per_cycle)
     accesses, worst, moved = 0, 1, 0
-    for operand, extents, size in operands:
-        if isinstance(operand, AccessPattern):
+    for use in uses:
+        if isinstance(use.operand, AccessPattern):
+            extents, size = use.extents, use.dtype.size_bytes
             share = beat if math.prod(extents) == elements else max(1, beat * math.prod(extents) // elements)
-            touched, busiest = rows_touched(operand, extents, size, share, chip)
+            touched, busiest = rows_touched(use.operand, extents, size, share, chip)
             accesses += touched
             worst = max(worst, busiest)
             moved += math.prod(extents) * size
@@ -285,7 +278,7 @@ def _beat_cost(
     return cycles, cycles - ideal, moved
 
 
-def elementwise(item: Any, chip: "Chip") -> Cost:
+def elementwise(item: "isa.Map | isa.Convert | isa.Iota", chip: "Chip") -> Cost:
     """An element a lane and cycle: `vector.lane_count`, times `float64_rate` for f64, half for i64, times
     `special_rate` for the special functions, div and sqrt, an eighth for integer division. More where a beat touches a
     scratchpad bank more than once, or all operands together more banks than there are. The result is there
@@ -295,21 +288,10 @@ def elementwise(item: Any, chip: "Chip") -> Cost:
     the function's microprogram, for a division or root four times its bits and three, and one more, unless its vectors
     take longer to read or write: a row of the scratchpad a cycle. About twenty cycles go by before and after."""
     elements = math.prod(item.shape)
-    operands: list[tuple[Operand, tuple[int, ...], int]] = []
-    if hasattr(item, "function"):
-        for name, dtype in zip("abc", item.function.operand_dtypes(item.dtype), strict=False):
-            operands.append((getattr(item, name), item.shape, dtype.size_bytes))
-        operands.append((item.result, item.shape, item.function.result_dtype(item.dtype).size_bytes))
-    else:
-        if hasattr(item, "a"):
-            operands.append((item.a, item.shape, item.dtype.size_bytes))
-        operands.append((item.result, item.shape, getattr(item, "result_dtype", item.dtype).size_bytes))
     if chip.core.is_microcoded:
-        moved = sum(elements * size for operand, _, size in operands if isinstance(operand, AccessPattern))
-        sizes = [(operand, size) for operand, _, size in operands]
-        cycles = microcoded_cycles.map_cycles(item, sizes, chip)
-        return Cost(cycles, operations=elements, scratchpad_bytes=moved)
-    cycles, conflicts, moved = _beat_cost(item, chip, operands, elements, _elements_per_cycle(item, chip))
+        moved = sum(elements * use.dtype.size_bytes for use, _ in tiles(item))
+        return Cost(microcoded_cycles.map_cycles(item, chip), operations=elements, scratchpad_bytes=moved)
+    cycles, conflicts, moved = _beat_cost(chip, operands(item), elements, _elements_per_cycle(item, chip))
     latency = _vector_latency(chip)
     return Cost(
         cycles,
@@ -326,7 +308,7 @@ def _vector_latency(chip: "Chip") -> int:
     return chip.core.vector.latency_cycles + chip.core.scratchpad.latency_cycles
 
 
-def reduction(item: Any, chip: "Chip") -> Cost:
+def reduction(item: "isa.Reduce", chip: "Chip") -> Cost:
     """An element a lane and cycle, but at least `matrix.accumulator_interleave` cycles for each of the ceil(n / 32)
     steps of a row's partial results, which depend on each other (rows take turns); then the combining of 31 pairs a
     row, an element a lane and cycle, five sums deep. Microcoded: a row at a time; a batch's microprogram for every 32
@@ -337,12 +319,7 @@ def reduction(item: Any, chip: "Chip") -> Cost:
         moved = (rows * extent + rows) * item.dtype.size_bytes
         return Cost(microcoded_cycles.reduce_cycles(item, chip), operations=rows * extent, scratchpad_bytes=moved)
     per_cycle = _elements_per_cycle(item, chip)
-    size = item.dtype.size_bytes
-    operands: list[tuple[Operand, tuple[int, ...], int]] = [
-        (item.a, item.shape, size),
-        (item.result, (*item.shape[:3], 1), size),
-    ]
-    cycles, conflicts, moved = _beat_cost(item, chip, operands, rows * extent, per_cycle)
+    cycles, conflicts, moved = _beat_cost(chip, operands(item), rows * extent, per_cycle)
     step = chip.core.matrix.accumulator_interleave
     chain = -(-extent // width) * step
     combining = math.ceil(rows * (width - 1) / per_cycle)
@@ -359,7 +336,7 @@ def reduction(item: Any, chip: "Chip") -> Cost:
     )
 
 
-def pick(item: Any, chip: "Chip") -> Cost:
+def pick(item: "isa.Gather", chip: "Chip") -> Cost:
     """As many elements a cycle as half the scratchpad's banks, or the lanes if those are fewer: random picks find
     about half of the banks free. Microcoded: as elementwise, with a row a cycle to read what is picked; rows are
     taken to be as many as the result has."""
@@ -375,7 +352,7 @@ def pick(item: Any, chip: "Chip") -> Cost:
 # --------------------------------------------------------------------------------------------------- matrix
 
 
-def matrix_product(item: Any, chip: "Chip") -> Cost:
+def matrix_product(item: "isa.MatrixMultiply", chip: "Chip") -> Cost:
     """Output tiles of `row_count` x `column_count` take turns in groups of `accumulator_interleave`; a group takes
     k x `accumulator_interleave` steps even if it is not full. `float8_rate` and so on are steps a cycle. f64 runs at
     the rate of the vector engine's f64 lanes. Operands are read along whichever of their dimensions is contiguous; more
@@ -402,9 +379,7 @@ def matrix_product(item: Any, chip: "Chip") -> Cost:
         fill = math.ceil(sum_bytes / sums_per_cycle) if item.accumulate else 0
         latency = _matrix_latency(chip, 0)
         return Cost(ideal, 0, latency, operations, moved, fill, ideal + latency, 0)
-    rate = engine.multiply_accumulates_per_cycle(MATRIX_RATE_NAME[item.lhs_dtype]) / (
-        engine.row_count * engine.column_count
-    )
+    rate = engine.multiply_accumulates_per_cycle(item.lhs_dtype.long_name) / (engine.row_count * engine.column_count)
     tiles = batch * -(-m // engine.row_count) * -(-n // engine.column_count)
     interleave = engine.accumulator_interleave
     groups = -(-tiles // interleave)
@@ -443,7 +418,7 @@ def _operand_cycles(pattern: AccessPattern, count: int, dimension: int, k: int, 
     return float(busiest)
 
 
-def single_group(item: Any, chip: "Chip") -> bool:
+def single_group(item: "isa.MatrixMultiply", chip: "Chip") -> bool:
     """Whether all sums of a matrix_multiply are in the array at once."""
     engine = chip.core.matrix
     batch, m, n, _ = item.shape

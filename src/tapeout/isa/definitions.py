@@ -16,32 +16,33 @@ from tapeout.isa import costs
 from tapeout.isa import fields as f
 from tapeout.isa.fields import Unit, instruction
 from tapeout.numerics.dtypes import DType
+from tapeout.numerics.functions import accumulator_dtype
 from tapeout.numerics.operations import AtomicFunction, Function, Rounding
 
 NONE = (0, 0, 0, 0)
 """Register 0 along every dimension."""
 
 
-def _sum_dtype(item: Any) -> DType:
-    return {DType.I8: DType.I32, DType.F64: DType.F64}.get(item.lhs_dtype, DType.F32)
+def _sum_dtype(facts: Any) -> DType:
+    return accumulator_dtype(facts.lhs_dtype)
 
 
-def _sums(item: Any) -> tuple[int, ...]:
-    return (*item.shape[:3], 1)
+def _one_innermost(facts: Any) -> tuple[int, ...]:
+    return (*facts.shape[:3], 1)
 
 
-_reduced = _sums
+def _result_dtype(facts: Any) -> DType:
+    function: Function = facts.function
+    return function.result_dtype(facts.dtype)
 
 
-def _function_result(item: Any) -> DType:
-    return item.function.result_dtype(item.dtype)  # type: ignore[no-any-return]
+def _operand_dtype(number: int) -> Callable[[Any], DType]:
+    def dtype_of(facts: Any) -> DType:
+        function: Function = facts.function
+        return function.operand_dtypes(facts.dtype)[number]
 
+    return dtype_of
 
-def _function_operand(number: int) -> Callable[[Any], DType]:
-    return lambda item: item.function.operand_dtypes(item.dtype)[number]  # type: ignore[no-any-return]
-
-
-_FUNCTION_OPERAND = [_function_operand(number) for number in range(3)]
 
 # ---------------------------------------------------------------------------------------------- sequencer
 
@@ -85,14 +86,14 @@ class BranchZero(f.Instruction):
 class NextProgram(f.Instruction):
     """Take the next program of the launched grid from the dispatcher."""
 
-    destination: int = f.register("1 if there was one, else 0")
+    destination: int = f.register("1 if there was one, else 0", reads=False, writes=True)
 
 
 @instruction(0x06, "program_id", Unit.SEQUENCER, meaning="r[destination] = (x, y, z)[axis]", cost=costs.one_cycle)
 class ProgramId(f.Instruction):
     """Coordinate of the current program in the grid."""
 
-    destination: int = f.register("result")
+    destination: int = f.register("result", reads=False, writes=True)
     axis: int = f.unsigned(2, "0, 1 or 2")
 
 
@@ -102,7 +103,7 @@ class ProgramId(f.Instruction):
 class GridSize(f.Instruction):
     """Size of the launched grid."""
 
-    destination: int = f.register("result")
+    destination: int = f.register("result", reads=False, writes=True)
     axis: int = f.unsigned(2, "0, 1 or 2")
 
 
@@ -110,7 +111,7 @@ class GridSize(f.Instruction):
 class Argument(f.Instruction):
     """Read a launch argument: 64 bits; integers sign-extended, floats as their bits."""
 
-    destination: int = f.register("result")
+    destination: int = f.register("result", reads=False, writes=True)
     index: int = f.unsigned(16, "which argument")
 
 
@@ -124,14 +125,14 @@ class Argument(f.Instruction):
 class Workspace(f.Instruction):
     """Where this core may keep what outgrows its scratchpad; its size is in the program's header."""
 
-    destination: int = f.register("result")
+    destination: int = f.register("result", reads=False, writes=True)
 
 
 @instruction(0x0A, "load_immediate", Unit.SEQUENCER, meaning="r[destination] = value", cost=costs.one_cycle)
 class LoadImmediate(f.Instruction):
     """Set a register to a constant."""
 
-    destination: int = f.register("result")
+    destination: int = f.register("result", reads=False, writes=True)
     value: int = f.signed(64, "the constant")
 
 
@@ -147,7 +148,7 @@ class LoadImmediate(f.Instruction):
 class Scalar(f.Instruction):
     """Integer arithmetic on registers."""
 
-    destination: int = f.register("result")
+    destination: int = f.register("result", reads=False, writes=True)
     a: int = f.register("first operand")
     b: int = f.register("second operand (unused by unary functions)", default=0)
     function: Function = f.choice(Function, 8, "what is computed")
@@ -164,7 +165,7 @@ class Scalar(f.Instruction):
 class ScalarSelect(f.Instruction):
     """Choose between two registers."""
 
-    destination: int = f.register("result")
+    destination: int = f.register("result", reads=False, writes=True)
     condition: int = f.register("tested register")
     a: int = f.register("value if not zero")
     b: int = f.register("value if zero")
@@ -180,7 +181,7 @@ class ScalarSelect(f.Instruction):
 class ScalarConvert(f.Instruction):
     """Extend the low bits of a register; an i1 is one bit."""
 
-    destination: int = f.register("result")
+    destination: int = f.register("result", reads=False, writes=True)
     a: int = f.register("operand")
     dtype: DType = f.dtype("integer type of the low bits")
     unsigned: bool = f.flag("zero-extend", default=False)
@@ -196,7 +197,7 @@ class ScalarConvert(f.Instruction):
 class Rotate(f.Instruction):
     """Advance a buffer offset to the next copy, cyclically."""
 
-    register: int = f.register("offset in bytes")
+    register: int = f.register("offset in bytes", writes=True)
     step: int = f.rotation("size of one copy")
     limit: int = f.rotation("size of all copies")
 
@@ -211,7 +212,7 @@ class Rotate(f.Instruction):
 class ScalarLoad(f.Instruction):
     """Read one element of the scratchpad into a register (floats: their bits, zero-extended; i1: 0 or 1)."""
 
-    destination: int = f.register("result")
+    destination: int = f.register("result", reads=False, writes=True)
     address: int = f.scratchpad_address("byte address")
     offset: int = f.register("added to the address", default=0)
     dtype: DType = f.dtype("element type")
@@ -259,13 +260,17 @@ class Trap(f.Instruction):
 # ------------------------------------------------------------------------------------- synchronisation
 
 
-def _sync(opcode: int, mnemonic: str, unit: Unit) -> type:
+class Sync(f.Queued):
+    """Base of the four instructions that are nothing but their waits and signals, one a queue."""
+
+
+def _sync(opcode: int, mnemonic: str, unit: Unit) -> type[Sync]:
     @instruction(opcode, mnemonic, unit, meaning="nothing but its waits and signals", cost=costs.synchronise)
-    class Sync(f.Queued):
+    class QueueSync(Sync):
         """Take and give semaphores at this place of the queue."""
 
-    Sync.__name__ = Sync.__qualname__ = f"{unit.value.title()}Sync"
-    return Sync
+    QueueSync.__name__ = QueueSync.__qualname__ = f"{unit.value.title()}Sync"
+    return QueueSync
 
 
 LoadSync = _sync(0x18, "load_sync", Unit.LOAD)
@@ -423,7 +428,7 @@ class MatrixMultiply(f.Queued):
     accumulate: bool = f.flag("start from the accumulator's content instead of zero", default=False)
     shape: tuple = f.shape("batch, m, n, k")
     accumulator: f.AccessPattern = f.operand(
-        "float32 (i8: i32; f64: f64) result", of=_sum_dtype, over=_sums, written=True
+        "float32 (i8: i32; f64: f64) result", of=_sum_dtype, over=_one_innermost, written=True, reads_if="accumulate"
     )
     lhs: f.AccessPattern = f.operand("left operand", of="lhs_dtype")
     rhs: f.AccessPattern = f.operand("right operand", of="rhs_dtype")
@@ -441,8 +446,8 @@ class Map1(f.Queued):
     function: Function = f.choice(Function, 8, "what is computed")
     dtype: DType = f.dtype("operand type")
     shape: tuple = f.shape("extents")
-    result: f.AccessPattern = f.operand("result", of=_function_result, written=True)
-    a: f.Operand = f.operand("operand", of=_FUNCTION_OPERAND[0], scalar=True)
+    result: f.AccessPattern = f.operand("result", of=_result_dtype, written=True)
+    a: f.Operand = f.operand("operand", of=_operand_dtype(0), scalar=True)
 
 
 @instruction(
@@ -459,9 +464,9 @@ class Map2(f.Queued):
     function: Function = f.choice(Function, 8, "what is computed")
     dtype: DType = f.dtype("operand type; a predicate's result is i1")
     shape: tuple = f.shape("extents")
-    result: f.AccessPattern = f.operand("result", of=_function_result, written=True)
-    a: f.Operand = f.operand("first operand", of=_FUNCTION_OPERAND[0], scalar=True)
-    b: f.Operand = f.operand("second operand", of=_FUNCTION_OPERAND[1], scalar=True)
+    result: f.AccessPattern = f.operand("result", of=_result_dtype, written=True)
+    a: f.Operand = f.operand("first operand", of=_operand_dtype(0), scalar=True)
+    b: f.Operand = f.operand("second operand", of=_operand_dtype(1), scalar=True)
 
 
 @instruction(
@@ -478,10 +483,10 @@ class Map3(f.Queued):
     function: Function = f.choice(Function, 8, "what is computed")
     dtype: DType = f.dtype("operand and result type (select: of b and c; a is i1)")
     shape: tuple = f.shape("extents")
-    result: f.AccessPattern = f.operand("result", of=_function_result, written=True)
-    a: f.Operand = f.operand("first operand", of=_FUNCTION_OPERAND[0], scalar=True)
-    b: f.Operand = f.operand("second operand", of=_FUNCTION_OPERAND[1], scalar=True)
-    c: f.Operand = f.operand("third operand", of=_FUNCTION_OPERAND[2], scalar=True)
+    result: f.AccessPattern = f.operand("result", of=_result_dtype, written=True)
+    a: f.Operand = f.operand("first operand", of=_operand_dtype(0), scalar=True)
+    b: f.Operand = f.operand("second operand", of=_operand_dtype(1), scalar=True)
+    c: f.Operand = f.operand("third operand", of=_operand_dtype(2), scalar=True)
 
 
 @instruction(
@@ -525,7 +530,7 @@ class Reduce(f.Queued):
     function: Function = f.choice(Function, 8, "an associative function (see reductions)")
     dtype: DType = f.dtype("operand and result type")
     shape: tuple = f.shape("extents; dimension 3 is reduced")
-    result: f.AccessPattern = f.operand("result; its stride along dimension 3 is 0", over=_reduced, written=True)
+    result: f.AccessPattern = f.operand("result; its stride along dimension 3 is 0", over=_one_innermost, written=True)
     a: f.AccessPattern = f.operand("operand")
 
 
@@ -562,5 +567,21 @@ class Gather(f.Queued):
     stride: int = f.unsigned(24, "elements an index counts")
     shape: tuple = f.shape("extents")
     result: f.AccessPattern = f.operand("result", written=True)
-    source: f.AccessPattern = f.operand("tile picked from; its stride is 0 along the picked dimension")
+    source: f.AccessPattern = f.operand("tile picked from; its stride is 0 along the picked dimension", picked=True)
     index: f.AccessPattern = f.operand("indices", of="index_dtype")
+
+
+Map = Map1 | Map2 | Map3
+BlockTransfer = Load | Store
+Bounded = Load | LoadIndexed | Store | StoreIndexed
+"""Transfers with bounds along each dimension."""
+
+Indexed = LoadIndexed | StoreIndexed | Atomic
+"""Transfers whose elements are displaced by an index tile."""
+
+Transfer = Bounded | Atomic
+Vector = Map | Convert | Reduce | Iota
+Tiled = Transfer | MatrixMultiply | Vector | Gather
+"""All that run over tiles: every instruction of a queue but those that only synchronise."""
+
+Branch = BranchZero | BranchNonzero

@@ -93,6 +93,15 @@ class Field:
     name: str = ""
     of: "ElementType | None" = None
     over: "Callable[[Any], tuple[int, ...]] | None" = None
+    reads: bool = True
+    writes: bool = False
+    reads_if: str | None = None
+    picked: bool = False
+
+    @property
+    def is_operand(self) -> bool:
+        """Whether it is a tile (or, where that is allowed, a register in its place)."""
+        return self.of is not None
 
 
 def _check_range(value: int, low: int, high: int, what: str) -> int:
@@ -105,7 +114,8 @@ def _two_complement(value: int, width: int) -> int:
     return value - (1 << width) if value >> (width - 1) else value
 
 
-def register(doc: str, *, default: Any = REQUIRED) -> Any:
+def register(doc: str, *, default: Any = REQUIRED, reads: bool = True, writes: bool = False) -> Any:
+    """A register that the instruction reads, or writes, or both."""
     return Field(
         8,
         doc,
@@ -115,6 +125,8 @@ def register(doc: str, *, default: Any = REQUIRED) -> Any:
         lambda s: int(s.removeprefix("r")),
         "register",
         default,
+        reads=reads,
+        writes=writes,
     )
 
 
@@ -304,10 +316,13 @@ def operand(
     of: ElementType = "dtype",
     over: Callable[[Any], tuple[int, ...]] | None = None,
     written: bool = False,
+    reads_if: str | None = None,
     scalar: bool = False,
+    picked: bool = False,
 ) -> Any:
     """A tile operand. `of`: its element type. `over`: the extents it has, if they are not the instruction's shape.
-    `written`: the instruction writes it. `scalar`: a register value is allowed too."""
+    `written`: the instruction writes it; then `reads_if` names the flag with which it reads it too. `scalar`: a
+    register value is allowed too. `picked`: which of its elements are read is up to an index."""
 
     def pack(value: Operand) -> int:
         if isinstance(value, RegisterValue) and not scalar:
@@ -315,7 +330,21 @@ def operand(
         return _pack_operand(value)
 
     kind = "written tile" if written else "tile or register" if scalar else "tile"
-    return Field(TILE_BITS, doc, pack, _unpack_operand, _show_operand, _read_operand, kind, of=of, over=over)
+    return Field(
+        TILE_BITS,
+        doc,
+        pack,
+        _unpack_operand,
+        _show_operand,
+        _read_operand,
+        kind,
+        of=of,
+        over=over,
+        reads=not written,
+        writes=written,
+        reads_if=reads_if,
+        picked=picked,
+    )
 
 
 class Instruction:
@@ -326,6 +355,7 @@ class Instruction:
     mnemonic: ClassVar[str]
     unit: ClassVar[Unit]
     fields: ClassVar[tuple[Field, ...]]
+    operand_fields: ClassVar[tuple[Field, ...]]
     offsets: ClassVar[tuple[int, ...]]
     word_count: ClassVar[int]
     meaning: ClassVar[str]
@@ -381,39 +411,63 @@ class Queued(Instruction):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class OperandUse:
-    """One operand of an instruction: where it is, what its elements are, and what happens to it."""
+    """One operand of an instruction: where it is, what its elements are, over which extents the instruction walks it,
+    and what happens to it. `picked`: which of its elements are read is up to an index."""
 
     name: str
-    operand: Any
+    operand: Operand
     dtype: DType
     extents: tuple[int, ...]
+    reads: bool
     writes: bool
+    picked: bool
 
 
-def operand_dtype(kind: type[Instruction], name: str, facts: Any) -> DType:
-    """Element type of operand `name`. `facts` has the instruction's fields as attributes."""
-    of = next(field.of for field in kind.fields if field.name == name)
+def operand_dtype(kind: type[Instruction], name: str, facts: object) -> DType:
+    """Element type of operand `name`. `facts` has the instruction's fields as attributes: the instruction itself, or
+    one to be."""
+    return _element_dtype(next(field for field in kind.operand_fields if field.name == name), facts)
+
+
+def _element_dtype(field: Field, facts: object) -> DType:
+    of = field.of
     if isinstance(of, str):
         found: DType = getattr(facts, of)
         return found
-    if of is None:
-        raise KeyError(name)
+    assert of is not None
     return of if isinstance(of, DType) else of(facts)
 
 
-def operands(item: Any) -> list[OperandUse]:
-    """Every tile operand of an instruction, registers in its place among them."""
+def operands(item: Instruction) -> list[OperandUse]:
+    """Every operand of an instruction that is a tile or a register in its place, in the order of its fields."""
     return [
         OperandUse(
             field.name,
             getattr(item, field.name),
-            operand_dtype(type(item), field.name, item),
-            field.over(item) if field.over else item.shape,
-            field.kind == "written tile",
+            _element_dtype(field, item),
+            field.over(item) if field.over else item.shape,  # type: ignore[attr-defined]
+            field.reads or (field.reads_if is not None and getattr(item, field.reads_if)),
+            field.writes,
+            field.picked,
         )
-        for field in type(item).fields
-        if field.of is not None
+        for field in type(item).operand_fields
     ]
+
+
+def tiles(item: Instruction) -> list[tuple[OperandUse, AccessPattern]]:
+    """The operands that are tiles, each with its access pattern."""
+    return [(use, use.operand) for use in operands(item) if isinstance(use.operand, AccessPattern)]
+
+
+def read_registers(kind: type[Instruction]) -> tuple[str, ...]:
+    """The fields that each name one register whose value the instruction reads, in order."""
+    return tuple(field.name for field in kind.fields if field.kind == "register" and field.reads)
+
+
+def written_register(item: Instruction) -> int:
+    """The register an instruction of the sequencer writes; 0 if none."""
+    names = [field.name for field in item.fields if field.kind == "register" and field.writes]
+    return getattr(item, names[0]) if names else 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -424,6 +478,13 @@ class RegisterPlace:
     part: int
     bit: int
 
+    def register_of(self, item: Instruction) -> int:
+        """Its number in an instruction; 0 in the place of a tile that no register displaces."""
+        value = getattr(item, self.field)
+        if isinstance(value, tuple):
+            return int(value[self.part])
+        return int(value if isinstance(value, int) else value.register)
+
 
 def register_places(kind: type[Instruction]) -> tuple[RegisterPlace, ...]:
     """Every register an instruction names, in the order their contents have in a queue's entry."""
@@ -433,7 +494,7 @@ def register_places(kind: type[Instruction]) -> tuple[RegisterPlace, ...]:
             places.append(RegisterPlace(field.name, 0, offset))
         elif field.kind == "registers":
             places += [RegisterPlace(field.name, part, offset + 8 * part) for part in range(4)]
-        elif "tile" in field.kind:
+        elif field.is_operand:
             places.append(RegisterPlace(field.name, 0, offset + REGISTER_BIT))
     return tuple(places)
 
@@ -500,13 +561,12 @@ def instruction(
         ]
         members.sort(key=lambda member: len(member))
         extra = {k: v for k, v in vars(cls).items() if isinstance(v, property)}
-        made: Any = dataclasses.make_dataclass(
-            cls.__name__, members, bases=(Instruction,), frozen=True, namespace=extra
-        )
+        made: Any = dataclasses.make_dataclass(cls.__name__, members, bases=cls.__bases__, frozen=True, namespace=extra)
         made.__doc__, made.__module__ = cls.__doc__, cls.__module__
         made.opcode, made.mnemonic, made.unit = opcode, mnemonic, unit
         made.meaning, made.numerics, made.cost = meaning, numerics, staticmethod(cost)
         made.fields = tuple(named.values())
+        made.operand_fields = tuple(field for field in made.fields if field.is_operand)
         made.offsets, made.word_count = _lay_out(list(made.fields), OPCODE_BITS + LENGTH_BITS)
         if opcode in REGISTRY or mnemonic in BY_MNEMONIC:
             raise EncodingError(f"{mnemonic}: opcode {opcode:#x} or mnemonic is taken")

@@ -12,14 +12,24 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from tapeout.isa import microcode
 from tapeout.isa.core_design import DEPTH, FLUSH_CYCLES, GROUPS
-from tapeout.isa.fields import AccessPattern, Operand, operand_dtype, register_places
+from tapeout.isa.fields import (
+    AccessPattern,
+    Instruction,
+    Queued,
+    Unit,
+    read_registers,
+    register_places,
+    tiles,
+)
+from tapeout.isa.microcode import MicroProgram, Step
 from tapeout.numerics.dtypes import DType
 from tapeout.numerics.operations import REDUCTION_PARTIALS
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # the definitions name functions of `costs`, which imports this
     from tapeout.chip import Chip
-    from tapeout.isa.microcode import MicroProgram
+    from tapeout.isa import definitions as isa
 
 HANDOVER_CYCLES = 1
 """From one stage to the next between engines: from done to the first signal, from each signal to what may take it or to
@@ -50,62 +60,41 @@ ATOMIC_CYCLES = 5
 """From the last answer of a vector of atomics to the next vector."""
 
 
-def _microcode() -> Any:
-    """Imported late: the definitions of functions, from which programs are made, import this package."""
-    from tapeout.isa import microcode
-
-    return microcode
-
-
-def _turns(step: Any) -> int:
+def _turns(step: Step) -> int:
     """Cycles the divider turns for a step; none for those the arithmetic unit does."""
-    code = _microcode()
-    return int(code.division_cycles(step.operation, step.width)) if step.operation in code.ITERATIVE else 0
+    return microcode.division_cycles(step.operation, step.width) if step.operation in microcode.ITERATIVE else 0
 
 
 # ------------------------------------------------------------------------------------------------ sequencer
 
-_OPERANDS = {
-    "branch_zero": 1,
-    "branch_nonzero": 1,
-    "scalar": 2,
-    "scalar_select": 3,
-    "scalar_convert": 1,
-    "rotate": 1,
-    "scalar_load": 1,
-    "scalar_store": 2,
-}
-"""Registers that scalar instructions read, a cycle each."""
+
+def sequencer_cycles(item: Instruction) -> int:
+    """Fetching, a cycle a further word, decoding, a cycle a register that is read, executing: of a scalar instruction.
+    What it does besides comes on top."""
+    cycles = FETCH_CYCLES + item.word_count - 1 + 1 + len(read_registers(type(item))) + 1
+    return cycles + (item.mnemonic in ("argument", "next_program"))  # asked for, then there
 
 
-def sequencer_cycles(item: Any, chip: "Chip") -> int:
-    """Fetching, a cycle a further word, decoding, a cycle an operand, executing: of a scalar instruction."""
-    cycles = FETCH_CYCLES + item.word_count - 1 + 1 + _OPERANDS.get(item.mnemonic, 0) + 1
-    if item.mnemonic == "scalar":
-        cycles += scalar_steps_cycles(_microcode().function_program(item.function, item.dtype))
-    elif item.mnemonic == "scalar_load":
-        cycles += chip.core.scratchpad.latency_cycles
-    elif item.mnemonic in ("argument", "next_program"):  # asked for, then there
-        cycles += 1
-    return cycles
+def scalar_cycles(item: "isa.Scalar") -> int:
+    return sequencer_cycles(item) + scalar_steps_cycles(microcode.function_program(item.function, item.dtype))
 
 
-def scalar_steps_cycles(program: "MicroProgram") -> int:
+def scalar_steps_cycles(program: MicroProgram) -> int:
     return sum(ARITHMETIC_CYCLES + max(0, _turns(step) - 1) for step in program)
 
 
-def issue_cycles(item: Any) -> int:
+def issue_cycles(item: Queued) -> int:
     """Fetching, a cycle a further word, decoding, a cycle a register and one more if there are any, pushing."""
     registers = len(register_places(type(item)))
     return FETCH_CYCLES + item.word_count - 1 + 1 + (registers + 1 if registers else 0) + 1
 
 
-def front_cycles(item: Any) -> int:
+def front_cycles(item: Queued) -> int:
     """From the push until a queue's front has read the entry and taken the semaphores, if it was empty."""
     return item.word_count + len(register_places(type(item))) + 3
 
 
-def signal_count(item: Any) -> int:
+def signal_count(item: Queued) -> int:
     return bool(item.signal_a) + bool(item.signal_b)
 
 
@@ -176,18 +165,18 @@ def tile_rows(pattern: AccessPattern, shape: Sequence[int], size: int, chip: "Ch
 # ----------------------------------------------------------------------------------------------------- vector
 
 
-def program_of(item: Any) -> "MicroProgram":
+def program_of(item: "isa.Map | isa.Convert | isa.Iota") -> MicroProgram:
     """What the lanes run for an elementwise instruction."""
-    if item.mnemonic == "convert":
-        return _microcode().convert_program(item.dtype, item.result_dtype, item.unsigned, item.rounding)
-    return (
-        _microcode().iota_program()
-        if item.mnemonic == "iota"
-        else _microcode().function_program(item.function, item.dtype)
-    )
+    from tapeout.isa import definitions as isa
+
+    if isinstance(item, isa.Convert):
+        return microcode.convert_program(item.dtype, item.result_dtype, item.unsigned, item.rounding)
+    if isinstance(item, isa.Iota):
+        return microcode.iota_program()
+    return microcode.function_program(item.function, item.dtype)
 
 
-def program_cycles(program: "MicroProgram") -> int:
+def program_cycles(program: MicroProgram) -> int:
     """A batch's: a cycle a step and vector, for a division its turns and three more."""
     return GROUPS * sum(3 + _turns(step) if _turns(step) else 1 for step in program)
 
@@ -295,17 +284,21 @@ def _map_cycles(
     return max(writer.free + 1, ended + 1)
 
 
-def map_cycles(item: Any, operands: Sequence[tuple[Operand, int]], chip: "Chip") -> int:
+def map_cycles(item: "isa.Map | isa.Convert | isa.Iota", chip: "Chip") -> int:
     """Elementwise: batches of four vectors, each taking the microprogram's steps; reading, computing and writing of
-    neighbouring batches overlap. `operands` come with their element sizes, the result last."""
+    neighbouring batches overlap."""
     shifts = inward_shifts(item.shape)
-    tiles = [tile_banks(o, item.shape, size, chip, shifts) for o, size in operands if isinstance(o, AccessPattern)]
+    read: list[Vectors] = []
+    written: list[Vectors] = []
+    for use, pattern in tiles(item):
+        banks = tile_banks(pattern, use.extents, use.dtype.size_bytes, chip, shifts)
+        (written if use.writes else read).append(banks)
     latency = chip.core.scratchpad.latency_cycles
     compute = program_cycles(program_of(item))
-    return _map_cycles(compute, tiles[:-1], tiles[-1], None, shifts, latency)
+    return _map_cycles(compute, read, written[0], None, shifts, latency)
 
 
-def gather_cycles(item: Any, chip: "Chip") -> int:
+def gather_cycles(item: "isa.Gather", chip: "Chip") -> int:
     """As elementwise, then the picked elements are read: which rows they lie in is up to the indices, taken to be
     spread over as many rows as the result has."""
     size, lanes = item.dtype.size_bytes, chip.core.vector.lane_count
@@ -316,7 +309,7 @@ def gather_cycles(item: Any, chip: "Chip") -> int:
         among = max(among, lanes)
     expected = round(among * (1 - (1 - 1 / among) ** min(lanes, math.prod(item.shape))))
     return _map_cycles(
-        program_cycles(_microcode().gather_program(item.index_dtype)),
+        program_cycles(microcode.gather_program(item.index_dtype)),
         [tile_banks(item.index, item.shape, item.index_dtype.size_bytes, chip, shifts)],
         written,
         [[ANY_BANK] * max(1, expected)] * len(written),
@@ -325,12 +318,12 @@ def gather_cycles(item: Any, chip: "Chip") -> int:
     )
 
 
-def reduce_cycles(item: Any, chip: "Chip") -> int:
+def reduce_cycles(item: "isa.Reduce", chip: "Chip") -> int:
     """Row after row: the first partial results are taken over, then a step for each 32 elements, then shift and step
     until one is left."""
     lanes, latency = chip.core.vector.lane_count, chip.core.scratchpad.latency_cycles
     rows, extent, size = math.prod(item.shape[:3]), item.shape[3], item.dtype.size_bytes
-    step = program_cycles(_microcode().function_program(item.function, item.dtype))
+    step = program_cycles(microcode.function_program(item.function, item.dtype))
     start, ports = SETUP_CYCLES, _Ports()
     reader = _Reader(tile_banks(item.a, item.shape, size, chip, 0), ports, start, latency)
     writer = _Writer([[ANY_BANK]] * rows, ports)
@@ -384,7 +377,7 @@ def _walk(time: int, rows: Iterable[int]) -> tuple[int, int]:
     return time, last
 
 
-def matrix_cycles(item: Any, chip: "Chip") -> int:
+def matrix_cycles(item: "isa.MatrixMultiply", chip: "Chip") -> int:
     """For every group of tiles: reading sums back, then for `lane_count` steps of k at a time fetching a vector a row
     of lhs and a vector a step and tile of rhs (or a column, where rhs is contiguous along k) and a cycle a step and
     tile, four for float32; then a vector a row and tile written."""
@@ -449,62 +442,58 @@ def _fetched(time: int, last_row: int, latency: int) -> int:
 # -------------------------------------------------------------------------------------------------------- DMA
 
 
-def is_made_one_by_one(item: Any) -> bool:
-    return hasattr(item, "index")
+def is_made_one_by_one(item: "isa.Transfer") -> bool:
+    """Whether its addresses are made an element at a time."""
+    return any(field.name == "index" for field in item.operand_fields)
 
 
-def transfer_lead_cycles(item: Any, chip: "Chip") -> int:
+def transfer_lead_cycles(item: "isa.Transfer", chip: "Chip") -> int:
     """From taking an instruction to the first vector's addresses, or (store) its data."""
     lanes, latency = chip.core.vector.lane_count, chip.core.scratchpad.latency_cycles
     start = 1 + inward_shifts(item.shape)
-    names = ("index", "mask") if item.unit.value == "load" else ("tile", "other", "index", "mask")
-    first = [
-        tile_rows(operand, item.shape, _element_bytes(item, name), chip)[0]
-        for name in names
-        if isinstance(operand := getattr(item, name, None), AccessPattern)
-    ]
+    first = [rows[0] for rows in _rows_read(item, chip)]
     there = start + 1 + (max(first) + latency + READ_CYCLES if first else 0)
-    if item.unit.value == "store":
+    if item.unit is Unit.STORE:
         return there + 1
     return there + lanes + 1 if is_made_one_by_one(item) else start + 1
 
 
-def _element_bytes(item: Any, name: str) -> int:
-    return operand_dtype(type(item), name, item).size_bytes
+def _rows_read(item: "isa.Transfer", chip: "Chip") -> list[tuple[int, ...]]:
+    """Of each tile it reads the rows that each vector touches."""
+    return [tile_rows(tile, use.extents, use.dtype.size_bytes, chip) for use, tile in tiles(item) if use.reads]
 
 
-def transfer_vector_cycles(item: Any, chip: "Chip") -> int:
+def transfer_vector_cycles(item: "isa.Transfer", chip: "Chip") -> int:
     """From one vector to the next on top of a cycle a request (at least one), and to its first request, less one."""
     serial = chip.core.vector.lane_count if is_made_one_by_one(item) else 0
-    if item.unit.value == "load":
+    if item.unit is Unit.LOAD:
         return serial + 1 if serial else 0
     return serial + (4 if item.mnemonic == "atomic" else 2)
 
 
-def transfer_request_cycles(item: Any, chip: "Chip") -> int:
+def transfer_request_cycles(item: "isa.Transfer", chip: "Chip") -> int:
     """From a vector's taking to its first request."""
-    return 1 + (chip.core.vector.lane_count if is_made_one_by_one(item) and item.unit.value == "store" else 0)
+    return 1 + (chip.core.vector.lane_count if is_made_one_by_one(item) and item.unit is Unit.STORE else 0)
 
 
-def transfer_rows(item: Any, chip: "Chip") -> tuple[int, int]:
+def transfer_rows(item: "isa.Transfer", chip: "Chip") -> tuple[int, int]:
     """Rows that all vectors of a transfer's tile take (of a store: that its slowest operand takes), and how many
     vectors there are."""
     lanes = chip.core.vector.lane_count
     shape = moved_in(item.shape, inward_shifts(item.shape))
     count = shape[0] * shape[1] * shape[2] * -(-shape[3] // lanes)
-    names = ("tile",) if item.unit.value == "load" else ("tile", "other", "index", "mask")
     rows = [
-        sum(tile_rows(operand, item.shape, _element_bytes(item, name), chip))
-        for name in names
-        if isinstance(operand := getattr(item, name, None), AccessPattern)
+        sum(tile_rows(tile, use.extents, use.dtype.size_bytes, chip))
+        for use, tile in tiles(item)
+        if (use.writes if item.unit is Unit.LOAD else use.reads)
     ]
     return max(rows, default=0), count
 
 
-def transfer_end(item: Any, taken: int, answered: int) -> int:
+def transfer_end(item: "isa.Transfer", taken: int, answered: int) -> int:
     """When a transfer is done: `taken` says when the cycles of its last vector are over, `answered` when its last
     answer is there (of a load: in the scratchpad)."""
-    if item.unit.value == "load":
+    if item.unit is Unit.LOAD:
         return answered + 1
     if item.mnemonic == "atomic":  # the old values are written
         return taken

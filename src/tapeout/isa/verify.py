@@ -12,7 +12,7 @@ from typing import Any
 from tapeout.chip import Chip
 from tapeout.errors import TapeoutError
 from tapeout.isa import definitions as isa
-from tapeout.isa.fields import AccessPattern, EncodingError, Instruction, RegisterValue, Unit, operands
+from tapeout.isa.fields import AccessPattern, EncodingError, Instruction, OperandUse, RegisterValue, Unit, tiles
 from tapeout.isa.program import Program, encode
 from tapeout.numerics.dtypes import DType
 from tapeout.numerics.functions import FLOAT8, MATRIX_DTYPES
@@ -73,7 +73,7 @@ def _about_program(program: Program, chip: Chip) -> Iterator[str]:
         yield f"{len(program.lines)} source lines for {len(program.instructions)} instructions"
 
 
-def _about_target(item: Any, program: Program) -> Iterator[str]:
+def _about_target(item: Instruction, program: Program) -> Iterator[str]:
     if item.target_index is not None and not 0 <= item.target_index < len(program.instructions):
         yield f"target {item.target_index} is outside the program's {len(program.instructions)} instructions"
     if isinstance(item, isa.Argument) and item.index >= len(program.parameters):
@@ -89,7 +89,7 @@ def about_fields(item: Instruction) -> Iterator[str]:
     yield from FIELD_RULES.get(type(item), _no_rule)(item)
 
 
-def _no_rule(item: Any) -> Iterator[str]:
+def _no_rule(item: Instruction) -> Iterator[str]:
     yield from ()
 
 
@@ -102,17 +102,17 @@ def _defined(function: Function, dtype: DType) -> Iterator[str]:
         yield f"{function.label} is not defined on {dtype}; it is on {_listed(function.dtypes)}"
 
 
-def _axis(item: Any) -> Iterator[str]:
+def _axis(item: isa.ProgramId | isa.GridSize) -> Iterator[str]:
     if item.axis > 2:
         yield f"axis {item.axis} is not 0, 1 or 2"
 
 
-def _wait(item: Any) -> Iterator[str]:
+def _wait(item: isa.Wait) -> Iterator[str]:
     if item.semaphore == 0:
         yield "semaphore 0 stands for none; wait needs one of the others"
 
 
-def _scalar(item: Any) -> Iterator[str]:
+def _scalar(item: isa.Scalar) -> Iterator[str]:
     function, dtype = item.function, item.dtype
     if dtype.is_float:
         yield f"the scalar unit has no {dtype}; use an integer type, or the vector unit"
@@ -122,17 +122,17 @@ def _scalar(item: Any) -> Iterator[str]:
         yield from _defined(function, dtype)
 
 
-def _scalar_convert(item: Any) -> Iterator[str]:
+def _scalar_convert(item: isa.ScalarConvert) -> Iterator[str]:
     if item.dtype.is_float:
         yield f"the scalar unit has no {item.dtype}; use an integer type"
 
 
-def _indexed(item: Any) -> Iterator[str]:
+def _indexed(item: isa.Indexed) -> Iterator[str]:
     if item.index_dtype not in INDEX_DTYPES:
         yield f"index_dtype={item.index_dtype} is not one of {_listed(INDEX_DTYPES)}"
 
 
-def _atomic(item: Any) -> Iterator[str]:
+def _atomic(item: isa.Atomic) -> Iterator[str]:
     yield from _indexed(item)
     combine = ATOMIC_MEANING.get(item.function)
     if combine is not None and item.dtype not in combine.dtypes:
@@ -140,26 +140,30 @@ def _atomic(item: Any) -> Iterator[str]:
         yield f"atomic {item.function.label} is not defined on {item.dtype}; it is on {allowed}"
 
 
-def _matrix(item: Any) -> Iterator[str]:
+def _matrix(item: isa.MatrixMultiply) -> Iterator[str]:
     left, right = item.lhs_dtype, item.rhs_dtype
     if left not in MATRIX_DTYPES:
         yield f"the matrix engine does not multiply {left}; it does {_listed(MATRIX_DTYPES)}"
     elif left is not right and not (left in FLOAT8 and right in FLOAT8):
         yield f"lhs_dtype={left} and rhs_dtype={right}: only the float8 types may be mixed"
-    for name, dimension, letter in (("lhs", 2, "n"), ("rhs", 1, "m"), ("accumulator", 3, "k")):
-        stride = getattr(item, name).strides[dimension]
+    for name, tile, dimension, letter in (
+        ("lhs", item.lhs, 2, "n"),
+        ("rhs", item.rhs, 1, "m"),
+        ("accumulator", item.accumulator, 3, "k"),
+    ):
+        stride = tile.strides[dimension]
         if stride:
             yield f"{name} does not vary along {letter}, so its stride there must be 0, not {stride}"
 
 
-def _map(item: Any) -> Iterator[str]:
+def _map(item: isa.Map) -> Iterator[str]:
     kind = MAP_OF_ARITY[item.function.arity]
     if type(item) is not kind:
         yield f"{item.function.label} takes {item.function.arity} operands: use {kind.mnemonic}"
     yield from _defined(item.function, item.dtype)
 
 
-def _reduce(item: Any) -> Iterator[str]:
+def _reduce(item: isa.Reduce) -> Iterator[str]:
     if item.function not in REDUCTIONS:
         yield f"{item.function.label} is not a reduction; those are {_listed(f.label for f in REDUCTIONS)}"
     else:
@@ -168,12 +172,12 @@ def _reduce(item: Any) -> Iterator[str]:
         yield f"dimension 3 is reduced, so the result's stride there must be 0, not {item.result.strides[3]}"
 
 
-def _iota(item: Any) -> Iterator[str]:
+def _iota(item: isa.Iota) -> Iterator[str]:
     if item.dtype not in INTEGERS:
         yield f"iota is not defined on {item.dtype}; it is on {_listed(INTEGERS)}"
 
 
-def _gather(item: Any) -> Iterator[str]:
+def _gather(item: isa.Gather) -> Iterator[str]:
     if item.index_dtype not in INTEGERS:
         yield f"index_dtype={item.index_dtype} is not one of {_listed(INTEGERS)}"
 
@@ -199,15 +203,6 @@ FIELD_RULES: dict[type, Callable[[Any], Iterator[str]]] = {
 # ------------------------------------------------------------------------------------------- what the chip
 # has
 
-MATRIX_RATE_NAME = {
-    DType.F32: "float32",
-    DType.BF16: "bfloat16",
-    DType.F16: "float16",
-    DType.F8E4M3: "float8",
-    DType.F8E5M2: "float8",
-    DType.I8: "int8",
-}
-
 
 def _about_chip(item: Instruction, chip: Chip) -> Iterator[str]:
     for field in item.fields:
@@ -222,8 +217,8 @@ def _about_chip(item: Instruction, chip: Chip) -> Iterator[str]:
     if computes and DType.F64 in dtypes and not chip.core.vector.float64:
         yield f"{chip.name} has no f64; a chip has it if vector.float64_rate is not 0"
     if isinstance(item, isa.MatrixMultiply):
-        for dtype in sorted(dtypes & MATRIX_RATE_NAME.keys(), key=str):
-            name = MATRIX_RATE_NAME[dtype]
+        for dtype in sorted(dtypes & set(MATRIX_DTYPES) - {DType.F64}, key=str):  # f64 runs at the vector engine's rate
+            name = dtype.long_name
             if chip.core.matrix.multiply_accumulates_per_cycle(name) == 0:
                 yield f"the matrix engine of {chip.name} does not multiply {dtype} (matrix.{name}_rate is 0)"
 
@@ -245,16 +240,17 @@ def _registers(kind: str, value: Any) -> tuple[int, ...]:
 class _Tile:
     """An operand as the instruction walks it: which bytes, relative to its register's value."""
 
-    def __init__(self, name: str, pattern: AccessPattern, shape: tuple[int, ...], size: int, is_written: bool):
-        self.name = name
+    def __init__(self, use: OperandUse, pattern: AccessPattern):
+        self.name = use.name
         self.register = pattern.register
-        self.size = size
-        self.is_written = is_written
+        self.size = size = use.dtype.size_bytes
+        self.is_written = is_written = use.writes
+        self.is_picked = use.picked
         self.base = pattern.base
         # Dimensions of extent 1 and, for what is read, broadcast ones do not matter.
         self.steps = [
             (stride * size, extent)
-            for stride, extent in zip(pattern.strides, shape, strict=True)
+            for stride, extent in zip(pattern.strides, use.extents, strict=True)
             if extent > 1 and (stride or is_written)
         ]
         self.first = self.base + sum(min(0, step * (extent - 1)) for step, extent in self.steps)
@@ -291,13 +287,7 @@ class _Tile:
         return any(start + byte in mine for start in other.starts() for byte in range(other.size))
 
 
-def tile_shapes(item: Any) -> dict[str, tuple[tuple[int, ...], int]]:
-    """For each tile operand: the extents it really has and its element size."""
-    uses = operands(item)
-    return {u.name: (u.extents, u.dtype.size_bytes) for u in uses if isinstance(u.operand, AccessPattern)}
-
-
-def _about_tiles(item: Any, scratchpad_bytes: int) -> Iterator[str]:
+def _about_tiles(item: Instruction, scratchpad_bytes: int) -> Iterator[str]:
     if isinstance(item, (isa.ScalarLoad, isa.ScalarStore)):
         size = item.dtype.size_bytes
         if item.offset == 0 and item.address + size > scratchpad_bytes:
@@ -305,23 +295,20 @@ def _about_tiles(item: Any, scratchpad_bytes: int) -> Iterator[str]:
         if item.offset == 0 and item.address % size:
             yield f"address {item.address:#x} is not a multiple of the element's {size} bytes"
         return
-    kinds = {field.name: field.kind for field in item.fields}
-    tiles = []
-    for name, (shape, size) in tile_shapes(item).items():
-        tile = _Tile(name, getattr(item, name), shape, size, kinds[name] == "written tile")
-        tiles.append(tile)
-        if tile.register == 0 and tile.base % size:
-            yield f"{name} begins at {tile.base:#x}, not a multiple of the element's {size} bytes"
+    found = []
+    for use, pattern in tiles(item):
+        tile = _Tile(use, pattern)
+        found.append(tile)
+        if tile.register == 0 and tile.base % tile.size:
+            yield f"{use.name} begins at {tile.base:#x}, not a multiple of the element's {tile.size} bytes"
         if tile.register == 0 and (tile.first < 0 or tile.end > scratchpad_bytes):
             yield (
-                f"{name} covers bytes {tile.first:#x} to {tile.end - 1:#x}, outside the {scratchpad_bytes} bytes "
+                f"{use.name} covers bytes {tile.first:#x} to {tile.end - 1:#x}, outside the {scratchpad_bytes} bytes "
                 "the program declares"
             )
-    for result in (tile for tile in tiles if tile.is_written):
+    for result in (tile for tile in found if tile.is_written):
         if result.overlaps_itself():
             yield f"elements of {result.name} overlap each other; give every dimension a stride of its own"
-        for source in (tile for tile in tiles if not tile.is_written):
-            if isinstance(item, isa.Gather) and source.name == "source":
-                continue  # what it covers is up to the indices
+        for source in (tile for tile in found if not tile.is_written and not tile.is_picked):
             if not source.is_same_as(result) and source.overlaps(result):
                 yield f"{result.name} and {source.name} overlap without being the same tile"

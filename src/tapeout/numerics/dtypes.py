@@ -1,6 +1,6 @@
 """The element types a chip knows: name, width, kind and the code used in instructions.
 
-Everything that handles an element asks here for its width; formats and rounding are in `formats`.
+Everything that handles an element asks here for its width and names; rounding is in `functions`.
 """
 
 import enum
@@ -12,25 +12,30 @@ class DType(enum.Enum):
     """An element type. `code` is its number in an instruction; `bits` its width in memory.
 
     An i1 in memory is a byte: true if it is not 0, written as 0 or 1. In a register it is the lowest bit.
+
+    `triton_name` is what Triton's signatures say, `long_name` what a chip's description and figures say of its rate:
+    the two float8 types share one.
     """
 
-    F32 = ("f32", 0, 32, "float")
-    BF16 = ("bf16", 1, 16, "float")
-    F16 = ("f16", 2, 16, "float")
-    F8E4M3 = ("f8e4m3", 3, 8, "float")
-    F8E5M2 = ("f8e5m2", 4, 8, "float")
-    F64 = ("f64", 5, 64, "float")
-    I1 = ("i1", 6, 8, "int")
-    I8 = ("i8", 7, 8, "int")
-    I16 = ("i16", 8, 16, "int")
-    I32 = ("i32", 9, 32, "int")
-    I64 = ("i64", 10, 64, "int")
+    F32 = ("f32", 0, 32, "float", "fp32", "float32")
+    BF16 = ("bf16", 1, 16, "float", "bf16", "bfloat16")
+    F16 = ("f16", 2, 16, "float", "fp16", "float16")
+    F8E4M3 = ("f8e4m3", 3, 8, "float", "fp8e4nv", "float8")
+    F8E5M2 = ("f8e5m2", 4, 8, "float", "fp8e5", "float8")
+    F64 = ("f64", 5, 64, "float", "fp64", "float64")
+    I1 = ("i1", 6, 8, "int", "i1", "bool")
+    I8 = ("i8", 7, 8, "int", "i8", "int8")
+    I16 = ("i16", 8, 16, "int", "i16", "int16")
+    I32 = ("i32", 9, 32, "int", "i32", "int32")
+    I64 = ("i64", 10, 64, "int", "i64", "int64")
 
-    def __init__(self, label: str, code: int, bits: int, kind: str) -> None:
+    def __init__(self, label: str, code: int, bits: int, kind: str, triton_name: str, long_name: str) -> None:
         self.label = label
         self.code = code
         self.bits = bits
         self.kind = kind
+        self.triton_name = triton_name
+        self.long_name = long_name
 
     @property
     def size_bytes(self) -> int:

@@ -13,7 +13,8 @@ import numpy as np
 from tapeout.chip import Chip
 from tapeout.isa import Program, Unit
 from tapeout.isa.costs import release_cycles
-from tapeout.isa.fields import QUEUES
+from tapeout.isa.definitions import Sync
+from tapeout.isa.fields import QUEUES, Queued
 from tapeout.rtl.simulation import EVENT, LAUNCH_CYCLES
 from tapeout.sim.timing import Interval
 
@@ -63,8 +64,8 @@ def of_timing(program: Program, chip: Chip, intervals: Iterable[Interval]) -> li
     for each in intervals:
         item = program.instructions[each.instruction_index]
         end = each.end
-        if each.unit is not Unit.SEQUENCER:
-            if "sync" in item.mnemonic:
+        if each.unit is not Unit.SEQUENCER and isinstance(item, Queued):
+            if isinstance(item, Sync):
                 continue
             end -= release_cycles(item, chip)
         runs.append(Run(each.core, each.unit, each.instruction_index, each.start, end))

@@ -11,14 +11,13 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 
 from tapeout.chip import Chip
 from tapeout.isa import Instruction, Program, Unit
 from tapeout.isa import definitions as isa
-from tapeout.isa.fields import QUEUES
+from tapeout.isa.fields import QUEUES, Queued
 from tapeout.isa.verify import about_fields
 from tapeout.sim.execution import EXECUTE, STEP, Frame
 from tapeout.sim.faults import AccessFault, Fault, IllegalInstruction, RaceFault, SynchronisationFault
@@ -51,7 +50,7 @@ Watch = Callable[[tuple[int, int, int], Instruction, Frame], None]
 
 
 def _look_away(program_id: tuple[int, int, int], item: Instruction, frame: Frame) -> None:
-    """The watch of whoever has none."""
+    """Default watch: does nothing."""
 
 
 def run(
@@ -82,7 +81,7 @@ class _Issued:
     """An instruction in a queue, with everything it took along when it was issued."""
 
     index: int
-    instruction: Instruction
+    instruction: Queued
     registers: tuple[int, ...]
     program_id: tuple[int, int, int]
     clock: Clock
@@ -244,7 +243,7 @@ class Queue:
     def is_ready(self) -> bool:
         if not self.waiting:
             return False
-        item: Any = self.waiting[0].instruction
+        item = self.waiting[0].instruction
         return self.core.has_tokens(item.wait_a, item.wait_b)
 
     def is_full(self) -> bool:
@@ -252,7 +251,7 @@ class Queue:
 
     def step(self) -> None:
         core, issued = self.core, self.waiting.popleft()
-        item: Any = issued.instruction
+        item = issued.instruction
         clock = core.begin(self.unit, issued.index, issued.clock, core.take(item.wait_a, item.wait_b))
         place = core.place(issued.index, issued.program_id)
         frame = Frame(core.memory, core.scratchpad, issued.registers, place)
@@ -265,7 +264,7 @@ class Queue:
         if not self.waiting:
             return ""
         issued = self.waiting[0]
-        item: Any = issued.instruction
+        item = issued.instruction
         missing = [f"s{s}" for s in (item.wait_a, item.wait_b) if s and not self.core.has_tokens(s)]
         waits = " and ".join(dict.fromkeys(missing)) or f"a second s{item.wait_a}"
         return f"{self.core.place(issued.index, issued.program_id)} waits for {waits}"
@@ -304,7 +303,7 @@ class Sequencer:
     def step(self) -> None:
         core, item, index = self.core, self._next, self.pc
         self.pc += 1
-        if item.unit is not Unit.SEQUENCER:
+        if isinstance(item, Queued):
             clock = core.clocks[self.unit]
             queued = _Issued(index, item, tuple(core.registers), core.program_id, clock)
             core.queues[item.unit].waiting.append(queued)
@@ -317,7 +316,7 @@ class Sequencer:
         clock = core.begin(self.unit, index, *known)
         if isinstance(item, isa.Halt):
             self.halted = True
-        elif item.target_index is not None:
+        elif isinstance(item, isa.Jump | isa.Branch):
             self._branch(item)
         elif type(item) in STEP:
             frame = Frame(core.memory, core.scratchpad, core.registers, core.place(index, core.program_id))
@@ -325,7 +324,7 @@ class Sequencer:
             core.watch(core.program_id, item, frame)
             core.check_order(frame, self.unit, clock)
 
-    def _branch(self, item: Any) -> None:
+    def _branch(self, item: isa.Jump | isa.Branch) -> None:
         if not isinstance(item, isa.Jump):
             is_zero = self.core.registers[item.condition] == 0
             if is_zero is not isinstance(item, isa.BranchZero):
@@ -336,7 +335,7 @@ class Sequencer:
         if self.halted:
             return ""
         place = self.core.place(self.pc, self.core.program_id)
-        item: Any = self._next
+        item = self._next
         if item.unit is not Unit.SEQUENCER:
             return f"{place} cannot be issued, the {item.unit.value} queue being full"
         if isinstance(item, isa.Wait):

@@ -12,11 +12,11 @@ import numpy as np
 
 from tapeout.isa import AccessPattern, AtomicFunction, Operand, RegisterValue
 from tapeout.isa import definitions as isa
+from tapeout.isa.fields import OperandUse, operands
 from tapeout.numerics.builder import Builder
 from tapeout.numerics.dtypes import DType
 from tapeout.numerics.functions import (
     MEANING,
-    accumulator_dtype,
     convert,
     multiply_accumulate,
 )
@@ -26,7 +26,7 @@ from tapeout.sim.faults import AccessFault, OverlapFault, Trapped
 from tapeout.sim.state import Memory, SequencerState
 
 Array = np.ndarray[Any, np.dtype[Any]]
-Shape = tuple[int, int, int, int]
+Shape = tuple[int, ...]
 
 BUILDER: Builder[Array] = NumpyBuilder()
 
@@ -112,6 +112,9 @@ class Frame:
             return np.full((1, 1, 1, 1), self.registers[operand.register] & 1 != 0)
         return from_storage(dtype, self.read(operand, shape, dtype.size_bytes).view(STORAGE[dtype]))
 
+    def values_of(self, use: OperandUse) -> Array:
+        return self.values(use.operand, use.extents, use.dtype)
+
     # Memory.
 
     def offsets_in_memory(self, addresses: Array, valid: Array, size: int, *, written: bool) -> Array:
@@ -150,14 +153,14 @@ def _spread(*values: Array) -> list[Array]:
 # ------------------------------------------------------------------------------------------------------ DMA
 
 
-def _addresses(frame: Frame, item: isa.Load | isa.LoadIndexed | isa.Store | isa.StoreIndexed) -> Array:
+def _addresses(frame: Frame, item: isa.Bounded) -> Array:
     total = np.full((1, 1, 1, 1), frame.registers[item.base], np.int64)
     for index, stride in zip(np.ogrid[tuple(map(slice, item.shape))], item.strides, strict=True):
         total = total + index * frame.registers[stride]
     return total
 
 
-def _inside_bounds(frame: Frame, item: isa.Load | isa.LoadIndexed | isa.Store | isa.StoreIndexed) -> Array:
+def _inside_bounds(frame: Frame, item: isa.Bounded) -> Array:
     valid = np.ones(item.shape, bool)
     rows = zip(np.ogrid[tuple(map(slice, item.shape))], item.shape, item.low, item.high, strict=True)
     for index, extent, low, high in rows:
@@ -165,11 +168,11 @@ def _inside_bounds(frame: Frame, item: isa.Load | isa.LoadIndexed | isa.Store | 
     return valid
 
 
-def _displacements(frame: Frame, item: isa.LoadIndexed | isa.StoreIndexed | isa.Atomic) -> Array:
+def _displacements(frame: Frame, item: isa.Indexed) -> Array:
     return frame.values(item.index, item.shape, item.index_dtype).astype(np.int64) * item.scale
 
 
-def _unmasked(frame: Frame, item: isa.LoadIndexed | isa.StoreIndexed | isa.Atomic) -> Array:
+def _unmasked(frame: Frame, item: isa.Indexed) -> Array:
     if item.mask == RegisterValue(0):
         return np.ones(item.shape, bool)
     return np.broadcast_to(frame.values(item.mask, item.shape, DType.I1), item.shape)
@@ -244,32 +247,25 @@ def _atomic(frame: Frame, item: isa.Atomic) -> None:
 
 def _matrix_multiply(frame: Frame, item: isa.MatrixMultiply) -> None:
     left, right = item.lhs_dtype, item.rhs_dtype
-    batch, m, n, k = item.shape
-    dtype = accumulator_dtype(left)
-    lhs = frame.values(item.lhs, item.shape, left)
-    rhs = frame.values(item.rhs, item.shape, right)
-    result_shape = (batch, m, n, 1)
-    total = np.zeros(result_shape, STORAGE[dtype])
-    if item.accumulate:
-        total = np.broadcast_to(frame.values(item.accumulator, result_shape, dtype), result_shape)
-    for step in range(k):
+    accumulator, *factors = operands(item)
+    lhs, rhs = (frame.values_of(use) for use in factors)
+    total = np.zeros(accumulator.extents, STORAGE[accumulator.dtype])
+    if accumulator.reads:
+        total = np.broadcast_to(frame.values_of(accumulator), accumulator.extents)
+    for step in range(item.shape[3]):
         a = lhs[..., step : step + 1] if lhs.shape[3] > 1 else lhs
         b = rhs[..., step : step + 1] if rhs.shape[3] > 1 else rhs
         total = multiply_accumulate(BUILDER, left, right, *_spread(a, b, total))
-    frame.write(item.accumulator, result_shape, _stored(dtype, total))
+    frame.write(item.accumulator, accumulator.extents, _stored(accumulator.dtype, total))
 
 
 # --------------------------------------------------------------------------------------------------- vector
 
 
-def _map(frame: Frame, item: isa.Map1 | isa.Map2 | isa.Map3) -> None:
-    function, dtype = item.function, item.dtype
-    operands = [getattr(item, name) for name in ("a", "b", "c")[: function.arity]]
-    dtypes = function.operand_dtypes(dtype)
-    values = [frame.values(o, item.shape, t) for o, t in zip(operands, dtypes, strict=True)]
-    result_dtype = function.result_dtype(dtype)
-    result = _stored(result_dtype, MEANING[function](BUILDER, dtype, *_spread(*values)))
-    frame.write(item.result, item.shape, result)
+def _map(frame: Frame, item: isa.Map) -> None:
+    result, *sources = operands(item)
+    value = MEANING[item.function](BUILDER, item.dtype, *_spread(*map(frame.values_of, sources)))
+    frame.write(item.result, result.extents, _stored(result.dtype, value))
 
 
 def _convert(frame: Frame, item: isa.Convert) -> None:
@@ -293,7 +289,7 @@ def _reduce(frame: Frame, item: isa.Reduce) -> None:
         low, high = partial[..., : width - half], partial[..., half:width]
         partial[..., : width - half] = MEANING[function](BUILDER, dtype, *_spread(low, high))
         width = half
-    frame.write(item.result, (*item.shape[:3], 1), _stored(dtype, partial[..., :1]))
+    frame.write(item.result, operands(item)[0].extents, _stored(dtype, partial[..., :1]))
 
 
 def _iota(frame: Frame, item: isa.Iota) -> None:
@@ -311,7 +307,7 @@ def _gather(frame: Frame, item: isa.Gather) -> None:
     frame.write(item.result, item.shape, picked)
 
 
-def _sync(frame: Frame, item: Any) -> None:
+def _sync(frame: Frame, item: isa.Sync) -> None:
     """Its waits and signals are all it does."""
 
 
@@ -407,7 +403,7 @@ def _trap(core: SequencerState, frame: Frame, item: isa.Trap) -> None:
     raise Trapped(frame.place, sentence, item.code)
 
 
-def _nothing(core: SequencerState, frame: Frame, item: Any) -> None:
+def _nothing(core: SequencerState, frame: Frame, item: isa.Wait | isa.Drain) -> None:
     """`wait` and `drain` are done when they can be."""
 
 

@@ -32,7 +32,7 @@ from tapeout.isa import (
     Unit,
 )
 from tapeout.isa import definitions as isa
-from tapeout.isa.fields import QUEUES
+from tapeout.isa.fields import QUEUES, Queued
 from tapeout.numerics.dtypes import DType
 from tapeout.numerics.functions import FLOAT8, MATRIX_DTYPES, accumulator_dtype
 from tapeout.numerics.operations import ATOMIC_MEANING, REDUCTIONS, Rounding
@@ -245,7 +245,7 @@ class _Generator:
         self.items.append(item)
         return len(self.items) - 1
 
-    def queue(self, item: Any, reads: "list[_Resource] | None" = None, writes: "list[_Resource] | None" = None) -> None:
+    def queue(self, item: Queued, reads: list[_Resource] | None = None, writes: list[_Resource] | None = None) -> None:
         """Append an instruction of a queue, with the semaphores that order it after what it depends on."""
         unit, reads, writes = item.unit, reads or [], writes or []
         waits = self._waits(unit, self._dependences(unit, reads, writes))
@@ -255,7 +255,7 @@ class _Generator:
         self._append(replace(item, **names))
         self._note(unit, len(self.emitted[unit]), reads, writes)
 
-    def on_sequencer(self, item: Any, reads: list[_Resource], writes: list[_Resource]) -> None:
+    def on_sequencer(self, item: Instruction, reads: list[_Resource], writes: list[_Resource]) -> None:
         """Append an instruction of the sequencer that touches the scratchpad."""
         for semaphore in self._waits(Unit.SEQUENCER, self._dependences(Unit.SEQUENCER, reads, writes)):
             self.emit(isa.Wait(semaphore=semaphore))
@@ -303,7 +303,8 @@ class _Generator:
     def _signal(self, unit: Unit, number: int, semaphore: int) -> _Emitted:
         """Let an instruction, or if it has no room left a later one, give a semaphore."""
         emitted = self.emitted[unit][number - 1]
-        item: Any = self.items[emitted.place]
+        item = self.items[emitted.place]
+        assert isinstance(item, Queued)
         for name in ("signal_a", "signal_b"):
             if not getattr(item, name):
                 self.items[emitted.place] = replace(item, **{name: semaphore})

@@ -3,8 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable
 
-from tapeout.isa.costs import MATRIX_RATE_NAME
-from tapeout.numerics.dtypes import BY_LABEL, DType
+from tapeout.numerics.dtypes import BY_LABEL
 from tapeout.silicon.activity import Activity
 from tapeout.sim.timing import Timing
 from tapeout.workbench.work import Work
@@ -17,13 +16,12 @@ def of_timing(name: str, timing: Timing) -> Activity:
 
 def of_timings(name: str, timings: Iterable[Timing], duration_s: float) -> Activity:
     """Several launches within `duration_s`, which may be longer than they are: then the rest of it is idle."""
-    name_of_dtype = {**MATRIX_RATE_NAME, DType.F64: "float64"}
     products: Counter[str] = Counter()
     moved: Counter[str] = Counter()
     operations = 0
     for timing in timings:
         for label, count in timing.multiply_accumulates.items():
-            products[name_of_dtype[BY_LABEL[label]]] += count
+            products[BY_LABEL[label].long_name] += count
         operations += timing.vector_operations
         moved["scratchpad"] += timing.scratchpad_bytes
         moved["last_level"] += timing.sram_read_bytes + timing.sram_written_bytes

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 
 from tapeout.chip import Chip
 from tapeout.isa import Unit
+from tapeout.numerics.dtypes import BY_LABEL, DType
 from tapeout.runtime.clock import PICOSECONDS_PER_NANOSECOND, Activity, Kind, Launch, kernel_ps
 from tapeout.sim.timing import Timing
 from tapeout.workbench.script import RunTime
@@ -25,15 +26,6 @@ BOUND_SHARE = 0.5
 
 ROOFLINE = ("matrix", "vector", "HBM")
 """Limits that no schedule on this chip escapes."""
-
-MATRIX_RATE = {
-    "bf16": "bfloat16",
-    "f16": "float16",
-    "f32": "float32",
-    "f8e4m3": "float8",
-    "f8e5m2": "float8",
-    "i8": "int8",
-}
 
 
 @dataclass(frozen=True)
@@ -197,10 +189,11 @@ def matrix_cycles(timing: Timing, chip: Chip) -> float:
     engine, vector = chip.core.matrix, chip.core.vector
     total = 0.0
     for label, products in timing.multiply_accumulates.items():
-        if label in MATRIX_RATE:
-            rate = engine.multiply_accumulates_per_cycle(MATRIX_RATE[label])
-        else:  # float64 runs on the vector engine's lanes
+        dtype = BY_LABEL[label]
+        if dtype is DType.F64:  # runs on the vector engine's lanes
             rate = vector.lane_count * vector.float64_rate
+        else:
+            rate = engine.multiply_accumulates_per_cycle(dtype.long_name)
         total += products / (rate * chip.core_count)
     return total
 

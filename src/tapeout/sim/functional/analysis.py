@@ -1,11 +1,11 @@
 """Facts about a Program found without running it: basic blocks, what registers can hold, which bytes tiles occupy."""
 
 import itertools
-from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tapeout.isa import AccessPattern, Instruction, LoadImmediate, Operand, Program, Rotate
+from tapeout.isa import AccessPattern, LoadImmediate, Program, Rotate
 from tapeout.isa import definitions as isa
+from tapeout.isa.fields import written_register
 
 BRANCHES = (isa.Jump, isa.BranchNonzero, isa.BranchZero)
 
@@ -29,11 +29,6 @@ def basic_blocks(program: Program) -> tuple[Block, ...]:
             leaders.add(item.target_index)
     ordered = sorted(leader for leader in leaders if leader <= len(items))
     return tuple(Block(a, b) for a, b in itertools.pairwise(ordered))
-
-
-def written_register(item: Instruction) -> int:
-    """The register an instruction writes, or 0."""
-    return getattr(item, "destination", 0) or (item.register if isinstance(item, Rotate) else 0)
 
 
 def register_ranges(program: Program) -> dict[int, tuple[int, int]]:
@@ -111,13 +106,6 @@ def covers(a: Region, b: Region) -> bool:
     """Whether writing region a leaves nothing of b."""
     same_space = a.register == b.register and a.version == b.version
     return a.dense and same_space and a.start <= b.start and b.end <= a.end
-
-
-def operands(item: Instruction) -> Iterator[tuple[str, Operand, bool]]:
-    """(field name, operand, written) of every tile operand."""
-    for spec in item.fields:
-        if "tile" in spec.kind:
-            yield spec.name, getattr(item, spec.name), spec.kind == "written tile"
 
 
 READS_HBM = (isa.Load, isa.LoadIndexed, isa.Atomic)

@@ -1,15 +1,12 @@
 """What the sanitizer must know of an instruction to check it: constant facts, and which registers it needs."""
 
 from dataclasses import dataclass
-from typing import Any
 
-from tapeout.isa import AccessPattern, Instruction, RegisterValue
+from tapeout.isa import AccessPattern, Instruction, Operand, RegisterValue
 from tapeout.isa import definitions as isa
-from tapeout.isa.fields import Unit
+from tapeout.isa.fields import Unit, operands
 from tapeout.numerics.dtypes import DType
 from tapeout.sim.functional import abi
-from tapeout.sim.functional.analysis import operands
-from tapeout.sim.functional.operands import operand_dtype
 
 MEMORY = {isa.Load: 1, isa.LoadIndexed: 1, isa.Store: 2, isa.StoreIndexed: 2, isa.Atomic: 3}
 NONE = -1
@@ -28,7 +25,7 @@ class _Operand:
     name: str
     dtype: DType
     written: bool
-    operand: AccessPattern | RegisterValue
+    operand: Operand
 
 
 def check_facts(index: int, item: Instruction, checks: Checks) -> list[int]:
@@ -53,11 +50,9 @@ def _operands(item: Instruction) -> list[_Operand]:
         case isa.ScalarLoad() | isa.ScalarStore():
             pattern = AccessPattern(item.address, (0, 0, 0, 0), item.offset)
             return [_Operand("scalar", item.dtype, isinstance(item, isa.ScalarStore), pattern)]
-    found = [_Operand(name, operand_dtype(item, name), written, operand) for name, operand, written in operands(item)]
-    found = [o for o in found if not (o.name == "mask" and o.operand == RegisterValue(0))]  # no mask
-    if isinstance(item, isa.MatrixMultiply) and item.accumulate:
-        found.append(_Operand("accumulated", operand_dtype(item, "accumulator"), False, item.accumulator))
-    return found
+    uses = [use for use in operands(item) if not (use.name == "mask" and use.operand == RegisterValue(0))]  # no mask
+    found = [_Operand(use.name, use.dtype, use.writes, use.operand) for use in uses]
+    return found + [_Operand("accumulated", use.dtype, False, use.operand) for use in uses if use.reads and use.writes]
 
 
 def _words(operand: _Operand, shape: tuple[int, ...]) -> list[int]:
@@ -70,12 +65,12 @@ def _words(operand: _Operand, shape: tuple[int, ...]) -> list[int]:
     return [*head, 0, operand.operand.base, *extents, *(stride * size for stride in strides)]
 
 
-def check_values(item: Any) -> list[tuple[int, int]]:
+def check_values(item: Instruction) -> list[tuple[int, int]]:
     """For each word of CheckValues the register that holds it, or 0 and a constant."""
     shape = getattr(item, "shape", SCALAR)
-    bounds = isinstance(item, isa.Load | isa.LoadIndexed | isa.Store | isa.StoreIndexed)
-    strides, low = (item.strides, item.low) if bounds else ((0,) * 4, (0,) * 4)
-    high = item.high if bounds else (0,) * 4
+    strides = low = high = (0,) * 4
+    if isinstance(item, isa.Bounded):
+        strides, low, high = item.strides, item.low, item.high
     words = [(register, 0) for register in (getattr(item, "base", 0), *strides, *low)]
     words += [(register, extent) for register, extent in zip(high, shape, strict=True)]
     offsets = [operand.operand.register for operand in _operands(item)]

@@ -8,10 +8,11 @@ that occur in the program.
 
 import bisect
 
-from tapeout.isa import AccessPattern, Instruction, Program
+from tapeout.isa import Instruction, Program
 from tapeout.isa import definitions as isa
-from tapeout.sim.functional.analysis import Block, Region, operands, region_of, written_register
-from tapeout.sim.functional.operands import operand_dtype
+from tapeout.isa.fields import written_register
+from tapeout.sim.functional.analysis import Block, Region, region_of
+from tapeout.sim.functional.operands import ANYWHERE, tile_uses
 
 Live = dict[int, int]
 """For each address space (a register's number) the live segments. UNKNOWN: an unbounded register was read through."""
@@ -27,17 +28,12 @@ def regions_of(item: Instruction) -> tuple[list[Region], list[Region]]:
             return ([region], []) if isinstance(item, isa.ScalarLoad) else ([], [region])
     read: list[Region] = []
     written: list[Region] = []
-    for name, operand, is_written in operands(item):
-        if isinstance(operand, AccessPattern):
-            region = region_of(operand, item.shape, operand_dtype(item, name).size_bytes, 0)  # type: ignore[attr-defined]
-            (written if is_written else read).append(region)
-    match item:
-        case isa.MatrixMultiply() if item.accumulate:
-            read += written
-        case isa.Atomic():
-            read += written  # elements its mask leaves out keep their old value
-        case isa.Gather():
-            read.append(Region(0, 1 << 62, 0, 0, False))  # an index may reach anywhere
+    for use, tile, matters in tile_uses(item):
+        region = ANYWHERE if use.picked else region_of(tile, use.extents, use.dtype.size_bytes, 0)
+        if use.writes:
+            written.append(region)
+        if matters:
+            read.append(region)
     return read, written
 
 

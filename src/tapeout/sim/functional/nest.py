@@ -5,7 +5,6 @@ import math
 from collections.abc import Callable
 
 from tapeout.isa import definitions as isa
-from tapeout.isa.fields import Instruction
 from tapeout.numerics import functions
 from tapeout.numerics.builder import INTEGER_OF_BITS, KIND_OF_DTYPE, Kind
 from tapeout.numerics.dtypes import DType
@@ -159,7 +158,7 @@ class _Nest:
     def _width(self) -> int:
         inner, length = self.extents[-1], len(self.group.steps)
         if self.group.row is not None:
-            reductions = [s.item for s in self.group.steps if s.is_reduction]
+            reductions = [s.reduction for s in self.group.steps if s.is_reduction]
             free = all(_is_order_free(item) for item in reductions) and inner % (2 * REDUCTION_PARTIALS) == 0
             return 2 * REDUCTION_PARTIALS if free and length <= 4 else REDUCTION_PARTIALS
         widest = WIDEST if length <= LONG_GROUP else WIDEST // 2
@@ -233,8 +232,8 @@ class _Nest:
         """The inner loop carries the partial results of every reduction; then each is folded and stored."""
         text = self.text
         builder = LlvmBuilder(text, width)
-        kinds = [memory_vector(builder, step.item.dtype) for step in reductions.values()]  # type: ignore[attr-defined]
-        initial = [identity(builder, step.item) for step in reductions.values()]
+        kinds = [memory_vector(builder, step.item.dtype) for step in reductions.values()]
+        initial = [identity(builder, step.reduction) for step in reductions.values()]
 
         def body(position: str, carried: list[str]) -> list[str]:
             return self._body(position, width, starts, iota_starts, held, dict(zip(reductions, carried, strict=True)))
@@ -242,7 +241,7 @@ class _Nest:
         partials = carry(text, kinds, initial, 0, inner, width, body)
         for (index, step), partial in zip(reductions.items(), partials, strict=True):
             if (index, "result") in starts:
-                total = finished(LlvmBuilder(text, 1), step.item, fold(text, step.item, partial, width))
+                total = finished(LlvmBuilder(text, 1), step.reduction, fold(text, step.reduction, partial, width))
                 dtype = step.result.dtype
                 text.add(f"store {MEMORY_TYPE[dtype]} {total}, ptr {starts[(index, 'result')]}, align 1")
 
@@ -293,12 +292,13 @@ class _Nest:
                     values[name] = read[key] = from_memory(builder, operand.dtype, raw)
             if step.is_reduction:
                 assert partials is not None
-                carried.append(combine(builder, step.item, partials[index], values["a"]))
+                carried.append(combine(builder, step.reduction, partials[index], values["a"]))
                 results.append(values["a"])
                 continue
             if step.steps:
                 results.append(self._iota(builder, index, position, iota_starts[index]))
             else:
+                assert not isinstance(step.item, isa.Reduce | isa.Iota)
                 results.append(apply(builder, step.item, values))
             key = (index, "result")
             if key in starts:
@@ -370,12 +370,12 @@ def reread(builder: LlvmBuilder, value: Value, written: DType, read: DType) -> V
     return builder.bitcast(value, KIND_OF_DTYPE[read])
 
 
-def apply(builder: LlvmBuilder, item: Instruction, values: dict[str, Value]) -> Value:
+def apply(builder: LlvmBuilder, item: isa.Map | isa.Convert, values: dict[str, Value]) -> Value:
     """The elementwise instruction's function on its operands' values."""
     if isinstance(item, isa.Convert):
         return functions.convert(builder, values["a"], item.dtype, item.result_dtype, item.unsigned, item.rounding)
-    meaning = functions.MEANING[item.function]  # type: ignore[attr-defined]
-    return meaning(builder, item.dtype, *(values[n] for n in "abc" if n in values))  # type: ignore[attr-defined, no-any-return]
+    meaning = functions.MEANING[item.function]
+    return meaning(builder, item.dtype, *(values[n] for n in "abc" if n in values))
 
 
 def memory_vector(builder: LlvmBuilder, dtype: DType) -> str:
@@ -443,8 +443,8 @@ ORDER_MATTERS = (Function.ADD, Function.MUL)
 """For floats. The other reductions, and all of integers, give the same bits in every order."""
 
 
-def _is_order_free(item: Instruction) -> bool:
-    return item.function not in ORDER_MATTERS or not item.dtype.is_float  # type: ignore[attr-defined]
+def _is_order_free(item: isa.Reduce) -> bool:
+    return item.function not in ORDER_MATTERS or not item.dtype.is_float
 
 
 NEGATIVE_ZERO_BITS = {DType.F32: 1 << 31, DType.F64: 1 << 63, DType.BF16: 1 << 15, DType.F16: 1 << 15}
@@ -480,10 +480,10 @@ def identity_bits(function: Function, dtype: DType) -> int:
             return 0
 
 
-def identity(builder: LlvmBuilder, item: Instruction) -> str:
+def identity(builder: LlvmBuilder, item: isa.Reduce) -> str:
     """A vector of identities, as in memory."""
-    dtype: DType = item.dtype  # type: ignore[attr-defined]
-    bits = identity_bits(item.function, dtype)  # type: ignore[attr-defined]
+    dtype: DType = item.dtype
+    bits = identity_bits(item.function, dtype)
     integer = INTEGER_OF_BITS[dtype.bits]
     value = builder.constant(integer, bits)
     if dtype in (DType.F32, DType.F64):
@@ -491,26 +491,26 @@ def identity(builder: LlvmBuilder, item: Instruction) -> str:
     return value.ref
 
 
-def combine(builder: LlvmBuilder, item: Instruction, partial: str, value: Value) -> str:
+def combine(builder: LlvmBuilder, item: isa.Reduce, partial: str, value: Value) -> str:
     """function(partial, value), partial results being as in memory but for the bits of NaNs in f32 and f64: those
     become canonical at the end (`finished`), which gives the same."""
-    dtype: DType = item.dtype  # type: ignore[attr-defined]
-    meaning = functions.MEANING[item.function]  # type: ignore[attr-defined]
+    dtype: DType = item.dtype
+    meaning = functions.MEANING[item.function]
     combined = meaning(builder, dtype, from_memory(builder, dtype, partial), value)
     return combined.ref if dtype in (DType.F32, DType.F64) else to_memory(builder, dtype, combined)
 
 
-def finished(builder: LlvmBuilder, item: Instruction, partial: str) -> str:
+def finished(builder: LlvmBuilder, item: isa.Reduce, partial: str) -> str:
     """The result of a reduction of more than one element."""
-    dtype: DType = item.dtype  # type: ignore[attr-defined]
+    dtype: DType = item.dtype
     if dtype not in (DType.F32, DType.F64):
         return partial
     return builder.exact(builder.canonical(Value(KIND_OF_DTYPE[dtype], partial)))
 
 
-def _combine_raw(text: Text, width: int, item: Instruction, a: str, b: str) -> str:
+def _combine_raw(text: Text, width: int, item: isa.Reduce, a: str, b: str) -> str:
     builder = LlvmBuilder(text, width)
-    return combine(builder, item, a, from_memory(builder, item.dtype, b))  # type: ignore[attr-defined]
+    return combine(builder, item, a, from_memory(builder, item.dtype, b))
 
 
 def carry(
@@ -546,9 +546,9 @@ def carry(
     return combined
 
 
-def fold(text: Text, item: Instruction, partial: str, width: int) -> str:
+def fold(text: Text, item: isa.Reduce, partial: str, width: int) -> str:
     """Partial results, combined in halves."""
-    dtype: DType = item.dtype  # type: ignore[attr-defined]
+    dtype: DType = item.dtype
     while width > 1:
         half = -(-width // 2)
         pairs = width - half
@@ -563,7 +563,7 @@ def fold(text: Text, item: Instruction, partial: str, width: int) -> str:
 
 def emit_reduction(text: Text, step: Step) -> None:
     """A reduce instruction whose rows are short, uneven or scattered."""
-    item = step.item
+    item = step.reduction
     source, result = step.operands["a"], step.result
     assert isinstance(source, Access)
     length, dtype = step.shape[3], source.dtype
@@ -607,9 +607,9 @@ def emit_reduction(text: Text, step: Step) -> None:
     nest([])
 
 
-def _reduce_row(text: Text, item: Instruction, base: str, stride: int, length: int, to_base: str) -> None:
+def _reduce_row(text: Text, item: isa.Reduce, base: str, stride: int, length: int, to_base: str) -> None:
     """Partial results side by side in one vector, then folded in halves."""
-    dtype: DType = item.dtype  # type: ignore[attr-defined]
+    dtype: DType = item.dtype
     width = min(length, REDUCTION_PARTIALS)
     builder = LlvmBuilder(text, width)
     raw = load_vector(builder, dtype, base, "0", _fixed(stride))
@@ -633,10 +633,10 @@ def _reduce_row(text: Text, item: Instruction, base: str, stride: int, length: i
     text.add(f"store {MEMORY_TYPE[dtype]} {total}, ptr {to_base}, align 1")
 
 
-def _reduce_columns(builder: LlvmBuilder, item: Instruction, base: str, stride: int, length: int) -> str:
+def _reduce_columns(builder: LlvmBuilder, item: isa.Reduce, base: str, stride: int, length: int) -> str:
     """Many rows at a time, a row per lane; partial results lie in memory."""
     text, width = builder.text, builder.width
-    dtype: DType = item.dtype  # type: ignore[attr-defined]
+    dtype: DType = item.dtype
     kind = memory_vector(builder, dtype)
     partials = min(length, REDUCTION_PARTIALS)
     size = width * dtype.size_bytes

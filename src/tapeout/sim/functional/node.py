@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from tapeout.isa import Instruction
+from tapeout.isa import definitions as isa
 from tapeout.sim.functional.analysis import Region
 from tapeout.sim.functional.vector import Step
 
@@ -12,7 +12,7 @@ class Node:
     """`values`: registers as LLVM i64. Regions by operand name."""
 
     index: int
-    item: Instruction
+    item: isa.Tiled
     values: dict[int, str]
     read: dict[str, Region]
     written: dict[str, Region]

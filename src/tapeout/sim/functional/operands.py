@@ -1,11 +1,16 @@
-"""The element type of each tile operand of each instruction."""
+"""What the functional simulator makes of an instruction's operands: how partial writes and picks count."""
 
-from typing import Any
+from tapeout.isa import AccessPattern, Instruction
+from tapeout.isa import definitions as isa
+from tapeout.isa.fields import OperandUse, tiles
+from tapeout.sim.functional.analysis import Region
 
-from tapeout.isa import fields
-from tapeout.numerics.dtypes import DType
+ANYWHERE = Region(0, 1 << 62, 0, 0, False)
+"""An index may reach any byte of the scratchpad."""
 
 
-def operand_dtype(item: Any, name: str) -> DType:
-    """Type of the elements of operand `name`."""
-    return fields.operand_dtype(type(item), name, item)
+def tile_uses(item: Instruction) -> list[tuple[OperandUse, AccessPattern, bool]]:
+    """Every tile of an instruction, and whether bytes that lay there before can matter: it is read, or written only
+    where a mask says so."""
+    partly = isinstance(item, isa.Atomic)
+    return [(use, tile, use.reads or partly) for use, tile in tiles(item)]

@@ -7,15 +7,15 @@ HBM directly, and a group's result that only goes to HBM is written there.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 from tapeout.isa import AccessPattern, Instruction
 from tapeout.isa import definitions as isa
 from tapeout.isa.fields import Unit as Engine
-from tapeout.sim.functional.analysis import Region, covers, may_overlap, operands
+from tapeout.isa.fields import operand_dtype
+from tapeout.sim.functional.analysis import Region, covers, may_overlap
 from tapeout.sim.functional.liveness import Live, Liveness
 from tapeout.sim.functional.node import Node
-from tapeout.sim.functional.operands import operand_dtype
+from tapeout.sim.functional.operands import ANYWHERE, tile_uses
 from tapeout.sim.functional.vector import Block, Group, Mapping, map_onto_block, unit_dimension
 
 SHORTEST_ROW_BYTES = 32
@@ -224,8 +224,8 @@ class Scheduler:
 
     def _view(self, unit: Unit, number: int, name: str, load: Node) -> Block | OperandView | None:
         """How one operand would read the block of a load."""
-        item: Any = load.item
-        reader: Any = unit.nodes[number].item
+        item, reader = load.item, unit.nodes[number].item
+        assert isinstance(item, isa.Load)
         pattern, version = getattr(reader, name), unit.nodes[number].read[name].version
         tile_version = load.written["tile"].version
         if (pattern.base, pattern.register, version) != (item.tile.base, item.tile.register, tile_version):
@@ -234,7 +234,7 @@ class Scheduler:
         if unit.group is not None:
             return block if unit.group.view(number, name, block) is not None else None
         if isinstance(reader, isa.MatrixMultiply) and name in ("lhs", "rhs"):
-            if operand_dtype(reader, name).size_bytes != block.element_bytes:
+            if operand_dtype(type(reader), name, reader).size_bytes != block.element_bytes:
                 return None
             mapping = map_onto_block(pattern.strides, reader.shape, block.shape, block.tile_strides)
             return OperandView(block, mapping) if isinstance(mapping, tuple) else None
@@ -264,16 +264,15 @@ class Scheduler:
                     live = self.liveness.add(region, live)
 
 
-def _long_rows(item: Instruction) -> bool:
-    tile = item.tile  # type: ignore[attr-defined]
+def _long_rows(item: isa.BlockTransfer) -> bool:
+    tile = item.tile
     if not isinstance(tile, AccessPattern):
         return False
-    shape: tuple[int, ...] = item.shape  # type: ignore[attr-defined]
-    unit = unit_dimension(shape, tile.strides)
+    unit = unit_dimension(item.shape, tile.strides)
     if unit is None:
         return False
-    row_bytes = shape[unit] * item.dtype.size_bytes  # type: ignore[attr-defined]
-    return row_bytes >= SHORTEST_ROW_BYTES or row_bytes == item.dtype.size_bytes * _count(shape)  # type: ignore[attr-defined]
+    row_bytes = item.shape[unit] * item.dtype.size_bytes
+    return row_bytes >= SHORTEST_ROW_BYTES or row_bytes == item.dtype.size_bytes * _count(item.shape)
 
 
 def _count(shape: tuple[int, ...]) -> int:
@@ -287,14 +286,9 @@ def node_regions(item: Instruction, region: dict[str, Region]) -> tuple[dict[str
     """Regions by operand name: read, written. What is only partly overwritten counts as read too."""
     read: dict[str, Region] = {}
     written: dict[str, Region] = {}
-    for name, operand, is_written in operands(item):
-        if isinstance(operand, AccessPattern):
-            (written if is_written else read)[name] = region[name]
-    match item:
-        case isa.MatrixMultiply() if item.accumulate:
-            read["accumulator"] = region["accumulator"]
-        case isa.Atomic():
-            read["previous"] = region["previous"]
-        case isa.Gather():
-            read["source"] = Region(0, 1 << 62, 0, 0, False)
+    for use, _, matters in tile_uses(item):
+        if use.writes:
+            written[use.name] = region[use.name]
+        if matters:
+            read[use.name] = ANYWHERE if use.picked else region[use.name]
     return read, written

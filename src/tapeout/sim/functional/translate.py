@@ -10,7 +10,7 @@ from typing import Any
 from tapeout.errors import InternalError
 from tapeout.isa import AccessPattern, Instruction, Program, RegisterValue
 from tapeout.isa import definitions as isa
-from tapeout.isa.fields import Unit
+from tapeout.isa.fields import Unit, operand_dtype, operands, register_places, tiles
 from tapeout.numerics import functions
 from tapeout.numerics.builder import KIND_OF_DTYPE, Kind
 from tapeout.numerics.dtypes import DType
@@ -19,7 +19,6 @@ from tapeout.sim.functional.analysis import (
     Block,
     WaitingLoop,
     basic_blocks,
-    operands,
     region_of,
     register_ranges,
     waiting_loops,
@@ -31,7 +30,6 @@ from tapeout.sim.functional.liveness import Liveness
 from tapeout.sim.functional.machine import ENTRY
 from tapeout.sim.functional.nest import emit_group, emit_reduction
 from tapeout.sim.functional.node import Node
-from tapeout.sim.functional.operands import operand_dtype
 from tapeout.sim.functional.schedule import OperandView, Scheduler
 from tapeout.sim.functional.vector import Access, Scalar, Step
 
@@ -49,8 +47,6 @@ ENDS_RUN = (
     isa.ScalarLoad,
     isa.ScalarStore,
 )
-SYNCS = tuple(isa.SYNC.values())
-VECTORS = (isa.Map1, isa.Map2, isa.Map3, isa.Convert, isa.Iota, isa.Reduce)
 UNITS = (Unit.SEQUENCER, Unit.LOAD, Unit.STORE, Unit.MATRIX, Unit.VECTOR)
 
 
@@ -286,11 +282,9 @@ class _Translator:
                 self._examine(index, item)
                 address = self._address(item.address, self._get(item.offset))
                 self._store_low_bits(self._get(item.a), item.dtype, address)
-            case isa.Wait() | isa.Drain():
+            case isa.Wait() | isa.Drain() | isa.Sync():
                 pass
-            case _ if type(item) in SYNCS:
-                pass
-            case _ if item.unit is not Unit.SEQUENCER:
+            case _ if isinstance(item, isa.Tiled):
                 arguments = self._examine(index, item)
                 self.run.append(self._node(index, item))
                 if self.checks:
@@ -362,37 +356,29 @@ class _Translator:
     def _version_of(self, register: int) -> int:
         return self.versions.get(register, self.first_version) if register else 0
 
-    def _node(self, index: int, item: Instruction) -> Node:
+    def _node(self, index: int, item: isa.Tiled) -> Node:
         """A tile instruction with its registers' values."""
-        values: dict[int, str] = {}
+        numbers = [place.register_of(item) for place in register_places(type(item))]
+        values = {number: self._get(number) for number in numbers}
         regions = {}
-        for spec in item.fields:
-            value = getattr(item, spec.name)
-            if spec.kind == "register":
-                values[value] = self._get(value)
-            elif spec.kind == "registers":
-                values |= {register: self._get(register) for register in value}
-            elif isinstance(value, RegisterValue):
-                values[value.register] = self._get(value.register)
-            elif isinstance(value, AccessPattern):
-                values[value.register] = self._get(value.register)
-                self.run_registers.add(value.register)
-                size, version = operand_dtype(item, spec.name).size_bytes, self._version_of(value.register)
-                regions[spec.name] = region_of(value, item.shape, size, version)  # type: ignore[attr-defined]
+        for use, tile in tiles(item):
+            self.run_registers.add(tile.register)
+            version = self._version_of(tile.register)
+            regions[use.name] = region_of(tile, use.extents, use.dtype.size_bytes, version)
         self.run_registers.discard(0)
         read, written = schedule.node_regions(item, regions)
-        step = self._step(item, values, regions) if item.unit is Unit.VECTOR and isinstance(item, VECTORS) else None
+        step = self._step(item, values, regions) if isinstance(item, isa.Vector) else None
         return Node(index, item, values, read, written, step)
 
-    def _step(self, item: Instruction, values: dict[int, str], regions: dict[str, Any]) -> Step:
+    def _step(self, item: isa.Vector, values: dict[int, str], regions: dict[str, Any]) -> Step:
         resolved: dict[str, Access | Scalar] = {}
-        for name, operand, _ in operands(item):
-            dtype = operand_dtype(item, name)
+        for use in operands(item):
+            operand, dtype = use.operand, use.dtype
             if isinstance(operand, RegisterValue):
-                resolved[name] = Scalar(dtype, values[operand.register])
+                resolved[use.name] = Scalar(dtype, values[operand.register])
             else:
                 strides = tuple(s * dtype.size_bytes for s in operand.strides)
-                resolved[name] = Access(dtype, operand.base, values[operand.register], strides, regions[name])
+                resolved[use.name] = Access(dtype, operand.base, values[operand.register], strides, regions[use.name])
         steps: tuple[str, ...] = ()
         if isinstance(item, isa.Iota):
             steps = (values[item.start], *(values[r] for r in item.steps))
@@ -405,22 +391,23 @@ class _Translator:
             return
         node = unit.node
         assert node is not None
-        match node.item:
+        item = node.item
+        match item:
             case isa.Load() | isa.Store():
                 self._block_dma(node, unit.is_view)
             case isa.LoadIndexed() | isa.StoreIndexed():
-                self._indexed_dma(node)
+                self._indexed_dma(node, item)
             case isa.Atomic():
-                self._atomic(node)
+                self._atomic(node, item)
             case isa.MatrixMultiply():
-                self._matrix(node, unit.operand_views)
+                self._matrix(node, item, unit.operand_views)
             case isa.Gather():
-                self._gather(node)
+                self._gather(node, item)
             case isa.Reduce():
                 assert node.step is not None
                 emit_reduction(self.text, node.step)
             case _:
-                raise InternalError(f"the functional simulator does not know {node.item.mnemonic}")
+                raise InternalError(f"the functional simulator does not know {item.mnemonic}")
 
     def _group(self, unit: schedule.Unit) -> None:
         """A loop nest, between the preparation and the completion of the blocks it writes."""
@@ -462,7 +449,7 @@ class _Translator:
 
     def _pointer(self, node: Node, name: str) -> tuple[str, list[int]]:
         """Where an operand lies, and its strides in bytes. A register operand lies in a slot of its own."""
-        operand, dtype = getattr(node.item, name), operand_dtype(node.item, name)
+        operand, dtype = getattr(node.item, name), operand_dtype(type(node.item), name, node.item)
         if isinstance(operand, AccessPattern):
             address = self._address(operand.base, node.values[operand.register])
             return address, [s * dtype.size_bytes for s in operand.strides]
@@ -474,18 +461,16 @@ class _Translator:
         self.text.add(f"store i64 {value}, ptr {slot}")
         return slot, [0, 0, 0, 0]
 
-    def _mask(self, node: Node) -> tuple[str, list[int]]:
-        item: Any = node.item
+    def _mask(self, node: Node, item: isa.Indexed) -> tuple[str, list[int]]:
         if item.mask == RegisterValue(0):
             return "null", [0, 0, 0, 0]
         return self._pointer(node, "mask")
 
-    def _values(self, node: Node) -> str:
+    def _values(self, node: Node, item: isa.Bounded) -> str:
         """The structure of register values, filled."""
-        item: Any = node.item
         words = [node.values[r] for r in (item.base, *item.strides, *item.low)]
         words += [node.values[r] if r else str(extent) for r, extent in zip(item.high, item.shape, strict=True)]
-        words.append(node.values[item.fill] if hasattr(item, "fill") else "0")
+        words.append(node.values[item.fill] if isinstance(item, isa.Load | isa.LoadIndexed) else "0")
         values = self._allocate(f"%values{node.index}", "BlockValues")
         for position, word in enumerate(words):
             address = self.text.let(f"getelementptr i64, ptr {values}, i64 {position}")
@@ -497,11 +482,12 @@ class _Translator:
         return self._allocate(f"%view{node.index}", "View")
 
     def _block_arguments(self, node: Node) -> tuple[str, str]:
-        item: Any = node.item
+        item = node.item
+        assert isinstance(item, isa.BlockTransfer)
         tile = item.tile
         strides = [0] * 4 if isinstance(tile, RegisterValue) else [s * item.dtype.size_bytes for s in tile.strides]
         facts = self._constant(node.index, "BlockFacts", [node.index, item.dtype.size_bytes, *item.shape, *strides])
-        return facts, self._values(node)
+        return facts, self._values(node, item)
 
     def _block_dma(self, node: Node, is_view: bool) -> None:
         facts, values = self._block_arguments(node)
@@ -516,24 +502,22 @@ class _Translator:
     def _moved(self, node: Node, bytes_moved: str) -> None:
         self._count("hbm_read_bytes" if node.item.unit is Unit.LOAD else "hbm_written_bytes", bytes_moved)
 
-    def _indexed_dma(self, node: Node) -> None:
-        item: Any = node.item
+    def _indexed_dma(self, node: Node, item: isa.LoadIndexed | isa.StoreIndexed) -> None:
         tile, tile_strides = self._pointer(node, "tile")
         picks, index_strides = self._pointer(node, "index")
-        mask, mask_strides = self._mask(node)
+        mask, mask_strides = self._mask(node, item)
         words = [node.index, item.dtype.size_bytes, *item.shape, *tile_strides]
         words += [item.index_dtype.size_bytes, item.scale, *index_strides, *mask_strides]
         facts = self._constant(node.index, "IndexedFacts", [*words, *[0] * 8, 0, item.dtype.code, *_tiles_of(item)])
         function = "load_indexed" if isinstance(item, isa.LoadIndexed) else "store_indexed"
-        arguments = f"ptr %context, ptr {facts}, ptr {self._values(node)}, ptr {tile}, ptr {picks}, ptr {mask}"
+        arguments = f"ptr %context, ptr {facts}, ptr {self._values(node, item)}, ptr {tile}, ptr {picks}, ptr {mask}"
         self._moved(node, self.text.let(f"call i64 %call_{function}({arguments})"))
 
-    def _atomic(self, node: Node) -> None:
-        item: Any = node.item
+    def _atomic(self, node: Node, item: isa.Atomic) -> None:
         tile, tile_strides = self._pointer(node, "tile")
         other, other_strides = self._pointer(node, "other")
         picks, index_strides = self._pointer(node, "index")
-        mask, mask_strides = self._mask(node)
+        mask, mask_strides = self._mask(node, item)
         previous, previous_strides = self._pointer(node, "previous")
         words = [node.index, item.dtype.size_bytes, *item.shape, *tile_strides, item.index_dtype.size_bytes, item.scale]
         words += [*index_strides, *mask_strides, *other_strides, *previous_strides, item.function.code, item.dtype.code]
@@ -544,8 +528,7 @@ class _Translator:
         self._count("hbm_read_bytes", moved)
         self._count("hbm_written_bytes", moved)
 
-    def _matrix(self, node: Node, views: dict[str, OperandView]) -> None:
-        item: Any = node.item
+    def _matrix(self, node: Node, item: isa.MatrixMultiply, views: dict[str, OperandView]) -> None:
         accumulator, strides = self._pointer(node, "accumulator")
         words = [item.lhs_dtype.code, item.rhs_dtype.code, int(item.accumulate), *item.shape, *strides]
         facts = self._constant(node.index, "MatrixFacts", words)
@@ -573,8 +556,7 @@ class _Translator:
             text.add(f"store i64 {stride}, ptr {to}")
         return text.let(f"load ptr, ptr {view}"), f"%{name}{node.index}"
 
-    def _gather(self, node: Node) -> None:
-        item: Any = node.item
+    def _gather(self, node: Node, item: isa.Gather) -> None:
         result, result_strides = self._pointer(node, "result")
         source, source_strides = self._pointer(node, "source")
         picks, index_strides = self._pointer(node, "index")
@@ -584,6 +566,6 @@ class _Translator:
         self.text.add(f"call void %call_pick(ptr {facts}, ptr {result}, ptr {source}, ptr {picks})")
 
 
-def _tiles_of(item: Any) -> list[int]:
+def _tiles_of(item: isa.Indexed) -> list[int]:
     """Which of index and mask are tiles."""
     return [int(isinstance(operand, AccessPattern)) for operand in (item.index, item.mask)]

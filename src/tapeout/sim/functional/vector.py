@@ -7,10 +7,9 @@ decides what may be together and what need not touch the scratchpad; `nest` writ
 
 import itertools
 from dataclasses import dataclass, field
-from typing import Any
 
+from tapeout.isa import AccessPattern
 from tapeout.isa import definitions as isa
-from tapeout.isa.fields import Instruction
 from tapeout.numerics.dtypes import DType
 from tapeout.numerics.operations import REDUCTION_PARTIALS
 from tapeout.sim.functional.analysis import Region, may_overlap
@@ -40,13 +39,13 @@ class Scalar:
 class Step:
     """A vector instruction with its register values (LLVM i64). `steps`: of iota, the start and the four increments."""
 
-    item: Instruction
+    item: isa.Vector
     operands: dict[str, Access | Scalar]
     steps: tuple[str, ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self.item.shape  # type: ignore[attr-defined, no-any-return]
+        return self.item.shape
 
     @property
     def result(self) -> Access:
@@ -57,6 +56,12 @@ class Step:
     @property
     def is_reduction(self) -> bool:
         return isinstance(self.item, isa.Reduce)
+
+    @property
+    def reduction(self) -> isa.Reduce:
+        """Its instruction, of a step that is a reduction."""
+        assert isinstance(self.item, isa.Reduce)
+        return self.item
 
     def reads(self) -> list[tuple[str, Access]]:
         return [(n, a) for n, a in self.operands.items() if n != "result" and isinstance(a, Access)]
@@ -177,9 +182,9 @@ class Block:
     element_bytes: int
 
     @staticmethod
-    def of(index: int, item: Instruction) -> "Block":
-        load_or_store: Any = item
-        return Block(f"%view{index}", load_or_store.shape, load_or_store.tile.strides, load_or_store.dtype.size_bytes)
+    def of(index: int, item: isa.BlockTransfer) -> "Block":
+        assert isinstance(item.tile, AccessPattern)
+        return Block(f"%view{index}", item.shape, item.tile.strides, item.dtype.size_bytes)
 
 
 # --------------------------------------------------------------------------------------------------- groups

@@ -27,18 +27,15 @@ from tapeout.isa.costs import (
     handover_cycles,
     issue_cycles,
     release_cycles,
-    sequencer_cycles,
     single_group,
     transfer_conflict,
 )
-from tapeout.isa.fields import Instruction
-from tapeout.isa.verify import tile_shapes
+from tapeout.isa.fields import Instruction, Queued, tiles
 from tapeout.sim.faults import AccessFault, SynchronisationFault, Trapped
 from tapeout.sim.timing import abi
 from tapeout.sim.timing.memory import TICKS, MemoryParameters
 from tapeout.sim.timing.result import REASONS, UNITS, Counts, Interval, MemoryRegion, Timing, activity
 from tapeout.sim.timing.trace import (
-    INDEXED,
     DataTrace,
     FlatTrace,
     data_missing,
@@ -147,12 +144,11 @@ class _Prepared:
         weakref.finalize(self, library().tapeout_timing_free_kernel, self.handle)
 
 
-def _op(item: Any, cost: Cost, chip: Chip, shapes: dict[tuple[Any, ...], int]) -> dict[str, Any]:
+def _op(item: Instruction, cost: Cost, chip: Chip, shapes: dict[tuple[Any, ...], int]) -> dict[str, Any]:
     """Members of the structure Op for one instruction. `shapes` numbers what two equal tiles have in common."""
     row: dict[str, Any] = {
         "kind": abi.KINDS.index(KIND_OF.get(type(item), "OTHER")),
         "unit": abi.AGENTS.index(item.unit),
-        "issue_cycles": sequencer_cycles(item, chip) if item.unit is Unit.SEQUENCER else issue_cycles(item, chip),
         "occupancy": cost.occupancy_cycles,
         "conflict": cost.conflict_cycles,
         "latency": cost.latency_cycles,
@@ -160,17 +156,21 @@ def _op(item: Any, cost: Cost, chip: Chip, shapes: dict[tuple[Any, ...], int]) -
         "first_result": cost.first_result_cycles,
         "last_read": cost.last_read_cycles,
     }
-    if item.unit is Unit.SEQUENCER:
+    if not isinstance(item, Queued):
         return row | _sequencer_op(item, chip)
-    for name in ("wait_a", "wait_b", "signal_a", "signal_b"):
-        row[name] = getattr(item, name)
-    row |= {"front_cycles": front_cycles(item, chip), "release_cycles": release_cycles(item, chip)}
-    return row | _tiles(item, chip, shapes) | _transfer_op(item, chip)
+    row |= {"wait_a": item.wait_a, "wait_b": item.wait_b, "signal_a": item.signal_a, "signal_b": item.signal_b}
+    row |= {"issue_cycles": issue_cycles(item, chip), "front_cycles": front_cycles(item, chip)}
+    row |= {"release_cycles": release_cycles(item, chip)} | _tiles(item, chip, shapes)
+    if isinstance(item, isa.Transfer):
+        row |= _transfer_op(item, chip)
+    return row
 
 
-def _sequencer_op(item: Any, chip: Chip) -> dict[str, Any]:
+def _sequencer_op(item: Instruction, chip: Chip) -> dict[str, Any]:
     names = {field.name for field in item.fields}
-    row = {name: getattr(item, name) for name in ("destination", "a", "b", "condition") if name in names}
+    row: dict[str, Any] = {
+        name: getattr(item, name) for name in ("destination", "a", "b", "condition") if name in names
+    }
     match item:
         case isa.Jump() | isa.BranchZero() | isa.BranchNonzero():
             row["value"] = item.target
@@ -218,30 +218,25 @@ def _tile(pattern: AccessPattern, extents: tuple[int, ...], size: int, shapes: d
 
 
 def _tiles(item: Instruction, chip: Chip, shapes: dict[tuple[Any, ...], int]) -> dict[str, Any]:
-    kinds = {field.name: field.kind for field in item.fields}
     reads: list[list[int]] = []
-    row: dict[str, Any] = {}
-    for name, (extents, size) in tile_shapes(item).items():
-        tile = _tile(getattr(item, name), extents, size, shapes)
-        if kinds[name] == "written tile":
+    row: dict[str, Any] = {"sum_read": -1}
+    for use, pattern in sorted(tiles(item), key=lambda entry: entry[0].writes):
+        if use.picked:  # it may be anything written before
+            tile = abi.TILE.pack({"shape": -1, "end": chip.core.scratchpad.size_bytes})
+        else:
+            tile = _tile(pattern, use.extents, use.dtype.size_bytes, shapes)
+        if use.writes:
             row |= {"has_written": 1, "written": tile}
-        elif not (isinstance(item, isa.Gather) and name == "source"):
+            if use.reads:
+                row["sum_read"] = len(reads)
+        if use.reads:
             reads.append(tile)
-    row["sum_read"] = -1
     if isinstance(item, isa.MatrixMultiply):
         row["is_single_group"] = single_group(item, chip)
-        if item.accumulate:
-            row["sum_read"] = len(reads)
-            reads.append(row["written"])
-    if isinstance(item, isa.Gather):
-        # What is picked is up to the indices: it may be anything written before.
-        reads.append(abi.TILE.pack({"shape": -1, "end": chip.core.scratchpad.size_bytes}))
     return row | {"read_count": len(reads), "reads": [word for tile in reads for word in tile]}
 
 
-def _transfer_op(item: Any, chip: Chip) -> dict[str, Any]:
-    if item.unit not in (Unit.LOAD, Unit.STORE) or isinstance(item, tuple(isa.SYNC.values())):
-        return {}
+def _transfer_op(item: isa.Transfer, chip: Chip) -> dict[str, Any]:
     size = item.dtype.size_bytes
     row: dict[str, Any] = {"size": size, "base": item.base, "extent": item.shape}
     if not isinstance(item, isa.Atomic):
@@ -253,7 +248,7 @@ def _transfer_op(item: Any, chip: Chip) -> dict[str, Any]:
         ]
     else:
         row["conflicts"] = [1, 1, 1, 1]
-    if isinstance(item, INDEXED):
+    if isinstance(item, isa.Indexed):
         row |= {"is_indexed": 1, "scale": item.scale, "index_bits": item.index_dtype.bits}
         patterns = [o for o in (item.index, item.mask) if isinstance(o, AccessPattern)]
         row["varies"] = sum(1 << d for d in range(4) if any(pattern.strides[d] for pattern in patterns))
@@ -266,7 +261,7 @@ def _transfer_op(item: Any, chip: Chip) -> dict[str, Any]:
     return row | _vectors_op(item, row, chip) if chip.core.is_microcoded else row
 
 
-def _vectors_op(item: Any, row: dict[str, Any], chip: Chip) -> dict[str, Any]:
+def _vectors_op(item: isa.Transfer, row: dict[str, Any], chip: Chip) -> dict[str, Any]:
     """What the engines of a microcoded core, which go vector by vector, need to know; dimensions as they walk them."""
     shifts = microcoded_cycles.inward_shifts(item.shape)
     rows, count = microcoded_cycles.transfer_rows(item, chip)

@@ -26,8 +26,7 @@ from tapeout.isa.costs import (
     release_cycles,
     single_group,
 )
-from tapeout.isa.fields import QUEUES
-from tapeout.isa.verify import tile_shapes
+from tapeout.isa.fields import QUEUES, Instruction, Queued, read_registers, tiles, written_register
 from tapeout.sim.execution import STEP, Frame
 from tapeout.sim.faults import AccessFault, SynchronisationFault, Trapped
 from tapeout.sim.ordering import NUMBER_OF_AGENT
@@ -36,7 +35,6 @@ from tapeout.sim.timing.memory import TICKS, Memory, MemoryParameters
 from tapeout.sim.timing.result import NUMBER_OF_REASON, REASONS, UNITS, Interval, MemoryRegion, Timing, activity
 from tapeout.sim.timing.trace import (
     ASSUMED_INDEX_RANGE,
-    INDEXED,
     DataTrace,
     Tile,
     data_missing,
@@ -280,9 +278,7 @@ class _Region:
     end: int
 
 
-def _region(
-    pattern: AccessPattern, extents: tuple[int, ...], size: int, registers: Sequence[int], dtype: Any = None
-) -> _Region:
+def _region(pattern: AccessPattern, extents: tuple[int, ...], size: int, registers: Sequence[int]) -> _Region:
     base = pattern.base + registers[pattern.register]
     reach = [s * (e - 1) * size for s, e in zip(pattern.strides, extents, strict=True)]
     first, end = base + sum(min(0, r) for r in reach), base + sum(max(0, r) for r in reach) + size
@@ -294,7 +290,7 @@ class _Queued:
     """An instruction in a queue with what it took along."""
 
     index: int
-    item: Any
+    item: Queued
     cost: Cost
     enqueued: int
     front_cycles: int
@@ -384,10 +380,10 @@ class _Engine:
         ends = time + cost.occupancy_cycles
         self.free = ends + release_cycles(item, core.launch.chip)
         self.done = max(self.done, ends + cost.latency_cycles)
-        if not isinstance(item, tuple(isa.SYNC.values())):
+        if not isinstance(item, isa.Sync):
             assert written is not None
             self.in_flight.append(_InFlight(written, time + cost.first_result_cycles, self.done))
-            if self.unit is Unit.MATRIX:
+            if isinstance(item, isa.MatrixMultiply):
                 is_single = single_group(item, core.launch.chip)
                 core.held = _Held(written.key, written.first, written.end) if is_single else None
             else:
@@ -397,7 +393,7 @@ class _Engine:
         core.note(self.unit, queued.index, time, self.free, waited)
         self._signal(item)
 
-    def _signal(self, item: Any) -> None:
+    def _signal(self, item: Queued) -> None:
         """Give the instruction's semaphores; engines that hand over in stages give one after the other."""
         time = self.done + self.handover
         for semaphore in (item.signal_a, item.signal_b):
@@ -452,7 +448,7 @@ class _Dma(_Engine):
         self.current, self.begun = queued, time
         if queued.written:
             core.write_scratchpad(queued.written.first, queued.written.end)
-        if not isinstance(queued.item, tuple(isa.SYNC.values())):
+        if isinstance(queued.item, isa.Transfer):
             launch = core.launch
             made = (vector_transfer if self.is_microcoded else transfer)(
                 queued.item,
@@ -488,7 +484,7 @@ class _Dma(_Engine):
     def _send_vector(self, time: int, packet: list[tuple[int, int]], size: int) -> None:
         """A vector of a microcoded core's engine: a request a cycle. A load's rows go to the scratchpad one a cycle."""
         core, queued = self.core, self.current
-        assert queued is not None
+        assert queued is not None and isinstance(queued.item, isa.Transfer)
         item, chip = queued.item, core.launch.chip
         rows, count = microcoded_cycles.transfer_rows(item, chip)
         first = time + microcoded_cycles.transfer_request_cycles(item, chip)
@@ -530,9 +526,11 @@ class _Dma(_Engine):
         assert queued is not None
         last = self.outstanding[-1][0] if self.outstanding else 0
         if self.is_microcoded:
-            is_sync = isinstance(queued.item, tuple(isa.SYNC.values()))
-            self.done = self.free if is_sync else microcoded_cycles.transfer_end(queued.item, self.free, last)
-            released = self.done + release_cycles(queued.item, core.launch.chip)
+            item = queued.item
+            self.done = self.free
+            if isinstance(item, isa.Transfer):
+                self.done = microcoded_cycles.transfer_end(item, self.free, last)
+            released = self.done + release_cycles(item, core.launch.chip)
             core.account(self.unit, queued.index, "memory", self.done - self.free)
             core.account(self.unit, queued.index, None, released - self.done)
             self.free = released
@@ -555,7 +553,7 @@ class _Sequencer:
         self.free = 0
         self.halted = False
 
-    def _next(self) -> Any:
+    def _next(self) -> Instruction:
         instructions = self.core.program.instructions
         if self.pc >= len(instructions):
             raise AccessFault(self.core.program.name, f"runs past its last instruction ({self.pc})")
@@ -586,14 +584,14 @@ class _Sequencer:
         cost = core.launch.costs[index]
         cycles, dispatch = cost.occupancy_cycles, 0
         self.pc += 1
-        if item.unit is not Unit.SEQUENCER:
+        if isinstance(item, Queued):
             cycles = issue_cycles(item, core.launch.chip)
             core.engines[item.unit].queue.append(self._issue(index, item, cost, time + cycles))
         elif isinstance(item, isa.Halt):
             self.halted = True
         elif isinstance(item, isa.Wait):
             core.take(item.semaphore)
-        elif item.target_index is not None:
+        elif isinstance(item, isa.Jump | isa.Branch):
             if self._is_taken(item):
                 self.pc = item.target
                 cycles = max(cycles, TAKEN_BRANCH_CYCLES)
@@ -611,7 +609,7 @@ class _Sequencer:
         core.account(Unit.SEQUENCER, index, "dispatch", dispatch)
         core.note(Unit.SEQUENCER, index, time, self.free, waited)
 
-    def _is_taken(self, item: Any) -> bool:
+    def _is_taken(self, item: isa.Jump | isa.Branch) -> bool:
         core = self.core
         if isinstance(item, isa.Jump):
             return True
@@ -623,15 +621,14 @@ class _Sequencer:
             raise data_missing(core.program, self.pc - 1)
         return (core.registers[item.condition] == 0) is isinstance(item, isa.BranchZero)
 
-    def _compute(self, item: Any, index: int) -> None:
+    def _compute(self, item: Instruction, index: int) -> None:
         core = self.core
         if isinstance(item, isa.ScalarStore):
             first = item.address + core.registers[item.offset]
             core.write_scratchpad(first, first + item.dtype.size_bytes)
             return
-        destination = item.register if isinstance(item, isa.Rotate) else getattr(item, "destination", 0)
-        sources = [getattr(item, name) for name in ("a", "b", "condition", "register") if hasattr(item, name)]
-        is_unknown = any(source in core.unknown for source in sources)
+        destination = written_register(item)
+        is_unknown = any(getattr(item, name) in core.unknown for name in read_registers(type(item)))
         if isinstance(item, isa.ScalarLoad):
             value = core.next_datum("scalars")
             core.set_register(item.destination, value or 0)
@@ -649,32 +646,29 @@ class _Sequencer:
         if destination:
             (core.unknown.add if is_unknown else core.unknown.discard)(destination)
 
-    def _issue(self, index: int, item: Any, cost: Cost, enqueued: int) -> _Queued:
+    def _issue(self, index: int, item: Queued, cost: Cost, enqueued: int) -> _Queued:
         core = self.core
-        shapes = tile_shapes(item)
-        kinds = {spec.name: spec.kind for spec in item.fields}
-        regions = {
-            name: _region(getattr(item, name), extents, size, core.registers)
-            for name, (extents, size) in shapes.items()
-            if not (isinstance(item, isa.Gather) and name == "source")
-        }
-        written = next((region for name, region in regions.items() if kinds[name] == "written tile"), None)
-        reads = [region for name, region in regions.items() if kinds[name] != "written tile"]
-        if isinstance(item, isa.MatrixMultiply) and item.accumulate and written:
-            reads.append(written)
-        if isinstance(item, isa.Gather):
-            # What is picked is up to the indices: it may be anything written before.
-            reads.append(_Region((), 0, core.launch.chip.core.scratchpad.size_bytes))
+        written: _Region | None = None
+        reads: list[_Region] = []
+        for use, pattern in tiles(item):
+            if use.picked:  # it may be anything written before
+                region = _Region((), 0, core.launch.chip.core.scratchpad.size_bytes)
+            else:
+                region = _region(pattern, use.extents, use.dtype.size_bytes, core.registers)
+            if use.writes:
+                written = region
+            if use.reads:
+                reads.append(region)
         index_tile, mask_tile = self._tiles(index, item)
         front = front_cycles(item, core.launch.chip)
         return _Queued(
             index, item, cost, enqueued, front, tuple(reads), written, tuple(core.registers), index_tile, mask_tile
         )
 
-    def _tiles(self, index: int, item: Any) -> tuple[Tile | None, Tile | None]:
+    def _tiles(self, index: int, item: Queued) -> tuple[Tile | None, Tile | None]:
         """Index and mask of an indexed transfer, as far as they are tiles: from the trace, or assumed."""
         core = self.core
-        if not isinstance(item, INDEXED):
+        if not isinstance(item, isa.Indexed):
             return None, None
         kind = "load_tiles" if item.unit is Unit.LOAD else "store_tiles"
         tiles: list[Tile | None] = [None, None]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tapeout.isa import Program, Unit
+from tapeout.isa import definitions as isa
 from tapeout.isa.costs import Cost
 from tapeout.sim.ordering import AGENTS, NUMBER_OF_AGENT
 
@@ -159,7 +160,7 @@ def activity(program: Program, costs: list[Cost], counts: Counts) -> tuple[dict[
         moved += count * cost.scratchpad_bytes
         if item.unit is Unit.VECTOR:
             operations += count * cost.operations
-        elif item.unit is Unit.MATRIX and cost.operations:
-            label = item.lhs_dtype.label  # type: ignore[attr-defined]
+        elif isinstance(item, isa.MatrixMultiply):
+            label = item.lhs_dtype.label
             products[label] = products.get(label, 0) + count * cost.operations
     return products, operations, moved

@@ -12,14 +12,12 @@ import numpy as np
 
 from tapeout.chip import Chip
 from tapeout.errors import TapeoutError
-from tapeout.isa import AccessPattern, Program, RegisterValue, Unit
+from tapeout.isa import AccessPattern, Instruction, Program, RegisterValue, Unit
 from tapeout.isa import definitions as isa
 from tapeout.sim import evaluator
 from tapeout.sim.execution import Frame
 
 Tile = np.ndarray[Any, np.dtype[np.int64]]
-
-INDEXED = (isa.LoadIndexed, isa.StoreIndexed, isa.Atomic)
 
 
 @dataclass
@@ -109,7 +107,7 @@ def words(values: Sequence[int]) -> Tile:
 
 def program_needs_data(program: Program) -> bool:
     """Whether the time of a program depends on the content of memory."""
-    return any(isinstance(item, (isa.ScalarLoad, *INDEXED)) for item in program.instructions)
+    return any(isinstance(item, isa.ScalarLoad | isa.Indexed) for item in program.instructions)
 
 
 def own_extents(pattern: AccessPattern, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -129,12 +127,12 @@ def record_trace(
     """Run the program on the reference evaluator (which changes the memory) and note the data its time depends on."""
     programs = [ProgramData() for _ in range(grid[0] * grid[1] * grid[2])]
 
-    def watch(program_id: tuple[int, int, int], item: Any, frame: Frame) -> None:
+    def watch(program_id: tuple[int, int, int], item: Instruction, frame: Frame) -> None:
         x, y, z = program_id
         data = programs[x + grid[0] * (y + grid[1] * z)]
         if isinstance(item, isa.ScalarLoad):
             data.scalars.append(frame.registers[item.destination] if item.destination else 0)
-        elif isinstance(item, INDEXED):
+        elif isinstance(item, isa.Indexed):
             tiles = data.load_tiles if item.unit is Unit.LOAD else data.store_tiles
             for operand, dtype in ((item.index, item.index_dtype), (item.mask, isa.DType.I1)):
                 if not isinstance(operand, RegisterValue):

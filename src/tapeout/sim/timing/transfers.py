@@ -3,12 +3,12 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
 
-from tapeout.isa import AccessPattern, RegisterValue, microcoded_cycles
+from tapeout.chip import Chip
+from tapeout.isa import AccessPattern, RegisterValue, Unit, microcoded_cycles
 from tapeout.isa import definitions as isa
 from tapeout.isa.costs import transfer_conflict
-from tapeout.sim.timing.trace import INDEXED, Tile, own_extents
+from tapeout.sim.timing.trace import Tile, own_extents
 
 ADDRESS_MASK = (1 << 47) - 1
 REQUESTS_PER_PACKET = 8
@@ -35,12 +35,12 @@ class AssumedIndices:
         return (self.state >> 33) % limit
 
 
-def burst_dimension(item: Any, registers: Sequence[int]) -> int:
+def burst_dimension(item: isa.Transfer, registers: Sequence[int]) -> int:
     """The dimension runs go along: the innermost whose stride is the element size, along which neither index nor mask
     varies. -1 if there is none."""
-    operands = [item.index, item.mask] if isinstance(item, INDEXED) else []
     if isinstance(item, isa.Atomic):
         return -1
+    operands = [item.index, item.mask] if isinstance(item, isa.Indexed) else []
     for dimension in reversed(range(4)):
         varies = any(isinstance(o, AccessPattern) and o.strides[dimension] for o in operands)
         if item.shape[dimension] > 1 and registers[item.strides[dimension]] == item.dtype.size_bytes and not varies:
@@ -56,7 +56,7 @@ def element_at(operand: AccessPattern, shape: tuple[int, ...], place: Sequence[i
     return number
 
 
-def _strides_and_ranges(item: Any, registers: Sequence[int]) -> tuple[list[int], list[range]]:
+def _strides_and_ranges(item: isa.Transfer, registers: Sequence[int]) -> tuple[list[int], list[range]]:
     """Of each dimension: bytes between neighbours, and the indices inside its bounds."""
     if isinstance(item, isa.Atomic):
         return [0] * 4, [range(extent) for extent in item.shape]
@@ -68,7 +68,7 @@ def _strides_and_ranges(item: Any, registers: Sequence[int]) -> tuple[list[int],
 
 
 def _runs(
-    item: Any, registers: Sequence[int], index: Tile | None, mask: Tile | None, along: int, base: int
+    item: isa.Transfer, registers: Sequence[int], index: Tile | None, mask: Tile | None, along: int, base: int
 ) -> Iterator[Request]:
     size = item.dtype.size_bytes
     strides, ranges = _strides_and_ranges(item, registers)
@@ -83,7 +83,7 @@ def _runs(
 
 
 def _address(
-    item: Any,
+    item: isa.Transfer,
     registers: Sequence[int],
     index: Tile | None,
     mask: Tile | None,
@@ -92,10 +92,12 @@ def _address(
     base: int,
 ) -> int | None:
     """Where an element lies in memory; None if it is masked."""
-    if mask is not None and not mask[element_at(item.mask, item.shape, place)]:
-        return None
     address = registers[item.base] - base + sum(i * s for i, s in zip(place, strides, strict=True))
-    if isinstance(item, INDEXED):
+    if isinstance(item, isa.Indexed):
+        if mask is not None:
+            assert isinstance(item.mask, AccessPattern)
+            if not mask[element_at(item.mask, item.shape, place)]:
+                return None
         if isinstance(item.index, RegisterValue):
             value = registers[item.index.register]
             bits = item.index_dtype.bits
@@ -108,24 +110,24 @@ def _address(
 
 
 def vector_transfer(
-    item: Any,
+    item: isa.Transfer,
     registers: Sequence[int],
     index: Tile | None,
     mask: Tile | None,
-    chip: Any,
+    chip: Chip,
     memory_base: int,
 ) -> Transfer:
     """What the engines of a microcoded core ask for, a vector of elements a packet, which may be empty: blocks of
     `bytes_per_cycle`; of a store the part of a block that is written, or, where elements may lie on each other, each
     element."""
     size, lanes = item.dtype.size_bytes, chip.core.vector.lane_count
-    is_store = item.unit.value == "store"
+    is_store = item.unit is Unit.STORE
     block_bytes = (chip.core.store_dma if is_store else chip.core.load_dma).bytes_per_cycle
     strides, ranges = _strides_and_ranges(item, registers)
     shifts = microcoded_cycles.inward_shifts(item.shape)
     outer = (4 - shifts) % 4  # where what was moved outside begins
     inner = 3 - shifts
-    one_by_one = is_store and (isinstance(item, INDEXED) or abs(strides[inner]) < size)
+    one_by_one = is_store and (isinstance(item, isa.Indexed) or abs(strides[inner]) < size)
     packets: list[list[Request]] = []
     for turned in product(*(range(item.shape[(d + outer) % 4]) for d in range(3))):
         place = [0] * 4
@@ -155,11 +157,11 @@ def vector_transfer(
 
 
 def transfer(
-    item: Any,
+    item: isa.Transfer,
     registers: Sequence[int],
     index: Tile | None,
     mask: Tile | None,
-    chip: Any,
+    chip: Chip,
     memory_base: int,
 ) -> Transfer:
     """The packets of a descriptor. `index` and `mask`: own elements of those tiles, if they are tiles."""
@@ -185,7 +187,7 @@ def transfer(
     if pending:
         cut(pending)
     packets = [requests[n : n + REQUESTS_PER_PACKET] for n in range(0, len(requests), REQUESTS_PER_PACKET)]
-    dma = chip.core.store_dma if item.unit.value == "store" else chip.core.load_dma
+    dma = chip.core.store_dma if item.unit is Unit.STORE else chip.core.load_dma
     conflict = 1
     if along >= 0 and isinstance(item.tile, AccessPattern):
         conflict = transfer_conflict(
