@@ -4,6 +4,7 @@ What `select_instructions` gives and the later passes take: a list of nodes, eac
 whose fields may hold `Register` and `Place` objects), a `Loop` or a `Branch`.
 """
 
+import enum
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,21 @@ class Register:
     """A virtual scalar register; one with a `constant` is never written by an instruction of its own."""
 
     constant: int | None = None
+
+
+class Constants:
+    """Registers that hold constants, one for each value (as signed 64 bits)."""
+
+    def __init__(self, registers: dict[int, Register] | None = None) -> None:
+        self.registers = dict(registers or {})
+
+    def __call__(self, value: int) -> Register:
+        value = (value + (1 << 63)) % (1 << 64) - (1 << 63)
+        return self.registers.setdefault(value, Register(value))
+
+    def copy(self) -> "Constants":
+        """The same registers, to which others can be added."""
+        return Constants(self.registers)
 
 
 @dataclass(eq=False, slots=True)
@@ -46,6 +62,15 @@ class Home:
     offset: int
 
 
+class Anywhere(enum.Enum):
+    """What an access in HBM touches when nothing is known of its root."""
+
+    ANYWHERE = enum.auto()
+
+
+ANYWHERE = Anywhere.ANYWHERE
+
+
 @dataclass(frozen=True, slots=True)
 class View:
     """A tile as it lies in a buffer: offset and strides in elements, one stride a dimension of the tile."""
@@ -60,7 +85,7 @@ class View:
 @dataclass(eq=False, slots=True)
 class Instr:
     """One instruction to be. `fields` are those of `kind`, with virtual registers and places in them.
-    `memory` names what it touches in HBM (None: nothing, "?": anything)."""
+    `memory` names what it touches in HBM (None: nothing; ANYWHERE: any of it but the workspace)."""
 
     kind: type[Instruction]
     fields: dict[str, Any]

@@ -4,7 +4,7 @@ Set TAPEOUT_DUMP to a folder to have the kernel written there as text after ever
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,12 +48,15 @@ def compile_kernel(ttir: str, chip: Chip, stages: int = DEFAULT_STAGES, *, fuses
     `fuses_products`: whether a product may be rounded only with the sum it goes into."""
     tile_passes = (*TILE_PASSES, sum_products) if fuses_products else TILE_PASSES
     try:
-        return _compiled(ttir, chip, stages, (*tile_passes, share_overlapping_loads))
+        return compile_with((*tile_passes, share_overlapping_loads), ttir, chip, stages)
     except ScratchpadOverflow:  # shared tiles are not for splitting: each load brings its own
-        return _compiled(ttir, chip, stages, tile_passes)
+        return compile_with(tile_passes, ttir, chip, stages)
 
 
-def _compiled(ttir: str, chip: Chip, stages: int, tile_passes: tuple[Callable[[Kernel], Kernel], ...]) -> Program:
+def compile_with(
+    tile_passes: Sequence[Callable[[Kernel], Kernel]], ttir: str, chip: Chip, stages: int = DEFAULT_STAGES
+) -> Program:
+    """The same with tile passes of one's choice."""
     kernel = verify(replace(read_kernel(ttir), stages=stages), after="read_kernel")
     dump = _Dump(kernel.name)
     dump.write("read_kernel", show, kernel)
@@ -62,13 +65,13 @@ def _compiled(ttir: str, chip: Chip, stages: int, tile_passes: tuple[Callable[[K
         dump.write(run_pass.__name__, show, kernel)
     selected = select_instructions(kernel, chip)
     dump.write("select_instructions", machine.show, selected.code)
-    code, scratchpad_bytes, workspace_bytes = fit(
-        selected.code, chip.core.scratchpad.size_bytes, selected.constant, may_split=not has_shared_loads(kernel)
+    fitted = fit(
+        selected.code, chip.core.scratchpad.size_bytes, selected.constants, may_split=not has_shared_loads(kernel)
     )
-    dump.write("fit", machine.show, code)
-    code = synchronise(code, chip.core.semaphore_count)
+    dump.write("fit", machine.show, fitted.code)
+    code = synchronise(fitted.code, chip.core.semaphore_count)
     dump.write("synchronise", machine.show, code)
-    instructions, locations, scratchpad_bytes = emit(code, scratchpad_bytes, chip.core.register_count)
+    instructions, locations, scratchpad_bytes = emit(code, fitted.scratchpad_bytes, chip.core.register_count)
     table = {location: number for number, location in enumerate(dict.fromkeys(filter(None, locations)))}
     program = Program(
         name=kernel.name,
@@ -76,11 +79,11 @@ def _compiled(ttir: str, chip: Chip, stages: int, tile_passes: tuple[Callable[[K
         instructions=tuple(instructions),
         parameters=tuple(Parameter(p.name, _type_text(p.type)) for p in kernel.parameters),
         scratchpad_bytes=scratchpad_bytes,
-        workspace_bytes=workspace_bytes,
+        workspace_bytes=fitted.workspace_bytes,
         order_free=selected.order_free,
         lines=tuple(table.get(location, -1) for location in locations),
         locations=tuple(table),
-        messages=tuple(selected.messages),
+        messages=selected.messages,
         prints=tuple(kernel.prints),
     )
     dump.write("emit", lambda program: program.text, program)
@@ -103,10 +106,6 @@ class _Dump:
             self.count += 1
 
 
-_TRITON_NAMES = {"f32": "fp32", "f16": "fp16", "f64": "fp64", "f8e4m3": "fp8e4nv", "f8e5m2": "fp8e5"}
-
-
 def _type_text(type: Type) -> str:
     """A parameter's type as Triton writes it in signatures."""
-    label = str(type.pointee or type.dtype)
-    return ("*" if type.pointee else "") + _TRITON_NAMES.get(label, label)
+    return ("*" if type.pointee else "") + (type.pointee or type.dtype).triton_name

@@ -9,7 +9,7 @@ next value writes there directly when the old value is no longer needed.
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tapeout.chip import Chip
@@ -27,7 +27,19 @@ from tapeout.codegen.engine_functions import (
     UNARY,
     binary_function,
 )
-from tapeout.codegen.machine import Branch, Buffer, Instr, Loop, Node, Place, Register, View, contiguous
+from tapeout.codegen.machine import (
+    ANYWHERE,
+    Branch,
+    Buffer,
+    Constants,
+    Instr,
+    Loop,
+    Node,
+    Place,
+    Register,
+    View,
+    contiguous,
+)
 from tapeout.errors import InternalError, UnsupportedError
 from tapeout.isa import definitions as isa
 from tapeout.isa.fields import DIMENSIONS, MAX_EXTENT
@@ -50,7 +62,7 @@ class Selector:
         self.bindings: dict[Value, Tile] = {}
         self.code: list[Node] = []
         self.location = ""
-        self.constants: dict[int, Register] = {}
+        self.constant = Constants()
         self.destinations: dict[Value, View] = {}
         self.combine_shape: tuple[int, ...] | None = None
         self.order_free = True
@@ -59,11 +71,6 @@ class Selector:
         self.computed_here: set[Value] = set()
 
     # ------------------------------------------------------------------ small tools
-
-    def constant(self, value: int) -> Register:
-        """A register that holds a constant (as signed 64 bits)."""
-        value = (value + (1 << 63)) % (1 << 64) - (1 << 63)
-        return self.constants.setdefault(value, Register(value))
 
     def unsupported(self, what: str) -> UnsupportedError:
         return UnsupportedError(f"{self.location or 'unknown line'}: {what} (kernel {self.kernel.name})")
@@ -513,7 +520,7 @@ class Selector:
                 fields["mask"] = place(mask, mask_strides, offsets[2])
                 fields["index_dtype"] = DType.I64 if index is None else index.dtype
                 fields["scale"] = access.scale_bytes
-            self.emit(kind, memory=access.root if access.root is not None else "?", **fields)
+            self.emit(kind, memory=access.root if access.root is not None else ANYWHERE, **fields)
 
         shape_now = list(shape)
 
@@ -636,7 +643,7 @@ class Selector:
             }
             self.emit(
                 isa.Atomic,
-                memory=access.root if access.root is not None else "?",
+                memory=access.root if access.root is not None else ANYWHERE,
                 dtype=dtype,
                 index_dtype=DType.I64,
                 function=function,
@@ -1137,8 +1144,19 @@ HANDLERS: dict[str, Callable[[Selector, Operation], None]] = {
 }
 
 
-def select_instructions(kernel: Kernel, chip: Chip) -> Selector:
-    """Machine code of a kernel for a chip: `.code`, and what the Program says of itself."""
+@dataclass(frozen=True)
+class Selected:
+    """Machine code of a kernel. `constants`: the registers in it that hold them. `messages`: of its assertions.
+    `order_free`: whether programs of a grid may run in any order."""
+
+    code: list[Node]
+    constants: Constants
+    messages: tuple[str, ...]
+    order_free: bool
+
+
+def select_instructions(kernel: Kernel, chip: Chip) -> Selected:
+    """Machine code of a kernel for a chip."""
     selector = Selector(kernel, chip)
     selector.run()
-    return selector
+    return Selected(selector.code, selector.constant, tuple(selector.messages), selector.order_free)

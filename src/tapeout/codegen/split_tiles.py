@@ -12,7 +12,20 @@ from types import SimpleNamespace
 from typing import Any
 
 from tapeout.codegen.allocate import ScratchpadOverflow, allocate
-from tapeout.codegen.machine import Branch, Buffer, Home, Instr, Loop, Node, Place, Register, contiguous, walk
+from tapeout.codegen.machine import (
+    ANYWHERE,
+    Branch,
+    Buffer,
+    Constants,
+    Home,
+    Instr,
+    Loop,
+    Node,
+    Place,
+    Register,
+    contiguous,
+    walk,
+)
 from tapeout.errors import UnsupportedError
 from tapeout.isa import definitions as isa
 from tapeout.isa.fields import DIMENSIONS, Unit, operand_dtype
@@ -27,21 +40,30 @@ Steps = list[tuple[Register, int | Register]]
 """Registers and what a count of each is worth."""
 
 
-def fit(code: list[Node], capacity_bytes: int, constant: Any, *, may_split: bool = True) -> tuple[list[Node], int, int]:
-    """The code with addresses, the bytes of scratchpad and the bytes of workspace it needs. Raises ScratchpadOverflow
-    if nothing helps, or tiles would have to be split and may not."""
+@dataclass(frozen=True)
+class Fitted:
+    """Code with addresses, and the bytes of scratchpad and of workspace that it needs."""
+
+    code: list[Node]
+    scratchpad_bytes: int
+    workspace_bytes: int
+
+
+def fit(code: list[Node], capacity_bytes: int, constants: Constants, *, may_split: bool = True) -> Fitted:
+    """Code whose tiles have addresses: the same, or one that handles large tiles piece by piece. Raises
+    ScratchpadOverflow if nothing helps, or tiles would have to be split and may not."""
     try:
-        return code, allocate(code, capacity_bytes), 0
+        return Fitted(code, allocate(code, capacity_bytes), 0)
     except ScratchpadOverflow:
         if not may_split:
             raise
         overflow: UnsupportedError | None = None
     limit = capacity_bytes // 4
     while limit >= _ALIGNMENT:
-        splitter = _Splitter(code, limit, constant)
+        splitter = _Splitter(code, limit, constants.copy())
         try:
             split = splitter.run()
-            return split, allocate(split, capacity_bytes), splitter.workspace_bytes
+            return Fitted(split, allocate(split, capacity_bytes), splitter.workspace_bytes)
         except ScratchpadOverflow as error:
             overflow = error
         limit //= 2
@@ -125,7 +147,7 @@ class _Run:
 
 
 class _Splitter:
-    def __init__(self, code: list[Node], limit: int, constant: Any) -> None:
+    def __init__(self, code: list[Node], limit: int, constant: Constants) -> None:
         self.code = code
         self.limit = limit
         self.constant = constant
@@ -234,7 +256,7 @@ class _Splitter:
                     if key in first and key in instr.fields
                 )
                 plain = all(instr.kind in (isa.Load, isa.Store) for instr in touching)
-                if memory == "?" or not (same and plain):
+                if memory is ANYWHERE or not (same and plain):
                     return False
         return True
 

@@ -15,11 +15,10 @@ Every wait is for something earlier in program order, so no program deadlocks, w
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from tapeout.codegen.machine import Branch, Buffer, Home, Instr, Loop, Node, children, walk
+from tapeout.codegen.machine import ANYWHERE, Branch, Buffer, Home, Instr, Loop, Node, children, walk
 from tapeout.isa import definitions as isa
 from tapeout.isa.fields import QUEUES, Unit
 
-UNKNOWN = "?"
 Resource = object  # a Buffer, or what names memory in HBM
 Use = tuple[Resource, bool]
 
@@ -63,10 +62,10 @@ class _Resources:
         for memory in memories:
             if isinstance(memory, Home):
                 self.aliases[memory] = {memory: None}
-            elif memory == UNKNOWN:
+            elif memory is ANYWHERE:
                 self.aliases[memory] = {m: None for m in memories if not isinstance(m, Home)}
             else:
-                self.aliases[memory] = {m: None for m in (memory, UNKNOWN) if m in memories}
+                self.aliases[memory] = {m: None for m in (memory, ANYWHERE) if m in memories}
 
 
 class _LastUses:

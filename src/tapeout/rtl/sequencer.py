@@ -24,6 +24,19 @@ from tapeout.rtl.scratchpad import Geometry, read_signature, write_signature
 TARGET_WIDTH = 24
 
 
+OPERANDS: dict[type[Instruction], tuple[str, ...]] = {
+    isa.BranchNonzero: ("condition",),
+    isa.BranchZero: ("condition",),
+    isa.Scalar: ("a", "b"),
+    isa.ScalarSelect: ("condition", "a", "b"),
+    isa.ScalarConvert: ("a",),
+    isa.Rotate: ("register",),
+    isa.ScalarLoad: ("offset",),
+    isa.ScalarStore: ("offset", "a"),
+}
+"""The registers an instruction of the sequencer reads, in the order they are fetched in: those its definition says."""
+
+
 def field(kind: type[Instruction], name: str, bits: Value) -> Value:
     """A field of an instruction given its words."""
     for spec, offset in zip(kind.fields, kind.offsets, strict=True):
@@ -125,20 +138,10 @@ class Sequencer(Component):
 
         # Operands of the instruction at hand, read one after the other.
         operand = [Signal(64, name=f"operand_{n}", reset_less=True) for n in range(3)]
-        numbers_of: dict[type[Any], tuple[str, ...]] = {
-            isa.BranchNonzero: ("condition",),
-            isa.BranchZero: ("condition",),
-            isa.Scalar: ("a", "b"),
-            isa.ScalarSelect: ("condition", "a", "b"),
-            isa.ScalarConvert: ("a",),
-            isa.Rotate: ("register",),
-            isa.ScalarLoad: ("offset",),
-            isa.ScalarStore: ("offset", "a"),
-        }
         operand_number = [Signal(8, name=f"operand_number_{n}") for n in range(3)]
         operand_count = Signal(2)
         with m.Switch(opcode):
-            for kind, names in numbers_of.items():
+            for kind, names in OPERANDS.items():
                 with m.Case(kind.opcode):
                     m.d.comb += operand_count.eq(len(names))
                     m.d.comb += [operand_number[n].eq(field(kind, name, bits)) for n, name in enumerate(names)]
