@@ -18,7 +18,7 @@ from torch._inductor import config
 from torch._inductor.async_compile import AsyncCompile
 from torch._inductor.codegen.common import DeviceOpOverrides
 from torch._inductor.codegen.simd import SIMDKernel
-from torch._inductor.codegen.triton import TritonKernel, TritonScheduling
+from torch._inductor.codegen.triton import TritonKernel, TritonKernelOverrides, TritonScheduling, triton_store_type
 from torch._inductor.codegen.wrapper import PythonWrapperCodegen
 from torch._inductor.custom_graph_pass import CustomGraphModulePass
 from torch._inductor.dependencies import MemoryDep
@@ -73,8 +73,40 @@ class ChipOpOverrides(DeviceOpOverrides):
         return "torch.chip.current_stream()"
 
 
+class ChipOverrides(TritonKernelOverrides):
+    """Operations that Inductor writes otherwise than torch's CPU computes them."""
+
+    @staticmethod
+    def neg(x: Any) -> str:
+        """Triton's -x is 0 - x, which loses the sign of a zero."""
+        return f"({x} * -1.0)" if x.dtype is None or x.dtype.is_floating_point else f"(-{x})"
+
+    @staticmethod
+    def to_dtype(
+        x: Any, dtype: torch.dtype, src_dtype: torch.dtype | None = None, use_compute_types: bool = True
+    ) -> str:
+        """A float that is no number of an integer type becomes the least of the type that the element is cut from."""
+        if src_dtype is None or not src_dtype.is_floating_point or dtype not in WIDE_INTEGERS:
+            return str(TritonKernelOverrides.to_dtype(x, dtype, src_dtype, use_compute_types))
+        wide = WIDE_INTEGERS[dtype]
+        end = 2.0 ** (torch.iinfo(wide).bits - 1)
+        whole = f"tl.where(({x} >= -{end}) & ({x} < {end}), {x}, -{end}).to({triton_store_type(wide)})"
+        return whole if wide == dtype else f"{whole}.to({triton_store_type(dtype)})"
+
+
+WIDE_INTEGERS = {
+    torch.int64: torch.int64,
+    torch.int32: torch.int32,
+    torch.int16: torch.int32,
+    torch.int8: torch.int32,
+    torch.uint8: torch.int64,
+}
+
+
 class ChipKernel(TritonKernel):
     """One configuration per kernel, unless max-autotune asks for the one that is fastest on the chip."""
+
+    overrides = ChipOverrides  # type: ignore[assignment]
 
     @classmethod
     def inductor_meta_common(cls) -> dict[str, Any]:

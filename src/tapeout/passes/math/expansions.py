@@ -174,7 +174,7 @@ def expm1(x: Term) -> Term:
     rest = fma(count, -ln2[1], fma(count, -ln2[0], x))
     fraction = fma(rest * rest, polynomial(rest, *coefficients.EXP[dtype]), rest)
     half = power_of_two(to_integer(count, INTEGER_OF_FLOAT[dtype]) - 1, dtype)
-    return fma(fraction, half, half - 0.5) * 2.0
+    return select(x.equals(0.0), x, fma(fraction, half, half - 0.5) * 2.0)
 
 
 def sinh(x: Term) -> Term:
@@ -202,7 +202,7 @@ def tanh(x: Term) -> Term:
     square = x * x
     near = fma(x * square, polynomial(square, *coefficients.TANH[x.dtype]), x)
     far = 1.0 - 2.0 / (exp(size * 2.0) + 1.0)
-    return select(size < 0.55, near, with_sign_of(far, x))
+    return with_sign_of(select(size < 0.55, near, far), x)
 
 
 # ----------------------------------------------------------------------------------------------- logarithms
@@ -255,7 +255,8 @@ def log1p(x: Term) -> Term:
     back = total - 1.0
     lost = (1.0 - (total - back)) + (x - back)
     plain = log(total)
-    return select((total > 0.0) & (total < INFINITY), plain + lost / total, plain)
+    result = select((total > 0.0) & (total < INFINITY), plain + lost / total, plain)
+    return select(x.equals(0.0), x, result)
 
 
 def asinh(x: Term) -> Term:

@@ -67,6 +67,13 @@ IMPLEMENTATIONS = {
     "masked_fill_.Scalar": "elementwise.masked_fill_",
     "masked_fill_.Tensor": "elementwise.masked_fill_",
     "clamp.out": "elementwise.clamp_out",
+    "clamp.Tensor": "elementwise.clamp_tensor",
+    "clamp_.Tensor": "elementwise.clamp_tensor_",
+    "clamp.Tensor_out": "elementwise.clamp_tensor",
+    "clamp_min.Tensor": "elementwise.clamp_tensor",
+    "clamp_min_.Tensor": "elementwise.clamp_tensor_",
+    "hardtanh": "elementwise.hardtanh",
+    "hardtanh_": "elementwise.hardtanh_",
     "relu": "elementwise.relu",
     "relu_": "elementwise.relu_",
     "fill_.Scalar": "elementwise.fill_scalar_",
@@ -99,6 +106,9 @@ IMPLEMENTATIONS = {
     "_index_put_impl_": "index.index_put_",
     "index_copy.out": "index.index_copy_out",
     "arange.start_out": "index.arange_out",
+    "linspace.out": "index.linspace_out",
+    "logspace.out": "index.logspace_out",
+    "scalar_tensor": "elementwise.scalar_tensor",
     "kaiser_window": "kaiser_window.kaiser_window",
     "kaiser_window.periodic": "kaiser_window.kaiser_window",
     "kaiser_window.beta": "kaiser_window.kaiser_window",
@@ -196,8 +206,9 @@ OF_SPARSE = {
     "addmm": "sparse.addmm",
 }
 
-# What torch would compose of operators that the chip has not, while Inductor can write it whole.
-WHOLE = ("cummax", "cummin", "logcumsumexp")
+# What torch would compose of operators, of some that the chip has not or with a rounding after each; Inductor can write
+# it whole.
+WHOLE = ("cummax", "cummin", "logcumsumexp", "silu_backward", "mish_backward", "addr")
 
 _libraries: list[torch.library.Library] = []
 

@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 
 from tapeout import chip as chips
-from tapeout.pytorch.ops.elementwise import scalar_word
+from tapeout.pytorch.ops import scalars
 from tapeout.pytorch.ops.launch import INTEGERS, POINTER, ceil_div, count, kernel, power_of_two_at_least
 from tapeout.pytorch.ops.matmul import MATRIX_DTYPES
 from tapeout.pytorch.ops.tiles import attention_tile
@@ -338,7 +338,7 @@ def fused_attention(
     if written.numel():
         words = (
             *(t.data_ptr() for t in (query, key, value, bias, written, log_sum_exp)),
-            scalar_word(scale, torch.float32),
+            scalars.word(scale, torch.float32),
             heads, max(1, chip.core_count // tiles), heads // key.shape[1], queries, keys, size, value_size,
             *query.stride()[:3], *key.stride()[:3], *value.stride()[:3], *bias.stride()[:4], *written.stride()[:3],
         )  # fmt: skip
@@ -377,7 +377,7 @@ def fused_attention_backward(
     }
     read = (query, key, value, bias, gradient, logsumexp, correction)
     words = (
-        scalar_word(1.0 / math.sqrt(size) if scale is None else scale, torch.float32),
+        scalars.word(1.0 / math.sqrt(size) if scale is None else scale, torch.float32),
         heads, heads // key.shape[1], queries, keys, size, value_size,
         *query.stride()[:3], *key.stride()[:3], *value.stride()[:3], *bias.stride()[:4], *gradient.stride()[:3],
     )  # fmt: skip

@@ -4,6 +4,9 @@ Takes any aten overload with its arguments and gives its result, or says why it 
 traced with symbolic sizes and strides, so it serves every shape its guards allow; which function serves which shapes
 is remembered, so that a call costs a look-up and the function. Numbers among the arguments are constants of a
 function. Inductor's own cache on disk keeps what it wrote for the next process.
+
+An operator of half types is compiled for float32, with the results rounded once: what it is composed of would else
+round, or overflow, at every step.
 """
 
 import concurrent.futures
@@ -49,6 +52,10 @@ _exact: dict[Hashable, Function | Refusal] = {}
 _similar: dict[Hashable, list[Function]] = {}
 _refused: dict[Any, Refusal] = {}
 _busy = threading.local()
+
+HALVES = (torch.float16, torch.bfloat16)
+BY_TYPE = ("nan_to_num", "nextafter")
+"""What depends on which numbers its type has."""
 
 COMPILED_DTYPES = frozenset(
     {
@@ -236,13 +243,33 @@ def _compile(
     given = {argument.name: value for argument, value in zip(operator._schema.arguments, args, strict=False)} | kwargs
     # Where each returned value comes from: of an argument that was written it is that argument, else a result.
     written = [None] if is_list else [_written_argument(operator, value) for value in returns]
+    changed = {id(given[a.name]) for a in operator._schema.arguments if a.is_write and a.name in given}
+    widens = any(tensor.dtype in HALVES for tensor in tensors) and not operator.overloadpacket.__name__.startswith(
+        BY_TYPE
+    )
     layout: list[_FromArgument | int | None] = []
 
     def functional(*inputs: torch.Tensor) -> list[torch.Tensor]:
         own = dict(zip(map(id, tensors), inputs, strict=True))
-        replaced = _replace(args, own)
-        result = operator(*replaced, **{name: _replace(value, own) for name, value in kwargs.items()})
-        parts = [] if not returns else list(result) if is_list or len(returns) > 1 else [result]
+
+        def parts_of(own: dict[int, torch.Tensor]) -> list[Any]:
+            replaced = _replace(args, own)
+            result = operator(*replaced, **{name: _replace(value, own) for name, value in kwargs.items()})
+            return [] if not returns else list(result) if is_list or len(returns) > 1 else [result]
+
+        if widens:
+            # What is not used of it falls away; but it says of which types the results are.
+            narrow = parts_of({key: x.clone() if key in changed else x for key, x in own.items()})
+            wide = {key: x.float() if x.dtype in HALVES else x for key, x in own.items()}
+            parts = [
+                part.to(like.dtype) if isinstance(like, torch.Tensor) else part
+                for part, like in zip(parts_of(wide), narrow, strict=True)
+            ]
+            for key in changed:
+                if own[key].dtype in HALVES:
+                    own[key].copy_(wide[key])
+        else:
+            parts = parts_of(own)
         names = written * len(parts) if is_list else written
         results: list[torch.Tensor] = []
         layout.clear()
@@ -262,6 +289,7 @@ def _compile(
             decomposition_table=_decompositions(),
             tracing_mode="symbolic",
         )(*tensors)
+        traced.graph.eliminate_dead_code()
         fakes = [node.meta["val"] for node in traced.graph.nodes if node.op == "placeholder"]
         values = (node.meta.get("val") for node in traced.graph.nodes)
         mode = next(value.fake_mode for value in values if isinstance(value, FakeTensor))

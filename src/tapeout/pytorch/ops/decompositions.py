@@ -26,6 +26,8 @@ def table() -> dict[Any, Callable[..., Any]]:
         aten.baddbmm.default: _add_vector_product,
         aten.addbmm.default: _addbmm,
         aten.copysign.Tensor: _copysign,
+        aten.floor_divide.default: _floor_divide,
+        aten.div.Tensor_mode: _divide,
         aten._thnn_fused_lstm_cell.default: _lstm_cell,
         aten._thnn_fused_lstm_cell_backward_impl.default: _lstm_cell_backward,
         aten._thnn_fused_gru_cell.default: _gru_cell,
@@ -69,6 +71,26 @@ def _addbmm(self: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alph
     return product.expand(batch1.shape[1], batch2.shape[2]) if beta == 0 else self * beta + product
 
 
+def _divide(self: Tensor, other: Tensor, *, rounding_mode: str | None) -> Tensor:
+    return _floor_divide(self, other) if rounding_mode == "floor" else NotImplemented
+
+
+def _floor_divide(self: Tensor, other: Tensor) -> Tensor:
+    """Of floats by the remainder, which is exact, as Python and torch divide; integers are Inductor's."""
+    dtype = torch.result_type(self, other)
+    if not dtype.is_floating_point:
+        return NotImplemented
+    a, b = torch.broadcast_tensors(self.to(dtype), other.to(self.device, dtype))
+    quotient = a / b
+    rest = a.fmod(b)
+    whole = (a - rest) / b
+    whole = torch.where((rest != 0) & ((b < 0) != (rest < 0)), whole - 1, whole)
+    floor = whole.floor()
+    floor = torch.where(whole - floor > 0.5, floor + 1, floor)
+    floor = torch.where(whole == 0, _copysign(torch.zeros_like(quotient), quotient), floor)
+    return torch.where(b == 0, quotient, floor)
+
+
 def _copysign(self: Tensor, other: Tensor) -> Tensor:
     """`other` may be a number, which comes as a tensor of the CPU."""
     dtype = torch.result_type(self, other)
@@ -81,7 +103,11 @@ def _copysign(self: Tensor, other: Tensor) -> Tensor:
 
 
 def _lstm_cell(
-    input_gates: Tensor, hidden_gates: Tensor, cx: Tensor, input_bias: Tensor | None, hidden_bias: Tensor | None
+    input_gates: Tensor,
+    hidden_gates: Tensor,
+    cx: Tensor,
+    input_bias: Tensor | None = None,
+    hidden_bias: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The last result is kept for backward: the four gates after their functions, in PyTorch's order i, f, g, o."""
     gates = input_gates + hidden_gates
@@ -115,7 +141,11 @@ def _lstm_cell_backward(
 
 
 def _gru_cell(
-    input_gates: Tensor, hidden_gates: Tensor, hx: Tensor, input_bias: Tensor | None, hidden_bias: Tensor | None
+    input_gates: Tensor,
+    hidden_gates: Tensor,
+    hx: Tensor,
+    input_bias: Tensor | None = None,
+    hidden_bias: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The last result is kept for backward: reset, update, new, hx, and the hidden part of `new` before its reset."""
     if input_bias is not None and hidden_bias is not None:
@@ -294,7 +324,7 @@ def _digamma(self: Tensor) -> Tensor:
         series = (series + EULER_MACLAURIN[k] * math.factorial(2 * k + 1)) * inverse_square
     found = far.log() - 0.5 / far - series
     found = found - (1 / _steps(reflected, DIGAMMA_SHIFT)).sum(-1)
-    part = x - x.floor()
+    part = x - x.round()
     found = torch.where(x < 0, found - math.pi / (math.pi * part).tan(), found)
     found = torch.where((x < 0) & (part == 0), math.nan, found)
     found = torch.where(x == 0, torch.where(x.signbit(), math.inf, -math.inf), found)

@@ -5,7 +5,6 @@ computes in the type PyTorch computes in (half types in float32) and rounds once
 """
 
 import functools
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +12,10 @@ from typing import Any
 import torch
 import triton
 import triton.language as tl
+from triton.language.extra import libdevice
 
 from tapeout import chip as chips
+from tapeout.pytorch.ops import scalars
 from tapeout.pytorch.ops.launch import (
     INTEGERS,
     POINTER,
@@ -47,17 +48,36 @@ COMPUTE_DTYPES = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
 
 
 @triton.jit
-def _function(OP: tl.constexpr, a, b, c):
+def _at_least(a, bound):
+    """A NaN among the two is the result; of two zeros it is `a`."""
+    return tl.where((a < bound) | (bound != bound), bound, a)
+
+
+@triton.jit
+def _at_most(a, bound):
+    return tl.where((a > bound) | (bound != bound), bound, a)
+
+
+@triton.jit
+def _function(OP: tl.constexpr, a, b, c, number):
     if OP == "copy":
         return a
     elif OP == "add":
         return a + b
     elif OP == "add_scaled":
-        return a + b * c
+        return a + b * number
     elif OP == "sub":
         return a - b
     elif OP == "sub_scaled":
-        return a - b * c
+        return a - b * number
+    elif OP == "addcmul":
+        return a + number * b * c
+    elif OP == "addcdiv":
+        return a + number * b / c
+    elif OP == "lerp_from_start":
+        return a + number * (b - a)
+    elif OP == "lerp_from_end":
+        return b - number * (b - a)
     elif OP == "mul":
         return a * b
     elif OP == "div":
@@ -89,7 +109,7 @@ def _function(OP: tl.constexpr, a, b, c):
     elif OP == "is_zero":
         return a == 0
     elif OP == "neg":
-        return -a
+        return a * -1  # Triton's -a is 0 - a, which loses the sign of a zero
     elif OP == "abs":
         return tl.abs(a)
     elif OP == "square":
@@ -122,16 +142,34 @@ def _function(OP: tl.constexpr, a, b, c):
         inner = 0.7978845608028654 * (a + 0.044715 * a * a * a)
         return a / (1.0 + tl.exp(-2.0 * inner))
     elif OP == "tanh":
-        power = tl.exp(-2.0 * tl.abs(a))
-        size = (1.0 - power) / (1.0 + power)
-        return tl.where(a < 0, -size, size)
+        return libdevice.tanh(a)
     elif OP == "where":
         return tl.where(a, b, c)
     elif OP == "clamp":
-        low = tl.maximum(a, b, propagate_nan=tl.PropagateNan.ALL)
-        return tl.minimum(low, c, propagate_nan=tl.PropagateNan.ALL)
+        return _at_most(_at_least(a, b), c)
+    elif OP == "clamp_min":
+        return _at_least(a, b)
+    elif OP == "clamp_max":
+        return _at_most(a, b)
     else:
         tl.static_assert(False, "no such elementwise operator")
+
+
+@triton.jit
+def _cast(value, TYPE: tl.constexpr):
+    """As torch casts on a CPU: a float that is no number of the integer type becomes its least one, or, of the types
+    that are cut from a wider one, the low bits of the wider type's."""
+    if TYPE == tl.int1:  # noqa: SIM300
+        return value != 0
+    elif value.dtype.is_floating() and TYPE.is_int():
+        WIDE: tl.constexpr = tl.int64 if TYPE == tl.int64 or TYPE == tl.uint8 else tl.int32  # noqa: SIM300
+        END: tl.constexpr = 2.0 ** (WIDE.primitive_bitwidth - 1)
+        real = value if value.dtype == tl.float64 else value.to(tl.float32)
+        exists = (real >= -END) & (real < END)
+        least = tl.full((), -(1 << (WIDE.primitive_bitwidth - 1)), WIDE)
+        return tl.where(exists, real.to(WIDE), least).to(TYPE)
+    else:
+        return value.to(TYPE)
 
 
 @triton.jit
@@ -146,16 +184,14 @@ def _operand(
         else:
             inside = (row < rows) & (column < columns)
             value = tl.load(source + start + row * row_stride + column * column_stride, mask=inside)
-        if CAST == tl.int1:  # noqa: SIM300
-            value = value != 0
-        return value.to(CAST).to(COMPUTE)
+        return _cast(value, CAST).to(COMPUTE)
     else:
         return source.to(COMPUTE)
 
 
 @triton.jit
 def _elementwise(
-    out, a, b, c,
+    out, a, b, c, number,
     n0, n1, n2, n3,
     o0, o1, o2, o3, o4,
     a0, a1, a2, a3, a4,
@@ -182,11 +218,9 @@ def _elementwise(
         y = _operand(b, i2 * b2 + i3 * b3 + i4 * b4, row, b1, column, b0, n1, n0, B_TENSOR, B_REPEATED, CAST, COMPUTE)
     if INPUTS >= 3:
         z = _operand(c, i2 * c2 + i3 * c3 + i4 * c4, row, c1, column, c0, n1, n0, C_TENSOR, C_REPEATED, CAST, COMPUTE)
-    value = _function(OP, x, y, z)
-    if out.dtype.element_ty == tl.int1 and value.dtype != tl.int1:
-        value = value != 0
-    value = tl.broadcast_to(value, (ROWS, COLUMNS))
-    tl.store(out + i2 * o2 + i3 * o3 + i4 * o4 + row * o1 + column * o0, value.to(out.dtype.element_ty), mask=inside)
+    value = _function(OP, x, y, z, number.to(COMPUTE))
+    value = tl.broadcast_to(_cast(value, out.dtype.element_ty), (ROWS, COLUMNS))
+    tl.store(out + i2 * o2 + i3 * o3 + i4 * o4 + row * o1 + column * o0, value, mask=inside)
 
 
 Described = tuple[tuple[int, ...], tuple[int, ...], torch.dtype]
@@ -203,10 +237,22 @@ class Plan:
     compute: torch.dtype
 
 
+EXACT_NUMBERS = ("mul", "div")
+"""What takes its number as it stands, though the tensor beside it is of a half type."""
+
+
 def elementwise(
-    name: str, out: torch.Tensor, *inputs: Operand, common: torch.dtype, first: torch.dtype | None = None
+    name: str,
+    out: torch.Tensor,
+    *inputs: Operand,
+    common: torch.dtype,
+    first: torch.dtype | None = None,
+    number: float = 0,
 ) -> bool:
-    """out = name(*inputs), the inputs cast to `common` (the first to `first`, if given). False: not for this kernel."""
+    """out = name(*inputs), the inputs cast to `common` (the first to `first`, if given). False: not for this kernel.
+
+    `number` is one more, in the type that is computed in, for what takes one that is no operand.
+    """
     descriptions = [
         (value.shape, value.stride(), value.dtype) if isinstance(value, torch.Tensor) else None for value in inputs
     ]
@@ -216,9 +262,14 @@ def elementwise(
         return False
     if 0 not in plan.grid:
         words = [out.data_ptr()]
-        for value in inputs:
-            words.append(value.data_ptr() if isinstance(value, torch.Tensor) else scalar_word(value, plan.compute))
+        for place, value in enumerate(inputs):
+            if isinstance(value, torch.Tensor):
+                words.append(value.data_ptr())
+            else:
+                own = plan.compute if name in EXACT_NUMBERS else common if place or first is None else first
+                words.append(scalars.word(scalars.operand(value, own), plan.compute))
         words += (0,) * (3 - len(inputs))
+        words.append(scalars.word(number, plan.compute))
         plan.launch(plan.grid, (*words, *plan.sizes_and_strides))
     return True
 
@@ -257,7 +308,7 @@ def _plan(
     is_tensor = [value is not None for value in inputs] + [False] * (3 - len(inputs))
     launch = kernel(
         _elementwise,
-        (*types, *INTEGERS[:24]),
+        (*types, SCALAR_TYPES[compute], *INTEGERS[:24]),
         OP=name,
         INPUTS=len(inputs),
         A_TENSOR=is_tensor[0],
@@ -316,22 +367,6 @@ SCALAR_TYPES = {
 }
 
 
-def scalar_word(value: Any, dtype: torch.dtype) -> int:
-    """A number as the 64-bit word a kernel of that compute type takes."""
-    if dtype == torch.float32:
-        bits: int = struct.unpack("<I", struct.pack("<f", _saturated(float(value))))[0]
-        return bits
-    if dtype == torch.float64:
-        bits = struct.unpack("<Q", struct.pack("<d", float(value)))[0]
-        return bits
-    return int(value)
-
-
-def _saturated(value: float) -> float:
-    """A double beyond float32's range is infinite there; struct would refuse it."""
-    return value if value != value or abs(value) <= 3.4028235677973366e38 else float("inf") * (1 if value > 0 else -1)
-
-
 # ---------------------------------------------------------------------------------------------- aten
 
 Function = Callable[..., torch.Tensor]
@@ -340,6 +375,12 @@ Function = Callable[..., torch.Tensor]
 def _number(value: Operand) -> Operand:
     """A CPU tensor of one element may stand for a number wherever an operand may."""
     return value.item() if isinstance(value, torch.Tensor) and value.device.type == "cpu" else value
+
+
+def _element(value: Operand, dtype: torch.dtype) -> Operand:
+    """What is stored as it stands: a number must fit the type. A tensor on the chip is cast there."""
+    value = _number(value)
+    return value if isinstance(value, torch.Tensor) else scalars.element(value, dtype)
 
 
 def _fit(out: torch.Tensor, *operands: Operand) -> None:
@@ -391,11 +432,10 @@ def _scaled(operator: Any, name: str) -> Function:
     def run(self: torch.Tensor, other: Operand, *, alpha: float = 1, out: torch.Tensor) -> torch.Tensor:
         _fit(out, self, other)
         common = torch.result_type(self, other)
-        inputs = (self, other) if alpha == 1 else (self, other, alpha)
         kind = name if alpha == 1 else f"{name}_scaled"
         if common == torch.bool:  # of which there are sums only, and alpha is a bool
-            kind, inputs = "or", (self, other if alpha else False)
-        if _run(operator, kind, out, *inputs, common=common):
+            kind, other = "or", other if alpha else False
+        if _run(operator, kind, out, self, other, common=common, number=alpha):
             return out
         return otherwise(operator, self, other, alpha=alpha, out=out)
 
@@ -464,24 +504,34 @@ def gelu_out(self: torch.Tensor, *, approximate: str = "none", out: torch.Tensor
     return otherwise(aten.gelu.out, self, approximate=approximate, out=out)
 
 
-def addcmul_out(
-    self: torch.Tensor, tensor1: torch.Tensor, tensor2: torch.Tensor, *, value: float = 1, out: torch.Tensor
-) -> torch.Tensor:
-    """self + value * tensor1 * tensor2. `value` changes from step to step, so it must not be a constant of a kernel."""
-    return torch.add(self, torch.mul(tensor1, tensor2), alpha=value, out=out)
+def _three(operator: Any, name: str) -> Function:
+    """self + value * tensor1 * tensor2, or with a quotient, rounded once."""
+
+    def run(
+        self: torch.Tensor, tensor1: Operand, tensor2: Operand, *, value: float = 1, out: torch.Tensor
+    ) -> torch.Tensor:
+        _fit(out, self, tensor1, tensor2)
+        common = self.dtype
+        for tensor in (tensor1, tensor2):
+            common = torch.promote_types(common, torch.result_type(self, tensor))
+        if _run(operator, name, out, self, tensor1, tensor2, common=common, number=value):
+            return out
+        return otherwise(operator, self, tensor1, tensor2, value=value, out=out)
+
+    return run
 
 
-def addcdiv_out(
-    self: torch.Tensor, tensor1: torch.Tensor, tensor2: torch.Tensor, *, value: float = 1, out: torch.Tensor
-) -> torch.Tensor:
-    return torch.add(self, torch.div(tensor1, tensor2), alpha=value, out=out)
+addcmul_out = _three(aten.addcmul.out, "addcmul")
+addcdiv_out = _three(aten.addcdiv.out, "addcdiv")
 
 
 def lerp_out(self: torch.Tensor, end: torch.Tensor, weight: float, *, out: torch.Tensor) -> torch.Tensor:
     """From self to end, exact at both."""
-    if abs(weight) < 0.5:
-        return torch.add(self, torch.sub(end, self), alpha=weight, out=out)
-    return torch.sub(end, torch.sub(end, self), alpha=1 - weight, out=out)
+    _fit(out, self, end)
+    name, number = ("lerp_from_start", weight) if abs(weight) < 0.5 else ("lerp_from_end", 1 - weight)
+    if _run(aten.lerp.Scalar_out, name, out, self, end, common=self.dtype, number=number):
+        return out
+    return otherwise(aten.lerp.Scalar_out, self, end, weight, out=out)
 
 
 def isneginf_out(self: torch.Tensor, *, out: torch.Tensor) -> torch.Tensor:
@@ -497,6 +547,7 @@ POWERS = {0.5: "sqrt", -0.5: "rsqrt", 1: "copy", -1: "reciprocal", 2: "square", 
 def pow_out(self: torch.Tensor, exponent: float, *, out: torch.Tensor) -> torch.Tensor:
     operator = aten.pow.Tensor_Scalar_out
     _fit(out, self)
+    exponent = scalars.operand(exponent, self.dtype) if self.dtype in COMPUTE_DTYPES else exponent
     name = POWERS.get(exponent)
     if name and self.is_floating_point() and _run(operator, name, out, self, common=self.dtype):
         return out
@@ -544,7 +595,8 @@ triu_out = _triangle(aten.triu.out, "triu")
 
 def masked_fill_(self: torch.Tensor, mask: torch.Tensor, value: Operand) -> torch.Tensor:
     operator = aten.masked_fill_.Tensor if isinstance(value, torch.Tensor) else aten.masked_fill_.Scalar
-    if _run(operator, "where", self, mask, value, self, common=self.dtype, first=torch.bool):
+    filling = _element(value, self.dtype)
+    if _run(operator, "where", self, mask, filling, self, common=self.dtype, first=torch.bool):
         return self
     return otherwise(operator, self, mask, value)
 
@@ -554,26 +606,55 @@ def clamp_out(
 ) -> torch.Tensor:
     operator = aten.clamp.out
     _fit(out, self)
-    if min is not None and max is not None:
-        done = _run(operator, "clamp", out, self, min, max, common=torch.result_type(self, min))
-    elif min is not None:
-        done = _run(operator, "maximum", out, self, min, common=torch.result_type(self, min))
-    elif max is not None:
-        done = _run(operator, "minimum", out, self, max, common=torch.result_type(self, max))
-    else:
-        done = False
-    return out if done else otherwise(operator, self, min, max, out=out)
+    bounds = [bound for bound in (min, max) if bound is not None]
+    common = self.dtype
+    for bound in bounds:
+        common = torch.promote_types(common, torch.result_type(self, bound))
+    if common != torch.bool and bounds:
+        name = "clamp" if len(bounds) == 2 else "clamp_max" if min is None else "clamp_min"
+        if _run(operator, name, out, self, *(_element(bound, common) for bound in bounds), common=common):
+            return out
+    return otherwise(operator, self, min, max, out=out)
+
+
+def clamp_tensor(
+    self: torch.Tensor, min: torch.Tensor | None = None, max: torch.Tensor | None = None, *, out: Any = None
+) -> torch.Tensor:
+    """By tensors, of which one of a single element may be the host's."""
+    bounds = [bound for bound in (min, max) if bound is not None]
+    common = functools.reduce(torch.promote_types, (torch.result_type(self, bound) for bound in bounds), self.dtype)
+    if out is None:
+        out = torch.empty((), dtype=common, device="chip")
+    elif not torch.can_cast(common, out.dtype):
+        raise RuntimeError(f"result type {common} can't be cast to the desired output type {out.dtype}")
+    _fit(out, self, *bounds)
+    name = "clamp" if len(bounds) == 2 else "clamp_max" if min is None else "clamp_min"
+    if bounds and common != torch.bool and _run(aten.clamp.Tensor_out, name, out, self, *bounds, common=common):
+        return out
+    return otherwise(aten.clamp.Tensor_out, self, min, max, out=out)
+
+
+def clamp_tensor_(self: torch.Tensor, min: torch.Tensor | None = None, max: torch.Tensor | None = None) -> torch.Tensor:
+    return clamp_tensor(self, min, max, out=self)
+
+
+def hardtanh(self: torch.Tensor, min_val: float = -1, max_val: float = 1) -> torch.Tensor:
+    return clamp_out(self, min_val, max_val, out=torch.empty_like(self))
+
+
+def hardtanh_(self: torch.Tensor, min_val: float = -1, max_val: float = 1) -> torch.Tensor:
+    return clamp_out(self, min_val, max_val, out=self)
 
 
 def relu(self: torch.Tensor) -> torch.Tensor:
     out = torch.empty_like(self)
-    if _run(aten.relu.default, "maximum", out, self, 0, common=self.dtype):
+    if self.dtype != torch.bool and _run(aten.relu.default, "clamp_min", out, self, 0, common=self.dtype):
         return out
     return otherwise(aten.relu.default, self)
 
 
 def relu_(self: torch.Tensor) -> torch.Tensor:
-    if _run(aten.relu_.default, "maximum", self, self, 0, common=self.dtype):
+    if self.dtype != torch.bool and _run(aten.relu_.default, "clamp_min", self, self, 0, common=self.dtype):
         return self
     return otherwise(aten.relu_.default, self)
 
@@ -588,7 +669,7 @@ def fill_scalar_(self: torch.Tensor, value: float) -> torch.Tensor:
         wrapped = value % (1 << bits)
         fill_scalar_(self.view(SIGNED[self.dtype]), wrapped - (wrapped >> (bits - 1) << bits))
         return self
-    if _run(aten.fill_.Scalar, "copy", self, value, common=self.dtype):
+    if _run(aten.fill_.Scalar, "copy", self, _element(value, self.dtype), common=self.dtype):
         return self
     return otherwise(aten.fill_.Scalar, self, value)
 
@@ -597,6 +678,15 @@ def fill_tensor_(self: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
     if _run(aten.fill_.Tensor, "copy", self, value, common=self.dtype):
         return self
     return otherwise(aten.fill_.Tensor, self, value)
+
+
+def scalar_tensor(
+    s: scalars.Number, *, dtype: Any = None, layout: Any = None, device: Any = None, pin_memory: Any = None
+) -> torch.Tensor:
+    """A number as the tensor that torch makes of it on a CPU: beyond a half type's range it is infinite there."""
+    value = torch.scalar_tensor(s, dtype=dtype, device="cpu")
+    out = torch.empty((), dtype=value.dtype, layout=layout, device=device)
+    return fill_tensor_(out, value)
 
 
 def zeros_with_memory(

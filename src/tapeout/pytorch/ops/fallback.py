@@ -10,12 +10,12 @@ import torch
 
 from tapeout.pytorch.device_runtime import refuse_host
 from tapeout.pytorch.ledger import count
-from tapeout.pytorch.ops import compiled
+from tapeout.pytorch.ops import compiled, scalars
 
 
 def run(operator: Any, *args: Any, **kwargs: Any) -> Any:
     """The operator's result, counted as the chip's or the host's. Raises NotImplementedError if the host may not."""
-    args = _with_tensors_for_numbers(operator, args)
+    args = _with_tensors_for_numbers(operator, _on_one_device(operator, args))
     if compiled.is_running(operator):
         compiled.refuse(operator, "what Inductor wrote for it calls it again")
     result = compiled.run(operator, args, kwargs)
@@ -39,6 +39,16 @@ def refuse_layout(operator: Any, *args: Any, **kwargs: Any) -> Any:
     )
 
 
+def _on_one_device(operator: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A CPU tensor of one element that is read may stand beside the chip's tensors; it goes there."""
+    return tuple(
+        value.to("chip")
+        if isinstance(value, torch.Tensor) and value.device.type == "cpu" and not value.dim() and not argument.is_write
+        else value
+        for value, argument in zip(args, operator._schema.arguments, strict=False)
+    )
+
+
 def _with_tensors_for_numbers(operator: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
     """torch hands over `2` where an operator that takes a tensor was given one; its own overloads refuse that."""
     if not any(value.__class__ in (bool, int, float) for value in args):
@@ -50,9 +60,19 @@ def _with_tensors_for_numbers(operator: Any, args: tuple[Any, ...]) -> tuple[Any
     ]
     if not numbers:
         return args
-    wide = any(isinstance(value, torch.Tensor) and value.dtype == torch.float64 for value in args)
-    real = torch.float64 if wide else torch.get_default_dtype()
-    return tuple(
-        torch.tensor(value, dtype=real if isinstance(value, float) else None) if place in numbers else value
-        for place, value in enumerate(args)
-    )
+    tensors = [value for value in args if isinstance(value, torch.Tensor)]
+
+    def as_tensor(value: scalars.Number) -> torch.Tensor:
+        """Of the type that torch gives the number beside the other operand."""
+        if len(tensors) != 1:
+            return torch.tensor(value, device="cpu")
+        dtype = torch.result_type(tensors[0], value)
+        if dtype in compiled.HALVES and operator.overloadpacket.__name__ in KEEP_NUMBERS and tensors[0].dim():
+            return torch.tensor(value, dtype=torch.float32, device="cpu")
+        return torch.tensor(scalars.operand(value, dtype), dtype=dtype, device="cpu")
+
+    return tuple(as_tensor(value) if place in numbers else value for place, value in enumerate(args))
+
+
+KEEP_NUMBERS = ("div", "div_", "divide", "divide_", "floor_divide", "floor_divide_")
+"""What takes a number as it stands, though the tensor beside it is of a half type."""

@@ -7,7 +7,8 @@ import torch
 import triton
 import triton.language as tl
 
-from tapeout.pytorch.ops.elementwise import COMPUTE_DTYPES, SCALAR_TYPES, TRITON_DTYPES, scalar_word
+from tapeout.pytorch.ops import scalars
+from tapeout.pytorch.ops.elementwise import COMPUTE_DTYPES, SCALAR_TYPES, TRITON_DTYPES
 from tapeout.pytorch.ops.launch import INTEGERS, POINTER, ceil_div, count, kernel, otherwise, power_of_two_at_least
 
 ROW_TILE = 16
@@ -61,9 +62,24 @@ def _places_of(kept, places, found, size, TILE: tl.constexpr):
 
 
 @triton.jit
-def _arange(out, start, step, size, TYPE: tl.constexpr, TILE: tl.constexpr):
+def _arange(out, start, start_rest, step, step_rest, size, TYPE: tl.constexpr, TILE: tl.constexpr):
+    """The rests are what rounding took from a float's start and step."""
     place = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
-    value = start.to(TYPE) + place.to(TYPE) * step.to(TYPE)
+    number = place.to(TYPE)
+    if TYPE.is_int():
+        value = start.to(TYPE) + number * step.to(TYPE)
+    else:
+        value = tl.fma(number, step, start) + tl.fma(number, step_rest, start_rest)
+    tl.store(out + place, value.to(out.dtype.element_ty), mask=place < size)
+
+
+@triton.jit
+def _integers_between(out, start, whole, rest, parts, size, TILE: tl.constexpr):
+    """start + place * (whole + rest / parts), the fraction cut off; 0 <= rest < parts."""
+    place = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
+    product = place * rest
+    value = start + place * whole + product // parts
+    value = tl.where((value < 0) & (product % parts != 0), value + 1, value)
     tl.store(out + place, value.to(out.dtype.element_ty), mask=place < size)
 
 
@@ -228,29 +244,68 @@ def index_put_(
 
 
 def arange_out(start: float, end: float, step: float = 1, *, out: torch.Tensor) -> torch.Tensor:
+    operator = aten.arange.start_out
+    if out.dtype not in TRITON_DTYPES or out.dtype == torch.bool or step == 0 or (end - start) * step < 0:
+        return otherwise(operator, start, end, step, out=out)
     integral = not out.dtype.is_floating_point
-    length = -(-(end - start) // step)
-    if step == 0 or length < 0 or out.dtype not in TRITON_DTYPES or out.dtype == torch.bool:
-        return otherwise(aten.arange.start_out, start, end, step, out=out)
-    size = int(length)
-    if out.numel() != size:
-        out.resize_(size)
+    size = math.ceil((float(end) - float(start)) / float(step))
+    if integral:
+        start, end, step = int(start), int(end), int(step)
+        if step == 0:
+            raise ValueError("step must be nonzero")
+        if out.dtype == torch.int64:
+            size = -((start - end) // step)
+    _fit_vector(out, size)
     if size == 0:
         return out
     if not out.is_contiguous():
-        return otherwise(aten.arange.start_out, start, end, step, out=out)
+        return otherwise(operator, start, end, step, out=out)
     compute = torch.int64 if integral else COMPUTE_DTYPES.get(out.dtype, out.dtype)
-    word_type = SCALAR_TYPES[compute]
+    tile = min(RANGE_TILE, power_of_two_at_least(size))
     launch = kernel(
         _arange,
-        (POINTER[out.dtype], word_type, word_type, "i64"),
+        (POINTER[out.dtype], *(SCALAR_TYPES[compute],) * 4, "i64"),
         TYPE=TRITON_DTYPES[compute],
-        TILE=min(RANGE_TILE, power_of_two_at_least(size)),
+        TILE=tile,
     )
-    words = (out.data_ptr(), scalar_word(start, compute), scalar_word(step, compute), size)
-    launch((ceil_div(size, RANGE_TILE), 1, 1), words)
+    numbers = []
+    for value in (start, step):
+        rounded = torch.scalar_tensor(value, dtype=compute, device="cpu").item()
+        numbers += [scalars.word(rounded, compute), scalars.word(value - rounded, compute)]
+    launch((ceil_div(size, tile), 1, 1), (out.data_ptr(), *numbers, size))
     count("aten::arange")
     return out
+
+
+def linspace_out(start: float, end: float, steps: int, *, out: torch.Tensor) -> torch.Tensor:
+    """Of integers in exact arithmetic."""
+    operator = aten.linspace.out
+    _fit_vector(out, steps)
+    if out.dtype not in RANGES_OF_INTEGERS or steps < 2 or not out.is_contiguous():
+        return otherwise(operator, start, end, steps, out=out)
+    first, last = (int(scalars.element(value, out.dtype)) for value in (start, end))
+    whole, rest = divmod(last - first, steps - 1)
+    tile = min(RANGE_TILE, power_of_two_at_least(steps))
+    launch = kernel(_integers_between, (POINTER[out.dtype], *("i64",) * 5), TILE=tile)
+    launch((ceil_div(steps, tile), 1, 1), (out.data_ptr(), first, whole, rest, steps - 1, steps))
+    count("aten::linspace")
+    return out
+
+
+def logspace_out(start: float, end: float, steps: int, base: float = 10.0, *, out: torch.Tensor) -> torch.Tensor:
+    """Of integers as the few numbers they are: powers must be exact."""
+    if out.dtype not in RANGES_OF_INTEGERS:
+        return otherwise(aten.logspace.out, start, end, steps, base, out=out)
+    _fit_vector(out, steps)
+    return out.copy_(torch.logspace(start, end, steps, base, dtype=out.dtype, device="cpu"))
+
+
+RANGES_OF_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+
+
+def _fit_vector(out: torch.Tensor, size: int) -> None:
+    if out.numel() != size:
+        out.resize_(size)
 
 
 def isin_out(

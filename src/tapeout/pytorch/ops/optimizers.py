@@ -1,12 +1,14 @@
 """Optimizer steps and gradient scaling: one launch updates one parameter with all its state, read and written once."""
 
+import math
 from collections.abc import Sequence
 
 import torch
 import triton
 import triton.language as tl
+from triton.language.extra import libdevice
 
-from tapeout.pytorch.ops.elementwise import scalar_word
+from tapeout.pytorch.ops import scalars
 from tapeout.pytorch.ops.launch import POINTER, ceil_div, count, kernel, otherwise, power_of_two_at_least
 
 TILE = 2048
@@ -18,7 +20,7 @@ aten = torch.ops.aten
 @triton.jit
 def _adam(
     parameter, gradient, average, square, largest, step, rate, scale, found, size,
-    beta1, beta2, decay, epsilon,
+    beta2, rest1, rest2, logarithm1, logarithm2, decay, epsilon,
     DECOUPLED: tl.constexpr, AMSGRAD: tl.constexpr, MAXIMIZE: tl.constexpr,
     SCALED: tl.constexpr, CHECKED: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
@@ -41,16 +43,16 @@ def _adam(
         g = g + decay * p
     m = tl.load(average + place, mask=inside, other=0.0).to(tl.float32)
     v = tl.load(square + place, mask=inside, other=0.0).to(tl.float32)
-    m = m + (1.0 - beta1) * (g - m)
-    v = beta2 * v + (1.0 - beta2) * g * g
+    m = m + rest1 * (g - m)
+    v = beta2 * v + rest2 * g * g
     tl.store(average + place, m.to(average.dtype.element_ty), mask=inside)
     tl.store(square + place, v.to(square.dtype.element_ty), mask=inside)
     if AMSGRAD:
         v = tl.maximum(v, tl.load(largest + place, mask=inside, other=0.0).to(tl.float32))
         tl.store(largest + place, v.to(largest.dtype.element_ty), mask=inside)
-    # beta ** step, and one less it.
-    correction1 = 1.0 - tl.exp(number * tl.log(beta1))
-    correction2 = 1.0 - tl.exp(number * tl.log(beta2))
+    # one less beta ** step
+    correction1 = -libdevice.expm1(number * logarithm1)
+    correction2 = -libdevice.expm1(number * logarithm2)
     p = p - learning / correction1 * m / (tl.sqrt(v) / tl.sqrt(correction2) + epsilon)
     tl.store(parameter + place, p.to(parameter.dtype.element_ty), mask=inside)
 
@@ -103,7 +105,7 @@ def _on_chip(value: float | torch.Tensor) -> torch.Tensor:
 
 
 def _numbers(*values: float) -> list[int]:
-    return [scalar_word(value, torch.float32) for value in values]
+    return [scalars.word(value, torch.float32) for value in values]
 
 
 def _adam_step(operator_name: str, decoupled: bool) -> object:
@@ -123,7 +125,9 @@ def _adam_step(operator_name: str, decoupled: bool) -> object:
             )  # fmt: skip
             return
         rate = _on_chip(lr)
-        numbers = _numbers(beta1, beta2, weight_decay, eps)
+        rests = (1.0 - beta1, 1.0 - beta2)  # both near 1: in float32 little would be left of these and the logarithms
+        logarithms = (math.log(beta) if beta > 0.0 else -math.inf for beta in (beta1, beta2))
+        numbers = _numbers(beta2, *rests, *logarithms, weight_decay, eps)
         for i, parameter in enumerate(self):
             state = (parameter, grads[i], exp_avgs[i], exp_avg_sqs[i], largest[i] if amsgrad else parameter)
             step = state_steps[i]

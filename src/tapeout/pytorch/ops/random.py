@@ -11,7 +11,8 @@ import triton
 import triton.language as tl
 
 from tapeout.pytorch.graphs import draw
-from tapeout.pytorch.ops.elementwise import TRITON_DTYPES, scalar_word
+from tapeout.pytorch.ops import scalars
+from tapeout.pytorch.ops.elementwise import TRITON_DTYPES
 from tapeout.pytorch.ops.launch import INTEGERS, POINTER, ceil_div, count, kernel, otherwise, power_of_two_at_least
 
 TILE = 1024
@@ -121,7 +122,7 @@ def _fill(
         BITS=bits,
         TILE=tile,
     )
-    numbers = (int(low), _as_signed(int(high))) if integral else (scalar_word(low, real), scalar_word(high, real))
+    numbers = (int(low), _as_signed(int(high))) if integral else (scalars.word(low, real), scalars.word(high, real))
     launch((ceil_div(out.numel(), tile), 1, 1), (target.data_ptr(), seed, first, out.numel(), *numbers))
     if target is not out:
         out.copy_(target)
@@ -274,8 +275,8 @@ def native_dropout(self: torch.Tensor, p: float, train: bool | None) -> tuple[to
             seed,
             first,
             source.numel(),
-            scalar_word(1 - p, torch.float32),
-            scalar_word(1 / (1 - p), torch.float32),
+            scalars.word(1 - p, torch.float32),
+            scalars.word(1 / (1 - p), torch.float32),
         )
         launch((ceil_div(source.numel(), tile), 1, 1), (*addresses, *numbers))
     count("aten::native_dropout")

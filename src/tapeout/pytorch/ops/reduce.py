@@ -13,7 +13,8 @@ import triton
 import triton.language as tl
 
 from tapeout import chip as chips
-from tapeout.pytorch.ops.elementwise import COMPUTE_DTYPES, TRITON_DTYPES, scalar_word
+from tapeout.pytorch.ops import scalars
+from tapeout.pytorch.ops.elementwise import COMPUTE_DTYPES, TRITON_DTYPES
 from tapeout.pytorch.ops.launch import INTEGERS, POINTER, ceil_div, count, kernel, otherwise, power_of_two_at_least
 from tapeout.pytorch.ops.tiles import NORM_OPERATIONS, reduction_share, reduction_tile, rows_tile
 
@@ -519,7 +520,7 @@ def native_layer_norm(
         ROWS=row_tile,
         COLUMNS=column_tile,
     )
-    words = (*(t.data_ptr() for t in tensors), rows, columns, scalar_word(eps, torch.float32))
+    words = (*(t.data_ptr() for t in tensors), rows, columns, scalars.word(eps, torch.float32))
     launch((ceil_div(rows, row_tile), 1, 1), words)
     count("aten::native_layer_norm")
     return out, mean, rstd

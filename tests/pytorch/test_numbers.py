@@ -1,0 +1,162 @@
+"""What numbers become: beside tensors, in half types, near zero, with signs, and in ranges; as on the CPU."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+INF, NAN = math.inf, math.nan
+HALF, BRAIN = torch.float16, torch.bfloat16
+TRUTHS = [True, False]
+
+
+def t(device, *values, dtype=None):
+    return torch.tensor(values, dtype=dtype, device=device)
+
+
+def outcome(function, device):
+    """Type and elements, signs of zeros included; or the error that is raised."""
+    try:
+        result = function(device)
+    except Exception as error:
+        return type(error), str(error)
+    return result.dtype, [repr(value) for value in result.flatten().tolist()]
+
+
+BESIDE_TENSORS = {
+    "a bound with a fraction": lambda d: torch.arange(4, device=d).clamp(0, 2.5),
+    "a bound on truths": lambda d: t(d, *TRUTHS).clamp(0, 2),
+    "a bound that the type lacks": lambda d: t(d, 1, 2, dtype=torch.uint8).clamp(max=300),
+    "a bound that is no number": lambda d: t(d, 1.0, 2.0).clamp(min=NAN),
+    "a bound of a tensor": lambda d: t(d, 1, 5).clamp(max=torch.tensor(2.5)),
+    "truths full of a half": lambda d: torch.full((2,), 0.5, dtype=torch.bool, device=d),
+    "truths filled": lambda d: t(d, False, False).fill_(0.5),
+    "truths filled by a tensor": lambda d: t(d, False, False).fill_(torch.tensor(0.25)),
+    "masked truths": lambda d: t(d, False, False).masked_fill(t(d, *TRUTHS), 0.25),
+    "logical and of numbers": lambda d: torch.logical_and(t(d, *TRUTHS), torch.tensor(0.5)),
+    "bytes filled beyond": lambda d: t(d, 1, 2, dtype=torch.uint8).fill_(300),
+    "bytes filled below": lambda d: t(d, 1, 2, dtype=torch.uint8).fill_(-1),
+    "halves filled beyond": lambda d: t(d, 1, 2, dtype=HALF).fill_(-1e9),
+    "masked halves beyond": lambda d: t(d, 1, 2, dtype=HALF).masked_fill_(t(d, *TRUTHS), -1e9),
+    "integers filled with a fraction": lambda d: t(d, 1, 2).fill_(2.7),
+    "integers filled with no number": lambda d: t(d, 1, 2).fill_(NAN),
+    "halves chosen beyond": lambda d: torch.where(t(d, *TRUTHS), t(d, 1, 2, dtype=HALF), 1e9),
+    "bytes chosen beyond": lambda d: torch.where(t(d, *TRUTHS), t(d, 1, 2, dtype=torch.uint8), 300),
+    "bytes and a larger number": lambda d: t(d, 1, 2, dtype=torch.uint8) + 300,
+    "a number that wraps": lambda d: t(d, 1, 2, dtype=torch.int32) + 2**40,
+    "equal in its type": lambda d: t(d, 0.7, dtype=BRAIN) == 0.7,
+    "less in its type": lambda d: t(d, 0.7, 0.1, dtype=HALF) < 0.7,
+    "integers against a fraction": lambda d: t(d, 1, 2, 3) > 1.5,
+    "less in a half type": lambda d: t(d, 0.7, 3.0, dtype=BRAIN) - 0.7,
+    "times in a half type": lambda d: t(d, 3.0, 100.0, dtype=BRAIN) * 0.7,
+    "divided in a half type": lambda d: t(d, 0.7, 5.0, dtype=BRAIN) / 0.7,
+    "remainder in a half type": lambda d: t(d, 0.7, 5.0, dtype=BRAIN) % 0.7,
+    "remainder of a scalar": lambda d: torch.tensor(3, dtype=torch.int32, device=d) % 2,
+    "quotient of infinity": lambda d: t(d, INF, -7.0, 5.0, 0.0, -0.0, NAN) // 2,
+    "quotient by a tenth": lambda d: t(d, 1.0, -1.0, 0.3) // 0.1,
+    "quotient by zero": lambda d: t(d, 1.0, -1.0, 0.0) // t(d, 0.0, -0.0, 0.0),
+    "bytes of floats": lambda d: t(d, -1.5, 300.7, 1e10, NAN, INF).to(torch.uint8),
+    "words of floats": lambda d: t(d, -1.5, 70000.7, -1e10, NAN, INF).to(torch.int16),
+    "integers of floats": lambda d: t(d, -1.5, 300.7, 1e10, NAN, -INF).to(torch.int32),
+    "long integers of halves": lambda d: t(d, -1.5, 300.0, INF, NAN, dtype=HALF).to(torch.int64),
+    "three tenths": lambda d: torch.arange(0, 0.9, 0.3, device=d),
+    "three sixths": lambda d: torch.arange(0, 1.8, 0.6, device=d),
+    "integers by one and a half": lambda d: torch.arange(0, 5, 1.5, dtype=torch.int64, device=d),
+    "words by one and a half": lambda d: torch.arange(0, 5, 1.5, dtype=torch.int32, device=d),
+    "integers by nothing": lambda d: torch.arange(0, 5, 0.5, dtype=torch.int64, device=d),
+    "against the step": lambda d: torch.arange(5, 0, 1, device=d),
+    "downwards": lambda d: torch.arange(5, 0, -2, device=d),
+    "around zero": lambda d: torch.arange(-1, 1, 0.125, device=d),
+    "large integers in line": lambda d: torch.linspace(2**40, 2**40 + 8, 9, dtype=torch.int64, device=d),
+    "integers in line": lambda d: torch.linspace(-7, 10, 6, dtype=torch.int32, device=d),
+    "integers in line beyond": lambda d: torch.linspace(0, 300, 3, dtype=torch.uint8, device=d),
+    "powers of ten": lambda d: torch.logspace(0, 5, 6, dtype=torch.int64, device=d),
+    "product with a factor": lambda d: torch.addcmul(t(d, 0, dtype=HALF), *(t(d, 300, dtype=HALF),) * 2, value=0.001),
+    "quotient with a factor": lambda d: torch.addcdiv(
+        t(d, 0, dtype=HALF), t(d, 300, dtype=HALF), t(d, 0.001, dtype=HALF), value=0.001
+    ),
+    "a quarter of the way": lambda d: torch.lerp(t(d, 6e4, dtype=HALF), t(d, -6e4, dtype=HALF), 0.25),
+    "most of the way": lambda d: torch.lerp(t(d, 6e4, dtype=HALF), t(d, -6e4, dtype=HALF), 0.75),
+    "each its way": lambda d: torch.lerp(
+        t(d, 6e4, 6e4, dtype=HALF), t(d, -6e4, 0, dtype=HALF), t(d, 0.25, 0.5, dtype=HALF)
+    ),
+    "norm": lambda d: torch.full((8,), 300, dtype=HALF, device=d).norm(),
+    "mean": lambda d: torch.full((8,), 6e4, dtype=HALF, device=d).mean(),
+    "deviation": lambda d: t(d, 300, -300, dtype=HALF).std(),
+    "loss": lambda d: F.smooth_l1_loss(t(d, 300, dtype=HALF), t(d, -300, dtype=HALF), beta=600.0),
+    "minus zero": lambda d: -t(d, 0.0, -0.0, 1.0),
+    "clamped zeros": lambda d: torch.cat(
+        [F.relu(t(d, -0.0, 0.0, NAN)), F.relu6(t(d, -0.0, 7.0)), t(d, -0.0).clamp(0, 1)]
+    ),
+    "functions of zeros": lambda d: torch.stack([getattr(t(d, -0.0, 0.0), f)() for f in ("tanh", "expm1", "log1p")]),
+}
+
+
+@pytest.mark.parametrize("name", BESIDE_TENSORS)
+def test_numbers_are_what_they_are_on_the_cpu(name):
+    assert outcome(BESIDE_TENSORS[name], "chip") == outcome(BESIDE_TENSORS[name], "cpu")
+
+
+FUNCTIONS = [torch.tanh, torch.expm1, torch.log1p, torch.sinh, F.silu, F.gelu, torch.erf]
+UNITS = 6
+"""How far from the exact value, in units in the last place; the half types round once, so there it is half of one."""
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, HALF], ids=str)
+@pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.__name__)
+def test_small_numbers_keep_their_digits(function, dtype):
+    exponents = torch.arange(-24 if dtype == HALF else -126, 0, dtype=torch.float64)
+    given = torch.cat([factor * 2**exponents for factor in (1.0, 1.4, -1.7)]).to(dtype)
+    exact = function(given.double())
+    unit = torch.finfo(dtype).eps * exact.abs().clamp(min=torch.finfo(dtype).tiny)
+    found = function(given.to("chip")).cpu().double()
+    assert ((found - exact).abs() <= (0.501 if dtype == HALF else UNITS) * unit).all()
+    assert torch.equal(found.signbit(), exact.signbit())
+
+
+@pytest.mark.parametrize("options", [{"foreach": False}, {"foreach": True}, {"fused": True}], ids=str)
+def test_adam_moves_halves_of_large_gradients(options):
+    def step(device):
+        parameter = torch.nn.Parameter(torch.zeros(4, dtype=HALF, device=device))
+        optimizer = torch.optim.Adam([parameter], lr=0.1, **options)
+        parameter.grad = torch.full_like(parameter, 300)
+        optimizer.step()
+        return parameter.detach().cpu()
+
+    assert torch.equal(step("chip"), step("cpu"))
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.Adam, torch.optim.AdamW])
+def test_fused_moments_near_one(optimizer):
+    """One less beta has to be taken before it is rounded."""
+
+    def state(device):
+        parameter = torch.nn.Parameter(torch.full((4,), 0.5, device=device))
+        stepping = optimizer([parameter], lr=0.1, betas=(0.9999, 0.99999), fused=True)
+        for gradient in (2.0, 3.0):
+            parameter.grad = torch.full_like(parameter, gradient)
+            stepping.step()
+        moments = stepping.state[parameter]
+        return torch.stack([parameter.detach(), moments["exp_avg"], moments["exp_avg_sq"]]).cpu()
+
+    torch.testing.assert_close(state("chip"), state("cpu"), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("both_ways", [False, True])
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+def test_recurrent_networks_without_bias(kind, both_ways):
+    torch.manual_seed(3)
+    network, steps = getattr(torch.nn, kind)(3, 4, bias=False, bidirectional=both_ways), torch.randn(2, 2, 3)
+    expected = network(steps)[0]
+    torch.testing.assert_close(network.to("chip")(steps.to("chip"))[0].cpu(), expected, rtol=1e-5, atol=1e-6)
+    if kind != "RNN" and not both_ways:
+        cell = getattr(torch.nn, f"{kind}Cell")(3, 4, bias=False)
+        first = cell(steps[0])
+        found = cell.to("chip")(steps[0].to("chip"))
+        torch.testing.assert_close(
+            [x.cpu() for x in (found if kind == "LSTM" else [found])],
+            list(first) if kind == "LSTM" else [first],
+            rtol=1e-5,
+            atol=1e-6,
+        )
