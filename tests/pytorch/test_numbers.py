@@ -84,6 +84,8 @@ BESIDE_TENSORS = {
     "norm": lambda d: torch.full((8,), 300, dtype=HALF, device=d).norm(),
     "mean": lambda d: torch.full((8,), 6e4, dtype=HALF, device=d).mean(),
     "deviation": lambda d: t(d, 300, -300, dtype=HALF).std(),
+    "group norm": lambda d: F.group_norm(torch.tensor([[6e4, 3e4], [2e4, 1e4]], dtype=HALF, device=d), 1),
+    "number by a tensor": lambda d: 0.7 // t(d, 0.7, 1.0, dtype=BRAIN),
     "loss": lambda d: F.smooth_l1_loss(t(d, 300, dtype=HALF), t(d, -300, dtype=HALF), beta=600.0),
     "minus zero": lambda d: -t(d, 0.0, -0.0, 1.0),
     "clamped zeros": lambda d: torch.cat(

@@ -208,7 +208,7 @@ OF_SPARSE = {
 
 # What torch would compose of operators, of some that the chip has not or with a rounding after each; Inductor can write
 # it whole.
-WHOLE = ("cummax", "cummin", "logcumsumexp", "silu_backward", "mish_backward", "addr")
+WHOLE = ("cummax", "cummin", "logcumsumexp", "silu_backward", "mish_backward", "addr", "native_group_norm")
 
 _libraries: list[torch.library.Library] = []
 

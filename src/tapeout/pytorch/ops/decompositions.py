@@ -26,7 +26,7 @@ def table() -> dict[Any, Callable[..., Any]]:
         aten.baddbmm.default: _add_vector_product,
         aten.addbmm.default: _addbmm,
         aten.copysign.Tensor: _copysign,
-        aten.floor_divide.default: _floor_divide,
+        aten.floor_divide.default: functools.partial(torch.div, rounding_mode="floor"),
         aten.div.Tensor_mode: _divide,
         aten._thnn_fused_lstm_cell.default: _lstm_cell,
         aten._thnn_fused_lstm_cell_backward_impl.default: _lstm_cell_backward,
@@ -72,14 +72,14 @@ def _addbmm(self: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alph
 
 
 def _divide(self: Tensor, other: Tensor, *, rounding_mode: str | None) -> Tensor:
-    return _floor_divide(self, other) if rounding_mode == "floor" else NotImplemented
+    """NotImplemented for what Inductor does."""
+    is_ours = rounding_mode == "floor" and torch.result_type(self, other).is_floating_point
+    return _floor_divide(self, other) if is_ours else NotImplemented
 
 
 def _floor_divide(self: Tensor, other: Tensor) -> Tensor:
-    """Of floats by the remainder, which is exact, as Python and torch divide; integers are Inductor's."""
+    """Of floats by the remainder, which is exact, as Python and torch divide."""
     dtype = torch.result_type(self, other)
-    if not dtype.is_floating_point:
-        return NotImplemented
     a, b = torch.broadcast_tensors(self.to(dtype), other.to(self.device, dtype))
     quotient = a / b
     rest = a.fmod(b)

@@ -62,17 +62,17 @@ def _with_tensors_for_numbers(operator: Any, args: tuple[Any, ...]) -> tuple[Any
         return args
     tensors = [value for value in args if isinstance(value, torch.Tensor)]
 
-    def as_tensor(value: scalars.Number) -> torch.Tensor:
+    def as_tensor(place: int, value: scalars.Number) -> torch.Tensor:
         """Of the type that torch gives the number beside the other operand."""
         if len(tensors) != 1:
             return torch.tensor(value, device="cpu")
         dtype = torch.result_type(tensors[0], value)
-        if dtype in compiled.HALVES and operator.overloadpacket.__name__ in KEEP_NUMBERS and tensors[0].dim():
+        if place and dtype in compiled.HALVES and operator.overloadpacket.__name__ in KEEP_NUMBERS and tensors[0].dim():
             return torch.tensor(value, dtype=torch.float32, device="cpu")
         return torch.tensor(scalars.operand(value, dtype), dtype=dtype, device="cpu")
 
-    return tuple(as_tensor(value) if place in numbers else value for place, value in enumerate(args))
+    return tuple(as_tensor(place, value) if place in numbers else value for place, value in enumerate(args))
 
 
 KEEP_NUMBERS = ("div", "div_", "divide", "divide_", "floor_divide", "floor_divide_")
-"""What takes a number as it stands, though the tensor beside it is of a half type."""
+"""What takes a divisor as it stands, though the tensor beside it is of a half type."""
