@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tapeout.errors import InternalError
+from tapeout.host_features import HostFeatures
 from tapeout.numerics.builder import INTEGER_OF_BITS, Kind
 from tapeout.numerics.dtypes import DType
 
@@ -30,9 +31,11 @@ INFINITY_BITS = {Kind.F32: 0x7F80_0000, Kind.F64: 0x7FF0_0000_0000_0000}
 
 
 class Text:
-    """Lines of one function, in order; the label of the block being written; fresh names; declarations it needs."""
+    """Lines of one function for a host, in order; the label of the block being written; fresh names; declarations it
+    needs."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: HostFeatures) -> None:
+        self.host = host
         self.lines: list[str] = []
         self.block = "entry"
         self.declarations: set[str] = set()
@@ -345,12 +348,46 @@ class LlvmBuilder:
         return "half" if self.width == 1 else f"<{self.width} x half>"
 
     def f32_from_f16_bits(self, a: Value) -> Value:
+        if not self.text.host.has_half_conversions:
+            return self._f32_from_f16_bits_by_integers(a)
         half = self._let(f"bitcast {self.type(Kind.I16)} {a.ref} to {self._half()}")
         return Value(Kind.F32, self._let(f"fpext {self._half()} {half} to {self.type(Kind.F32)}"))
 
     def f16_bits_from_f32(self, a: Value) -> Value:
+        if not self.text.host.has_half_conversions:
+            return self._f16_bits_from_f32_by_integers(a)
         half = self._let(f"fptrunc {self.type(Kind.F32)} {self.exact(a)} to {self._half()}")
         return Value(Kind.I16, self._let(f"bitcast {self._half()} {half} to {self.type(Kind.I16)}"))
+
+    def _f32_from_f16_bits_by_integers(self, a: Value) -> Value:
+        """Exponent and mantissa where a float has them are the value times 2**(15 - 127), subnormals included."""
+        number, wide = self.constant, self.zero_extend(a, Kind.I32)
+        magnitude = self.shl(self.and_(wide, number(Kind.I32, 0x7FFF)), number(Kind.I32, 13))
+        scaled = self.mul(self.bitcast(magnitude, Kind.F32), number(Kind.F32, 2.0**112))
+        beyond = self.or_(magnitude, number(Kind.I32, 0x7F80_0000))
+        quiet = self.or_(beyond, number(Kind.I32, 0x0040_0000))
+        beyond = self.select(self.ult(number(Kind.I32, 0x7F80_0000), beyond), quiet, beyond)
+        is_number = self.ult(magnitude, number(Kind.I32, 0x0F80_0000))
+        bits = self.select(is_number, self.bitcast(scaled, Kind.I32), beyond)
+        sign = self.shl(self.and_(wide, number(Kind.I32, 0x8000)), number(Kind.I32, 16))
+        return self.bitcast(self.or_(bits, sign), Kind.F32)
+
+    def _f16_bits_from_f32_by_integers(self, a: Value) -> Value:
+        number, wide = self.constant, self.bitcast(a, Kind.I32)
+        magnitude = self.and_(wide, number(Kind.I32, 0x7FFF_FFFF))
+        shifted = self.shr_u(magnitude, number(Kind.I32, 13))
+        tie = self.add(self.and_(shifted, number(Kind.I32, 1)), number(Kind.I32, 0xFFF - 0x3800_0000))
+        normal = self.shr_u(self.add(magnitude, tie), number(Kind.I32, 13))
+        # Adding 0.5 leaves the rounded multiple of 2**-24 in the low bits.
+        half = number(Kind.F32, 0.5)
+        small = self.bitcast(self.add(self.bitcast(magnitude, Kind.F32), half), Kind.I32)
+        small = self.sub(small, self.bitcast(half, Kind.I32))
+        nan = self.or_(self.and_(shifted, number(Kind.I32, 0x3FF)), number(Kind.I32, 0x7E00))
+        beyond = self.select(self.ult(number(Kind.I32, 0x7F80_0000), magnitude), nan, number(Kind.I32, 0x7C00))
+        bits = self.select(self.ult(magnitude, number(Kind.I32, 0x3880_0000)), small, normal)
+        bits = self.select(self.ult(magnitude, number(Kind.I32, 0x477F_F000)), bits, beyond)
+        sign = self.and_(self.shr_u(wide, number(Kind.I32, 16)), number(Kind.I32, 0x8000))
+        return self.truncate(self.or_(bits, sign), Kind.I16)
 
     def float_from_signed(self, a: Value, kind: Kind) -> Value:
         return self._cast("sitofp", a, kind)

@@ -13,9 +13,9 @@ from tapeout.sim.functional import abi
 from tapeout.sim.functional.builder import MEMORY_TYPE, TYPE_OF_KIND, LlvmBuilder, Text, Value
 from tapeout.sim.functional.vector import Access, Group, Scalar, Step, View, extents_of, refine
 
-WIDEST = 32
 LONG_GROUP = 24
-"""Groups longer than this use vectors half as wide: their values would not fit the host's registers."""
+"""Groups longer than this use vectors of one register of float32 numbers, shorter ones of two: more values would not fit
+the host's registers."""
 
 UNROLLED_TURNS = 4
 """Inner loops of reductions with at most so many turns are written out."""
@@ -155,17 +155,25 @@ class _Nest:
             place.strides = [place.strides[d] for d in order]
         self.iotas = {index: [steps[d] for d in order] for index, steps in self.iotas.items()}
 
+    def _widest(self) -> int:
+        """Elements of a vector, at most."""
+        register = self.text.host.vector_bytes // 4
+        return register if len(self.group.steps) > LONG_GROUP else 2 * register
+
     def _width(self) -> int:
-        inner, length = self.extents[-1], len(self.group.steps)
+        inner, widest = self.extents[-1], self._widest()
         if self.group.row is not None:
-            reductions = [s.reduction for s in self.group.steps if s.is_reduction]
-            free = all(_is_order_free(item) for item in reductions) and inner % (2 * REDUCTION_PARTIALS) == 0
-            return 2 * REDUCTION_PARTIALS if free and length <= 4 else REDUCTION_PARTIALS
-        widest = WIDEST if length <= LONG_GROUP else WIDEST // 2
+            return min(widest, REDUCTION_PARTIALS)
         divisor = math.gcd(inner, widest)
         if inner <= widest:
             return inner
-        return divisor if divisor >= 8 else min(16, widest)
+        return divisor if divisor >= min(8, widest) else min(16, widest)
+
+    def _partials(self) -> int:
+        """Partial results of each reduction. Where the order does not matter there may be more than the definition has."""
+        reductions = [s.reduction for s in self.group.steps if s.is_reduction]
+        free = all(_is_order_free(item) for item in reductions) and self.extents[-1] % (2 * REDUCTION_PARTIALS) == 0
+        return 2 * REDUCTION_PARTIALS if free and len(self.group.steps) <= 4 else REDUCTION_PARTIALS
 
     # ------------------------------------------------------------------------------------- loops
 
@@ -229,19 +237,30 @@ class _Nest:
         iota_starts: dict[int, str],
         held: dict[tuple[int, str], str],
     ) -> None:
-        """The inner loop carries the partial results of every reduction; then each is folded and stored."""
+        """The inner loop carries the partial results of every reduction, some vectors of them; then each is folded and
+        stored."""
         text = self.text
         builder = LlvmBuilder(text, width)
-        kinds = [memory_vector(builder, step.item.dtype) for step in reductions.values()]
-        initial = [identity(builder, step.reduction) for step in reductions.values()]
+        parts = self._partials() // width
+        kinds = [memory_vector(builder, step.item.dtype) for step in reductions.values()] * parts
+        initial = [identity(builder, step.reduction) for step in reductions.values()] * parts
 
         def body(position: str, carried: list[str]) -> list[str]:
-            return self._body(position, width, starts, iota_starts, held, dict(zip(reductions, carried, strict=True)))
+            combined = []
+            for part in range(parts):
+                here = _plus(text, position, part * width)
+                partials = carried[part * len(reductions) : (part + 1) * len(reductions)]
+                combined += self._body(
+                    here, width, starts, iota_starts, held, dict(zip(reductions, partials, strict=True))
+                )
+            return combined
 
-        partials = carry(text, kinds, initial, 0, inner, width, body)
-        for (index, step), partial in zip(reductions.items(), partials, strict=True):
+        partials = carry(text, kinds, initial, 0, inner, parts * width, body)
+        for number, (index, step) in enumerate(reductions.items()):
             if (index, "result") in starts:
-                total = finished(LlvmBuilder(text, 1), step.reduction, fold(text, step.reduction, partial, width))
+                item = step.reduction
+                partial = _fold_vectors(text, item, partials[number :: len(reductions)], width)
+                total = finished(LlvmBuilder(text, 1), item, fold(text, item, partial, width))
                 dtype = step.result.dtype
                 text.add(f"store {MEMORY_TYPE[dtype]} {total}, ptr {starts[(index, 'result')]}, align 1")
 
@@ -544,6 +563,21 @@ def carry(
     text.add(f"br i1 {done}, label %{after}, label %{label}")
     text.label(after)
     return combined
+
+
+def _plus(text: Text, position: str, distance: int) -> str:
+    if not position.startswith("%"):
+        return str(int(position) + distance)
+    return text.let(f"add nuw nsw i64 {position}, {distance}") if distance else position
+
+
+def _fold_vectors(text: Text, item: isa.Reduce, vectors: list[str], width: int) -> str:
+    """Partial results that are several vectors, combined in halves down to one."""
+    while len(vectors) > 1:
+        half = len(vectors) // 2
+        pairs = zip(vectors[:half], vectors[half:], strict=True)
+        vectors = [_combine_raw(text, width, item, low, high) for low, high in pairs]
+    return vectors[0]
 
 
 def fold(text: Text, item: isa.Reduce, partial: str, width: int) -> str:

@@ -8,6 +8,7 @@ written as loops (`nest`) or calls of the native runtime (`abi`).
 from typing import Any
 
 from tapeout.errors import InternalError
+from tapeout.host_features import host_features
 from tapeout.isa import AccessPattern, Instruction, Program, RegisterValue
 from tapeout.isa import definitions as isa
 from tapeout.isa.fields import Unit, operand_dtype, operands, register_places, tiles
@@ -60,7 +61,8 @@ class _Translator:
     def __init__(self, program: Program, checks: Checks | None) -> None:
         self.program = program
         self.checks = checks
-        self.text = Text()
+        self.host = host_features()
+        self.text = Text(self.host)
         self.written_registers = {written_register(item) for item in program.instructions} - {0}
         self.ranges = register_ranges(program)
         self.blocks = basic_blocks(program)
@@ -86,6 +88,7 @@ class _Translator:
             text.add("br label %leave")
         prologue = self._prologue()
         epilogue = self._epilogue()
+        bits = 8 * self.host.vector_bytes
         lines = [
             *self.constants,
             *sorted(text.declarations),
@@ -94,7 +97,7 @@ class _Translator:
             *text.lines,
             *epilogue,
             "}",
-            'attributes #0 = { nounwind "min-legal-vector-width"="512" "prefer-vector-width"="512" }',
+            f'attributes #0 = {{ nounwind "min-legal-vector-width"="{bits}" "prefer-vector-width"="{bits}" }}',
         ]
         return "\n".join(lines) + "\n"
 
