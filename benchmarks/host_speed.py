@@ -22,7 +22,11 @@ from benchmarks.functional_simulator import Case, interpreter_times_s, times_s
 from benchmarks.measure import conditions
 
 SAME_FEATURES = {
-    "avx512": {"ATEN_CPU_CAPABILITY": "avx512", "MKL_ENABLE_INSTRUCTIONS": "AVX512", "ONEDNN_MAX_CPU_ISA": "AVX512_CORE"},
+    "avx512": {
+        "ATEN_CPU_CAPABILITY": "avx512",
+        "MKL_ENABLE_INSTRUCTIONS": "AVX512",
+        "ONEDNN_MAX_CPU_ISA": "AVX512_CORE",
+    },
     "avx2": {"ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2", "ONEDNN_MAX_CPU_ISA": "AVX2"},
 }
 """What makes PyTorch use the same vector units."""
@@ -113,7 +117,9 @@ def eager_calls() -> list[Measured]:
     return measured
 
 
-def in_turns(on_chip: Callable[[], object], in_torch: Callable[[], object], least_s: float = 1.0) -> tuple[float, float]:
+def in_turns(
+    on_chip: Callable[[], object], in_torch: Callable[[], object], least_s: float = 1.0
+) -> tuple[float, float]:
     """Median CPU seconds of both, and at least five of each, measured one after the other."""
     on_chip()
     in_torch()

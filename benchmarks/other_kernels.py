@@ -43,9 +43,7 @@ def row_softmax(values: torch.Tensor, rows_of_program: int = 8) -> torch.Tensor:
     out = torch.empty_like(values)
     rows, columns = values.shape
     grid = (triton.cdiv(rows, rows_of_program),)
-    row_softmax_kernel[grid](
-        values, out, rows, columns, ROWS=rows_of_program, COLUMNS=triton.next_power_of_2(columns)
-    )
+    row_softmax_kernel[grid](values, out, rows, columns, ROWS=rows_of_program, COLUMNS=triton.next_power_of_2(columns))
     return out
 
 

@@ -87,7 +87,6 @@ class _Translator:
             text.label(f"b{len(self.program.instructions)}")
             text.add("br label %leave")
         prologue = self._prologue()
-        epilogue = self._epilogue()
         bits = 8 * self.host.vector_bytes
         lines = [
             *self.constants,
@@ -95,7 +94,8 @@ class _Translator:
             f"define void @{ENTRY}(ptr noalias %context) #0 {{",
             *prologue,
             *text.lines,
-            *epilogue,
+            "leave:",
+            "ret void",
             "}",
             f'attributes #0 = {{ nounwind "min-legal-vector-width"="{bits}" "prefer-vector-width"="{bits}" }}',
         ]
@@ -115,21 +115,9 @@ class _Translator:
         for register in sorted(self.written_registers):
             lines += [f"%r{register} = alloca i64", f"store i64 0, ptr %r{register}"]
         for name in abi.COUNTERS:
-            lines += [f"%count.{name} = alloca i64", f"store i64 0, ptr %count.{name}"]
+            lines.append(f"%count.{name} = getelementptr i8, ptr %context, i64 {abi.offset_of('Context', name)}")
         lines.append("br label %b0")
         return lines
-
-    def _epilogue(self) -> list[str]:
-        lines = ["leave:"]
-        for name in abi.COUNTERS:
-            lines += [
-                f"%{name}.to = getelementptr i8, ptr %context, i64 {abi.offset_of('Context', name)}",
-                f"%{name}.old = load i64, ptr %{name}.to",
-                f"%{name}.here = load i64, ptr %count.{name}",
-                f"%{name}.new = add i64 %{name}.old, %{name}.here",
-                f"store i64 %{name}.new, ptr %{name}.to",
-            ]
-        return [*lines, "ret void"]
 
     # ------------------------------------------------------------------------------------- registers
 
@@ -228,6 +216,7 @@ class _Translator:
         return arguments
 
     def _count(self, name: str, amount: str) -> None:
+        # In memory: as a value it would be a sum of everything moved so far, and LLVM would look at all of it each time.
         old = self.text.let(f"load i64, ptr %count.{name}")
         self.text.add(f"store i64 {self.text.let(f'add i64 {old}, {amount}')}, ptr %count.{name}")
 
