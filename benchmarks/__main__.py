@@ -8,6 +8,7 @@ import sys
 
 BENCHMARKS = (
     "functional_simulator",
+    "host_speed",
     "language",
     "compile_time",
     "first_token",

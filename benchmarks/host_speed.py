@@ -1,7 +1,7 @@
 """How the functional simulator uses the host's vector units: against PyTorch's own kernels on the same units.
 
-Measured in CPU time, one thread on either side, in turns, so that others' work on the machine does not show. Every set of
-host features that the host has and PyTorch knows is measured in a process of its own.
+Measured in CPU time, one thread on either side, in turns, so that others' work on the machine does not show. Every set
+of host features that the host has and PyTorch knows is measured in a process of its own.
 """
 
 import json
@@ -86,7 +86,7 @@ def products() -> list[Measured]:
         in_torch = (left, right) if dtype is torch.float32 else (left.float(), right.float())
         measured.append(
             (
-                f"product, 1024^3 {name}",
+                f"torch: product, 1024^3 {name}",
                 lambda a=on_chip: torch.mm(*a),
                 lambda a=in_torch: torch.mm(*a),
             )
@@ -109,7 +109,7 @@ def eager_calls() -> list[Measured]:
         }.items():
             measured.append(
                 (
-                    f"{name}, {size} x {size} float32",
+                    f"torch: {name}, {size} x {size} float32",
                     lambda call=call, x=there: call(x),
                     lambda call=call, x=values: call(x),
                 )
@@ -117,14 +117,12 @@ def eager_calls() -> list[Measured]:
     return measured
 
 
-def in_turns(
-    on_chip: Callable[[], object], in_torch: Callable[[], object], least_s: float = 1.0
-) -> tuple[float, float]:
-    """Median CPU seconds of both, and at least five of each, measured one after the other."""
+def in_turns(on_chip: Callable[[], object], in_torch: Callable[[], object]) -> tuple[float, float]:
+    """Median CPU seconds of both, measured one after the other for a second and at least five times."""
     on_chip()
     in_torch()
     times: tuple[list[float], list[float]] = ([], [])
-    while len(times[0]) < 5 or sum(times[0]) + sum(times[1]) < least_s:
+    while len(times[0]) < 5 or sum(times[0]) + sum(times[1]) < 1.0:
         for run, taken in zip((on_chip, in_torch), times, strict=True):
             start = time.process_time()
             run()

@@ -1,5 +1,5 @@
-"""The kinds of kernel of `benchmarks.kernels` as other people write them: one-dimensional grids, masks on every axis, odd
-sizes, operands that lie transposed, several rows a program."""
+"""The kinds of kernel of `benchmarks.kernels` as other people write them: one-dimensional grids, masks on every axis,
+odd sizes, operands that lie transposed, several rows a program."""
 
 import torch
 import triton

@@ -14,8 +14,8 @@ from tapeout.sim.functional.builder import MEMORY_TYPE, TYPE_OF_KIND, LlvmBuilde
 from tapeout.sim.functional.vector import Access, Group, Scalar, Step, View, extents_of, refine
 
 LONG_GROUP = 24
-"""Groups longer than this use vectors of one register of float32 numbers, shorter ones of two: more values would not fit
-the host's registers."""
+"""Groups longer than this use vectors of one register of float32 numbers, shorter ones of two: more values would not
+fit the host's registers."""
 
 UNROLLED_TURNS = 4
 """Inner loops of reductions with at most so many turns are written out."""
@@ -170,7 +170,7 @@ class _Nest:
         return divisor if divisor >= min(8, widest) else min(16, widest)
 
     def _partials(self) -> int:
-        """Partial results of each reduction. Where the order does not matter there may be more than the definition has."""
+        """Partial results of each reduction. Where the order does not matter there may be more than are defined."""
         reductions = [s.reduction for s in self.group.steps if s.is_reduction]
         free = all(_is_order_free(item) for item in reductions) and self.extents[-1] % (2 * REDUCTION_PARTIALS) == 0
         return 2 * REDUCTION_PARTIALS if free and len(self.group.steps) <= 4 else REDUCTION_PARTIALS

@@ -216,7 +216,7 @@ class _Translator:
         return arguments
 
     def _count(self, name: str, amount: str) -> None:
-        # In memory: as a value it would be a sum of everything moved so far, and LLVM would look at all of it each time.
+        # In memory: as a value it would be a sum of all that moved so far, and LLVM would look at all of it each time.
         old = self.text.let(f"load i64, ptr %count.{name}")
         self.text.add(f"store i64 {self.text.let(f'add i64 {old}, {amount}')}, ptr %count.{name}")
 
