@@ -167,7 +167,7 @@ def measured_with(level: str, names: list[str]) -> dict[str, tuple[float, float]
 
 
 def main() -> None:
-    from tapeout.host_features import levels
+    from tapeout.host.features import levels
 
     console = Console()
     interpreted = interpreter_times_s("benchmarks.host_speed")

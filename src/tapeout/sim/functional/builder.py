@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tapeout.errors import InternalError
-from tapeout.host_features import HostFeatures
+from tapeout.host.features import HostFeatures
 from tapeout.numerics.builder import INTEGER_OF_BITS, Kind
 from tapeout.numerics.dtypes import DType
 

@@ -8,7 +8,7 @@ written as loops (`nest`) or calls of the native runtime (`abi`).
 from typing import Any
 
 from tapeout.errors import InternalError
-from tapeout.host_features import host_features
+from tapeout.host.features import host_features
 from tapeout.isa import AccessPattern, Instruction, Program, RegisterValue
 from tapeout.isa import definitions as isa
 from tapeout.isa.fields import Unit, operand_dtype, operands, register_places, tiles
