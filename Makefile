@@ -27,7 +27,7 @@ demo: setup
 	$(VENV)/bin/tapeout chat --chip $(CHIP) "$(QUESTION)"
 
 test: setup
-	$(RUN) pytest --numprocesses $(JOBS) --maxprocesses 8 --dist loadgroup
+	$(RUN) pytest --numprocesses $(JOBS) --maxprocesses 8 --dist worksteal
 
 bench: setup
 	$(RUN) benchmarks

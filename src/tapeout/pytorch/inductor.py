@@ -91,6 +91,27 @@ def register_interface() -> None:
     inert_compiler = type("InertCompiler", (BaseBackend,), {"supports_target": staticmethod(lambda target: False)})
     inert_driver = type("InertDriver", (DriverBase,), {"is_active": classmethod(lambda cls: False)})
     backends.setdefault("cpu", Backend(compiler=inert_compiler, driver=inert_driver))
+    _let_dropout_return_its_input()
+
+
+def _let_dropout_return_its_input() -> None:
+    """Dropout that drops nothing returns the very tensor it got, and who writes into the one writes into the other.
+    PyTorch's decomposition returns a copy instead, and writes into it are lost."""
+    import torch._decomp.decompositions
+
+    dropout = torch.ops.aten.dropout.default
+    for key in (torch._C.DispatchKey.CompositeImplicitAutograd, torch._C.DispatchKey.Autograd):
+        dropout.py_kernels[key] = _dropout_returning_its_input(dropout.py_kernels[key])
+    dropout._dispatch_cache.clear()
+
+
+def _dropout_returning_its_input(pytorchs: Any) -> Any:
+    def dropout(x: torch.Tensor, p: float, train: bool | None) -> torch.Tensor:
+        drops_nothing = not train or p == 0
+        result: torch.Tensor = x if drops_nothing and x.device.type == "chip" else pytorchs(x, p, train)
+        return result
+
+    return dropout
 
 
 def register_code_generation() -> None:
@@ -110,11 +131,12 @@ def register_code_generation() -> None:
         "chip",
         inductor_codegen.ChipScheduling,
         inductor_codegen.ChipWrapperCodegen,
-        device_custom_pass=inductor_codegen.ChipIdentity(),
+        device_custom_pass=inductor_codegen.ChipGraphPass(),
     )
     register_benchmarker("chip", _benchmark, override=True)
     inductor_codegen.choose_tiles_of_reductions()
     _mend_gradients_of_average_pools()
+    _leave_products_unpadded()
     # Said once a process about devices of fewer than 68 multiprocessors, whatever mode was asked for.
     logging.getLogger("torch._inductor.utils").addFilter(lambda record: "Not enough SMs" not in record.getMessage())
 
@@ -137,6 +159,18 @@ def _mend_gradients_of_average_pools() -> None:
 
     for overload in (torch.ops.aten.avg_pool2d_backward.default, torch.ops.aten.avg_pool3d_backward.default):
         lowerings[overload] = mended(lowerings[overload], fallback_handler(overload, add_to_fallback_set=False))
+
+
+def _leave_products_unpadded() -> None:
+    """A GPU's tensor cores want dimensions that divide by 4 or 8; the chip's matrix engine takes any, as it is."""
+    from torch._inductor.fx_passes import pad_mm
+
+    inductors = pad_mm.check_device
+
+    def are_padded(a: torch.Tensor, b: torch.Tensor) -> bool:
+        return "chip" not in (a.device.type, b.device.type) and inductors(a, b)
+
+    pad_mm.check_device = are_padded
 
 
 def _check_version() -> None:

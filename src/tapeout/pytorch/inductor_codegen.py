@@ -29,6 +29,7 @@ from torch._inductor.virtualized import V
 from torch.utils._sympy.functions import FloorDiv, ModularIndexing
 
 from tapeout import chip as chips
+from tapeout.pytorch import inductor_mutations
 from tapeout.pytorch.ops.sizes import power_of_two_at_least
 from tapeout.pytorch.ops.tiles import SCRATCHPAD_BYTES_PER_ELEMENT, rows_tile
 
@@ -39,11 +40,12 @@ KEEP_DIMENSIONS = {"triton.prefer_nd_tiling": True, "triton.tile_reductions": Tr
 IN_THIS_PROCESS = {"compile_threads": 1}
 
 
-class ChipIdentity(CustomGraphModulePass):
-    """Changes no graph. Its identity enters the key of Inductor's graph cache: the chip, and how we generate code."""
+class ChipGraphPass(CustomGraphModulePass):
+    """Keeps values that are read before they are overwritten. Its identity enters the key of Inductor's graph cache:
+    the chip, and how we generate code."""
 
     def __call__(self, graph_module: torch.fx.GraphModule) -> None:
-        pass
+        inductor_mutations.keep_values(graph_module.graph)
 
     def uuid(self) -> str:
         return f"{_source_digest()}-{chips.active().fingerprint()}"
@@ -51,14 +53,14 @@ class ChipIdentity(CustomGraphModulePass):
 
 @functools.cache
 def _source_digest() -> str:
-    return hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+    return hashlib.sha256(Path(__file__).read_bytes() + Path(inductor_mutations.__file__).read_bytes()).hexdigest()
 
 
 class ChipOpOverrides(DeviceOpOverrides):
     """The lines about devices and streams in a generated module."""
 
     def import_get_raw_stream_as(self, name: str) -> str:
-        return f"{name} = torch.chip._raw_stream"
+        return f"from tapeout.pytorch.device import _raw_stream as {name}"
 
     def set_device(self, device_idx: int) -> str:
         return f"torch.chip.set_device({device_idx})"
@@ -179,6 +181,16 @@ class ChipScheduling(TritonScheduling):
     """Inductor's scheduling for Triton, keeping dimensions."""
 
     kernel_type: type[Any] = ChipKernel
+
+    def can_fuse_vertical(self, node1: Any, node2: Any) -> bool:
+        return self._keeps_values(node1, node2) and super().can_fuse_vertical(node1, node2)
+
+    def can_fuse_horizontal(self, node1: Any, node2: Any) -> bool:
+        return self._keeps_values(node1, node2) and super().can_fuse_horizontal(node1, node2)
+
+    @staticmethod
+    def _keeps_values(node1: Any, node2: Any) -> bool:
+        return not inductor_mutations.is_overwritten_elsewhere(node1, node2)
 
     @classmethod
     def get_tiling_and_scores(cls, *args: Any, **kwargs: Any) -> Any:
