@@ -27,15 +27,16 @@ class ChipError(TapeoutError, ValueError):
 class UnsupportedError(TapeoutError):
     """A legal program asks for something the chip or the compiler does not have.
 
-    `operation` is named as the user wrote it ("tl.dot"), `dtype` is the offending element type, `where` the
-    source line of the kernel ("softmax.py:31"), `hint` what to try instead.
+    The sentence is made here: "softmax.py:31: tl.dot of f64 elements is not supported; the matrix engine takes f32". Of
+    it callers give the parts: `operation` as the user wrote it, `dtype` the offending element type, `where` the source
+    line of the kernel, `hint` what is possible or what to try instead.
     """
 
     def __init__(self, operation: str, *, dtype: str | None = None, where: str | None = None, hint: str | None = None):
         place = f"{where}: " if where else ""
-        on_dtype = f" on {dtype}" if dtype else ""
+        of_dtype = f" of {dtype} elements" if dtype else ""
         advice = f"; {hint}" if hint else ""
-        super().__init__(f"{place}{operation}{on_dtype} is not supported{advice}")
+        super().__init__(f"{place}{operation}{of_dtype} is not supported{advice}")
         self.operation = operation
         self.dtype = dtype
         self.where = where

@@ -87,7 +87,7 @@ def allocate(code: list[Node], capacity_bytes: int) -> int:
             _add_rotation(lifetimes)
             return used
     raise ScratchpadOverflow(
-        f"the kernel's tiles need {used} bytes of scratchpad at one time; the core has {capacity_bytes}"
+        f"a kernel whose tiles need {used} bytes of scratchpad at one time", hint=f"the core has {capacity_bytes}"
     )
 
 

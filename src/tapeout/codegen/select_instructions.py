@@ -72,8 +72,9 @@ class Selector:
 
     # ------------------------------------------------------------------ small tools
 
-    def unsupported(self, what: str) -> UnsupportedError:
-        return UnsupportedError(f"{self.location or 'unknown line'}: {what} (kernel {self.kernel.name})")
+    def unsupported(self, operation: str, dtype: DType | None = None, hint: str | None = None) -> UnsupportedError:
+        where = f"{self.location} in kernel {self.kernel.name}" if self.location else f"kernel {self.kernel.name}"
+        return UnsupportedError(operation, dtype=dtype.label if dtype else None, where=where, hint=hint)
 
     def emit(self, kind: Any, memory: object = None, **fields: Any) -> None:
         self.code.append(Instr(kind, fields, self.location, memory))
@@ -86,7 +87,9 @@ class Selector:
 
     def check_dtype(self, dtype: DType) -> None:
         if dtype is DType.F64 and not self.chip.core.vector.float64:
-            raise self.unsupported(f"float64 arithmetic: chip {self.chip.name} has no float64 in its vector engine")
+            raise self.unsupported(
+                "float64 arithmetic", hint=f"chip {self.chip.name} has no float64 in its vector engine"
+            )
 
     def shape_of(self, type: Type) -> tuple[int, ...]:
         return self.combine_shape if self.combine_shape is not None else type.shape
@@ -118,7 +121,7 @@ class Selector:
         self.check_dtype(dtype)
         if dtype not in function.dtypes:
             allowed = ", ".join(map(str, function.dtypes))
-            raise self.unsupported(f"{function.label} of {dtype} elements; the vector engine computes it for {allowed}")
+            raise self.unsupported(function.label, dtype, f"the vector engine computes it for {allowed}")
         kind = (isa.Map1, isa.Map2, isa.Map3)[function.arity - 1]
         operands: dict[str, tuple[Tile, DType]] = {"result": (result, function.result_dtype(dtype))}
         for name, source, source_dtype in zip("abc", sources, function.operand_dtypes(dtype), strict=False):
@@ -253,7 +256,7 @@ class Selector:
             if binding.dtype.size_bytes == result.type.dtype.size_bytes:
                 return replace(binding, dtype=result.type.dtype)
             if result.type.shape:
-                raise self.unsupported(f"{operation.name} of {binding.dtype} elements to {result.type.dtype}")
+                raise self.unsupported(f"{operation.name} to {result.type.dtype}", binding.dtype)
             return self.register(source)  # read in its own width
         if isinstance(binding, Register):
             return binding
@@ -302,7 +305,7 @@ class Selector:
         if name in UNARY:
             if dtype in UNARY[name].dtypes:
                 return self.map(UNARY[name], dtype, sources, out)
-            raise self.unsupported(f"{name} of {dtype} elements")
+            raise self.unsupported(name, dtype)
         if name == "math.fma":
             return self.map(Function.FMA, dtype, sources, out)
         if name == "arith.cmpi":
@@ -333,7 +336,7 @@ class Selector:
             return self.map(lowest, dtype, [low, sources[2]], out)
         label = operation.attributes.get("symbol", name)
         what = f"function {label}" if label != name else f"operation {name}"
-        raise self.unsupported(f"{what} of {dtype} elements")
+        raise self.unsupported(what, dtype)
 
     def compare_floats(
         self, predicate: str, dtype: DType, sources: list[Tile], shape: tuple[int, ...], out: View
@@ -594,12 +597,12 @@ class Selector:
             AtomicFunction.EXCHANGE,
             AtomicFunction.COMPARE_SWAP,
         ):
-            raise self.unsupported(f"atomic {function.label} of {dtype}")
+            raise self.unsupported(f"atomic {function.label}", dtype)
         index: View = self.new_view(DType.I64, shape)
         strides = tuple(self.register(s) for s in access.strides_bytes)
         zero = self.constant(0)
         if shape and len([e for e in shape if e > 1]) > DIMENSIONS:
-            raise self.unsupported(f"an atomic on a tile of {len(shape)} dimensions; {DIMENSIONS} are possible")
+            raise self.unsupported(f"an atomic on a tile of {len(shape)} dimensions", hint=f"{DIMENSIONS} are possible")
         padding = DIMENSIONS - len(shape)
         self.emit(
             isa.Iota,
@@ -690,9 +693,7 @@ class Selector:
         if lhs.dtype is DType.F64:
             accumulator_dtype = DType.F64
         elif lhs.dtype not in MATRIX_OPERANDS:
-            raise self.unsupported(
-                f"dot of {lhs.dtype} tiles; the matrix engine takes {', '.join(map(str, MATRIX_OPERANDS))}"
-            )
+            raise self.unsupported("dot", lhs.dtype, f"the matrix engine takes {', '.join(map(str, MATRIX_OPERANDS))}")
         else:
             accumulator_dtype = DType.I32 if lhs.dtype is DType.I8 else DType.F32
         shape = result.type.shape

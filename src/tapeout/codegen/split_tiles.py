@@ -71,6 +71,14 @@ def fit(code: list[Node], capacity_bytes: int, constants: Constants, *, may_spli
     raise overflow
 
 
+def outgrows(instr: Instr, operation: str, hint: str | None = None) -> UnsupportedError:
+    """Of a tile that does not fit the scratchpad and that no piecewise way is known for."""
+    shape = instr.fields.get("shape")
+    of_shape = f" of shape {'x'.join(map(str, shape))}" if shape else ""
+    what = f"{operation}{of_shape} on a tile that outgrows the scratchpad"
+    return UnsupportedError(what, where=instr.location or None, hint=hint)
+
+
 def _element_sizes(instr: Instr) -> dict[str, int]:
     """Bytes of an element of each tile operand."""
     facts = SimpleNamespace(**instr.fields)
@@ -417,16 +425,13 @@ class _Splitter:
         elif instr.kind in _SPLITTABLE:
             self.scattered(instr)
         else:
-            raise UnsupportedError(f"{instr.location}: {instr.kind.mnemonic} on a tile that outgrows the scratchpad")
+            raise outgrows(instr, instr.kind.mnemonic)
 
     def scattered(self, instr: Instr) -> None:
         """An instruction on its own, its pieces rearranged on the way from and to their homes."""
         pieces = self.needed_pieces(instr)
         if self.digits(instr, pieces) is None:
-            raise UnsupportedError(
-                f"{instr.location}: {instr.kind.mnemonic} of shape {instr.fields['shape']} outgrows the scratchpad and "
-                f"does not divide into {pieces} pieces"
-            )
+            raise outgrows(instr, instr.kind.mnemonic, f"it does not divide into {pieces} pieces")
         self.counted_loop(pieces, lambda piece: self.piece(instr, piece, pieces, {}, set(), set(), {}))
 
     def scalar_load(self, instr: Instr) -> None:
@@ -444,13 +449,13 @@ class _Splitter:
         source, result = f["a"], f["result"]
         width = REDUCTION_PARTIALS
         if extent <= width or extent % width:
-            raise UnsupportedError(f"{instr.location}: reduce of shape {f['shape']} outgrows the scratchpad")
+            raise outgrows(instr, "reduce", f"a row is taken in parts of {width} elements")
         rows = _count(tuple(kept))
 
         def one_row(row: Register) -> None:
             digits = _digits((*kept, 1), rows, DIMENSIONS - 1)
             if digits is None:
-                raise UnsupportedError(f"{instr.location}: reduce of shape {f['shape']} outgrows the scratchpad")
+                raise outgrows(instr, "reduce", f"a row is taken in parts of {width} elements")
             numbers = {d: self.digit(row, digits, d) for d, parts in enumerate(digits.parts) if parts > 1}
             start = self.total([(n, source.strides[d] * size) for d, n in numbers.items()])
             partial = Place(Buffer(width * size), 0, (0, 0, 0, 1))
@@ -507,7 +512,7 @@ class _Splitter:
         source, size = f["source"], f["dtype"].size_bytes
         zero = self.constant(0)
         if source.buffer not in self.large:
-            raise UnsupportedError(f"{instr.location}: gather into a tile that outgrows the scratchpad")
+            raise outgrows(instr, "gather", "a tile that is gathered from may be so large, not the result")
         home = self.home(source.buffer)
         base = self.emit_scalar(Function.ADD, self.workspace, self.constant(home.offset + source.offset))
         fields = {
@@ -548,7 +553,7 @@ class _Splitter:
                 break
             longest = max(spans[max(big, key=bytes_of)], key=lambda axis: block[axis])
             if block[longest] % 2:
-                raise UnsupportedError(f"{instr.location}: a dot of shape {f['shape']} outgrows the scratchpad")
+                raise outgrows(instr, "dot", "its sides are halved until its tiles fit")
             block[longest] //= 2
         axis_dimension = {"b": 0, "m": 1, "n": 2, "k": 3}
         step = {"b": 1, **block}

@@ -54,7 +54,7 @@ class _Structurer:
         reached = {block.label}
         for label in block.operations[-1].attributes.get("targets", ()):
             if label in above or label == block.label:
-                raise UnsupportedError(f"function {self.name}: a loop outside `for` and `while`")
+                raise UnsupportedError(f"a loop outside `for` and `while` in function {self.name}")
             if label not in self.reach:
                 self._sort(self.blocks[label], [*above, block.label])
             reached |= self.reach[label]

@@ -115,8 +115,8 @@ def compare(
     base = live.ctypes.data
     if len(live) > MEMORY_LIMIT_BYTES:
         raise UnsupportedError(
-            f"co-simulation of {kernel.program.name}: its tensors span {len(live)} bytes",
-            hint=f"at most {MEMORY_LIMIT_BYTES}",
+            f"co-simulation of {kernel.program.name} with tensors that span {len(live)} bytes",
+            hint=f"{MEMORY_LIMIT_BYTES} are possible",
         )
     launch = _Launch(kernel.program, kernel.chip, grid, tuple(arguments), base, live.copy(), optimised)
     expected = launch.memory()

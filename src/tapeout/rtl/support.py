@@ -42,7 +42,7 @@ def check_chip(chip: Chip) -> None:
     ]  # fmt: skip
     for wrong, what, hint in faults:
         if wrong:
-            raise UnsupportedError(f"RTL of {chip.name}: {what}", hint=hint)
+            raise UnsupportedError(f"RTL of {chip.name} with {what}", hint=hint)
 
 
 def check_program(program: Program) -> None:
@@ -50,10 +50,10 @@ def check_program(program: Program) -> None:
     for index, item in enumerate(program.instructions):
         if DType.F64 in _computed_dtypes(item):
             raise UnsupportedError(
-                f"{item.mnemonic} in the RTL",
+                item.mnemonic,
                 dtype="f64",
                 where=program.location(index),
-                hint="its lanes, cells and atomics have float32",
+                hint="the RTL's lanes, cells and atomics have float32",
             )
 
 

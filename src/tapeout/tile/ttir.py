@@ -47,9 +47,7 @@ def read_type(text: str) -> Type:
         return Type(DType.I64, (), read_type(text[8:-1].split(",")[0]).dtype)
     if text in _ELEMENTS:
         return Type(_ELEMENTS[text])
-    raise UnsupportedError(
-        f"type {text} has no place on the chip; it knows {', '.join(_ELEMENTS)} and pointers to them"
-    )
+    raise UnsupportedError(f"type {text}", hint=f"the chip has {', '.join(_ELEMENTS)} and pointers to them")
 
 
 def split_top(text: str, separator: str = ",") -> list[str]:
@@ -267,7 +265,7 @@ class _Reader:
             names = match[1].split(", ")
         match = _OPERATION_NAME.match(rest)
         if match is None:
-            raise UnsupportedError(f"cannot read this line of Triton's IR: {line}")
+            raise UnsupportedError(f"the line `{line}` of Triton's IR")
         name, rest = match[1], rest[match.end() :].strip()
         operation = Operation(name, [], [], location=self.locations.resolve(location_text))
         if name in ("scf.for", "scf.if", "scf.while"):
@@ -308,7 +306,7 @@ class _Reader:
             rest,
         )
         if match is None:
-            raise UnsupportedError(f"cannot read the loop: scf.for {rest}")
+            raise UnsupportedError(f"loop scf.for {rest}", where=operation.location or None)
         unsigned, induction, low, high, step, carried, types_text, type_text = match.groups()
         operation.attributes["unsigned"] = bool(unsigned)
         operation.operands = [self.lookup(low), self.lookup(high), self.lookup(step)]
@@ -325,7 +323,7 @@ class _Reader:
     def read_if(self, operation: Operation, rest: str) -> list[Type]:
         match = re.match(r"(%\S+)(?: -> \((.*)\))? \{$", rest)
         if match is None:
-            raise UnsupportedError(f"cannot read the branch: scf.if {rest}")
+            raise UnsupportedError(f"branch scf.if {rest}", where=operation.location or None)
         operation.operands = [self.lookup(match[1])]
         operation.regions = [_terminated(self.read_region([]))]
         if self.peek().startswith("} else"):
@@ -337,7 +335,7 @@ class _Reader:
     def read_while(self, operation: Operation, rest: str) -> list[Type]:
         match = re.match(r"(?:\((.*)\) )?: \((.*?)\) -> (.*) \{$", rest)
         if match is None:
-            raise UnsupportedError(f"cannot read the loop: scf.while {rest}")
+            raise UnsupportedError(f"loop scf.while {rest}", where=operation.location or None)
         arguments = []
         for part, type in zip(split_top(match[1] or ""), _read_types(match[2]), strict=True):
             inner, _, outer = part.partition(" = ")
@@ -427,7 +425,9 @@ class _Reader:
         if name == "tt.load":
             pointee = types[0].pointee
             if pointee is None:
-                raise UnsupportedError(f"{operation.location}: load through {text} is not a load through pointers")
+                raise UnsupportedError(
+                    f"load through {text}", where=operation.location or None, hint="pointers are loaded through"
+                )
             return [Type(pointee, types[0].shape)]
         if name == "tt.addptr":
             return [types[0]]

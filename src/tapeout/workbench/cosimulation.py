@@ -43,7 +43,7 @@ def _live_memory(program: Program, arguments: Sequence[int]) -> tuple[np.ndarray
     pointers = [a for p, a in zip(program.parameters, arguments, strict=True) if p.type.startswith("*")]
     blocks = [block for block in map(block_of, pointers) if block is not None]
     if not blocks:
-        raise UnsupportedError(f"co-simulation of {program.name}: it is given no tensor", hint="nothing to compare")
+        raise UnsupportedError(f"co-simulation of {program.name} without a tensor", hint="there is nothing to compare")
     start = min(block.address for block in blocks)
     size = max(block.address + block.size_bytes for block in blocks) - start
     return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(start)), arena().address

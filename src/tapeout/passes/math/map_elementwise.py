@@ -76,7 +76,8 @@ class _Lifting:
             return
         if operation.regions or not operation.results:
             raise UnsupportedError(
-                f"{operation.location}: {operation.name} in a function mapped over elements",
+                f"{operation.name} in a function mapped over elements",
+                where=operation.location or None,
                 hint="only arithmetic, `if` and loops that run equally often for every element are possible there",
             )
         operands = [self.operand(value).value for value in operation.operands]
@@ -90,7 +91,11 @@ class _Lifting:
     def lift_loop(self, operation: Operation) -> None:
         bounds, initial = operation.operands[:3], [self.operand(value) for value in operation.operands[3:]]
         if any(value in self.lifted for value in bounds):
-            raise UnsupportedError(f"{operation.location}: a loop whose bounds differ between elements")
+            raise UnsupportedError(
+                "a loop in a function mapped over elements",
+                where=operation.location or None,
+                hint="its bounds differ between elements; loops that run equally often for all of them are possible",
+            )
         body = operation.regions[0].block
         counter, *arguments = body.arguments
         tiles = [Value(argument.type.with_shape(self.like.shape)) for argument in arguments]
