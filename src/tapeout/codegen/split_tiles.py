@@ -279,8 +279,12 @@ class _Splitter:
         staged_from_home: set[Buffer] = set()
         written_first: dict[Buffer, bool] = {}
         for instr in run.instrs:
-            for place, writes in sorted(instr.places(), key=lambda entry: entry[1]):
-                written_first.setdefault(place.buffer, writes)
+            digits, sizes = self.digits(instr, run.pieces), _element_sizes(instr)
+            assert digits is not None
+            reads = {place.buffer for place, writes in instr.places() if not writes}
+            for name, place in _named_places(instr):
+                whole = place.buffer not in reads and _fills_pieces(place, digits, sizes[name], run.pieces)
+                written_first.setdefault(place.buffer, whole)
         written = {place.buffer for instr in run.instrs for place, writes in instr.places() if writes}
         internal = {
             buffer
@@ -377,11 +381,13 @@ class _Splitter:
                 shape, strides = _row(stage.size_bytes // size)
                 parts: Steps = [(piece, stage.size_bytes)]
                 move = _Move(buffer, parts, 0, shape, strides, size, Place(stage, 0, strides))
-                if is_result and buffer not in internal:
-                    stores.append(move)
-                elif buffer not in internal and buffer not in staged and not written_first[buffer]:
+                if buffer in internal:
+                    continue
+                if buffer not in staged and not written_first[buffer]:
                     self.transfer(True, move, instr.location)
                     staged.add(buffer)
+                if is_result:
+                    stores.append(move)
             elif buffer in self.large:
                 own = tuple(e if s else 1 for e, s in zip(digits.extents, place.strides, strict=True))
                 fields[name] = Place(Buffer(_count(own) * size), 0, _dense(own))
@@ -642,6 +648,13 @@ def _is_linear(place: Place, digits: _Digits, size: int, pieces: int) -> bool:
         if digits.parts[d] > 1 and place.strides[d] * digits.extents[d] * size != part << digits.shifts[d]:
             return False
     return reach + size <= part
+
+
+def _fills_pieces(place: Place, digits: _Digits, size: int, pieces: int) -> bool:
+    """Whether writing piece q of the operand leaves no byte of the q-th part of its buffer as it was."""
+    extents = (extent for extent, stride in zip(digits.extents, place.strides, strict=True) if stride)
+    written_bytes = _count(tuple(extents)) * size * pieces
+    return _is_linear(place, digits, size, pieces) and written_bytes == place.buffer.size_bytes
 
 
 def _count(shape: tuple[int, ...]) -> int:
