@@ -292,7 +292,7 @@ class Writer:
             sign, function = self.pick(bits)
         elif self.maybe(0.3):
             sign, function = self.pick(extremes)
-            self.put(f"tl.{sign}({a.name}, {b.name})", a.dtype, function(a.data, b.data))
+            self.put(f"tl.{sign}({a.name}, {b.name}).to(tl.{a.dtype})", a.dtype, function(a.data, b.data))
             return
         else:
             sign, function = self.pick(sums)
@@ -343,7 +343,8 @@ class Writer:
             raise Unfit
         shape = (*tile.shape[:axis], tile.shape[axis] // 2, 2, *tile.shape[axis + 1 :])
         pairs = self.reshape(tile, shape)
-        return self.put(f"tl.max({pairs.name}, {axis + 1})", tile.dtype, pairs.data.max(axis + 1))
+        text = f"tl.max({pairs.name}, {axis + 1}).to(tl.{tile.dtype})"
+        return self.put(text, tile.dtype, pairs.data.max(axis + 1))
 
     def shape_of(self, size: int) -> tuple[int, ...]:
         left, extents = size.bit_length() - 1, []
@@ -381,7 +382,8 @@ class Writer:
                 f"tl.sum({a.name}, {axis}{keeps}).to(tl.{a.dtype})", a.dtype, shown(a.data.sum(axis, dtype=a.data.dtype))
             )
         elif kind in ("max", "min"):
-            self.put(f"tl.{kind}({a.name}, {axis}{keeps})", a.dtype, shown(getattr(a.data, kind)(axis)))
+            result = getattr(a.data, kind)(axis)
+            self.put(f"tl.{kind}({a.name}, {axis}{keeps}).to(tl.{a.dtype})", a.dtype, shown(result))
         elif kind == "xor":
             if a.is_float:
                 raise Unfit

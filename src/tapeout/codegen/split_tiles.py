@@ -7,9 +7,15 @@ shrinks to one piece. A large tile that is used across runs gets a home in HBM (
 through the scratchpad in pieces. Results are bit-identical: no order of accumulation changes.
 """
 
+from collections import Counter
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from types import SimpleNamespace
 from typing import Any
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+from numpy.typing import NDArray
 
 from tapeout.codegen.allocate import ScratchpadOverflow, allocate
 from tapeout.codegen.machine import (
@@ -26,15 +32,17 @@ from tapeout.codegen.machine import (
     contiguous,
     walk,
 )
-from tapeout.errors import UnsupportedError
+from tapeout.errors import InternalError, UnsupportedError
 from tapeout.isa import definitions as isa
 from tapeout.isa.fields import DIMENSIONS, Unit, operand_dtype
 from tapeout.numerics.dtypes import DType
-from tapeout.numerics.operations import REDUCTION_PARTIALS, Function
+from tapeout.numerics.operations import REDUCTION_PARTIALS, Function, Rounding
 
 _DMA = (isa.Load, isa.LoadIndexed, isa.Store, isa.StoreIndexed)
 _SPLITTABLE = (*_DMA, isa.Atomic, isa.Map1, isa.Map2, isa.Map3, isa.Convert, isa.Iota, isa.Reduce)
+_HOISTED = (isa.Scalar, isa.ScalarSelect, isa.ScalarConvert, isa.ProgramId, isa.GridSize)
 _ALIGNMENT = 64
+_LONGEST = 1 << 15
 _UNTYPED = {1: DType.I8, 2: DType.I16, 4: DType.I32, 8: DType.I64}
 Steps = list[tuple[Register, int | Register]]
 """Registers and what a count of each is worth."""
@@ -147,11 +155,60 @@ class _Move:
 
 @dataclass
 class _Run:
-    """Instructions to be run piece by piece."""
+    """Instructions to be run piece by piece: all of them for one piece after the other gives what running each as a
+    whole gives. `linear`: of each buffer, whether all operands in it keep piece q to the q-th part of it."""
 
     pieces: int
     instrs: list[Instr] = field(default_factory=list)
     scalars: list[Instr] = field(default_factory=list)
+    linear: dict[Buffer, bool] = field(default_factory=dict)
+    touches: Counter[Buffer] = field(default_factory=Counter)
+    written: set[Buffer] = field(default_factory=set)
+    memories: dict[object, list[Instr]] = field(default_factory=dict)
+    registers: set[Register] = field(default_factory=set)
+
+    def add(self, instr: Instr) -> bool:
+        """Takes one more instruction, if it may."""
+        digits = _digits_of(instr, self.pieces)
+        if digits is None:
+            return False
+        sizes, linear = _element_sizes(instr), dict[Buffer, bool]()
+        written = {place.buffer for place, writes in instr.places() if writes}
+        for name, place, _ in _named_places(instr):
+            buffer = place.buffer
+            before = linear.get(buffer, self.linear.get(buffer, True))
+            linear[buffer] = before and _is_linear(place, digits, sizes[name], self.pieces)
+            if not linear[buffer] and (buffer in self.written or buffer in written):
+                return False
+        if not _keep_order([*self.memories.get(instr.memory, []), instr]):
+            return False
+        if instr.memory is not None:
+            self.memories.setdefault(instr.memory, []).append(instr)
+        self.instrs.append(instr)
+        self.linear |= linear
+        self.touches.update(place.buffer for place, _ in instr.places())
+        self.written |= written
+        self.registers.update(register for register, _ in instr.registers())
+        return True
+
+    def add_scalar(self, instr: Instr) -> bool:
+        """Takes an instruction of the sequencer, to be run before the pieces, if it may."""
+        if instr.kind not in _HOISTED or any(w and r in self.registers for r, w in instr.registers()):
+            return False
+        self.scalars.append(instr)
+        return True
+
+
+def _keep_order(touching: list[Instr]) -> bool:
+    """Whether accesses to one memory may be run piece by piece: none stores, or all are of the same elements."""
+    first = touching[0]
+    if first.memory is None or len(touching) == 1 or not any(instr.unit is Unit.STORE for instr in touching):
+        return True
+    keys = ("base", "strides", "shape")
+    return first.memory is not ANYWHERE and all(
+        instr.kind in (isa.Load, isa.Store) and all(instr.fields[key] == first.fields[key] for key in keys)
+        for instr in touching
+    )
 
 
 class _Splitter:
@@ -214,59 +271,15 @@ class _Splitter:
     def join(self, run: _Run | None, instr: Instr) -> _Run | None:
         """The run with the instruction in it, or None if it cannot be part of it."""
         if instr.unit is Unit.SEQUENCER:
-            if run is None or any(True for _ in instr.places()):
-                return None
-            touched = {r for other in run.instrs for r, _ in other.registers()}
-            if any(written and register in touched for register, written in instr.registers()):
-                return None
-            if instr.kind not in (
-                isa.Scalar,
-                isa.ScalarSelect,
-                isa.ScalarConvert,
-                isa.ProgramId,
-                isa.GridSize,
-            ):
-                return None
-            return _Run(run.pieces, run.instrs, [*run.scalars, instr])
+            return run if run is not None and run.add_scalar(instr) else None
         if instr.kind not in _SPLITTABLE or (run is None and not self.touches_large(instr)):
             return None
-        pieces = max(run.pieces if run else 1, self.needed_pieces(instr))
-        candidate = _Run(pieces, [*(run.instrs if run else []), instr], run.scalars if run else [])
-        return candidate if self.is_legal(candidate) else None
-
-    def digits(self, instr: Instr, pieces: int) -> _Digits | None:
-        dimensions = DIMENSIONS - 1 if instr.kind is isa.Reduce else DIMENSIONS
-        return _digits(instr.fields["shape"], pieces, dimensions)
-
-    def is_legal(self, run: _Run) -> bool:
-        """Whether running all of it for one piece after the other gives what running each as a whole gives."""
-        written: set[Buffer] = set()
-        memories: dict[object, list[Instr]] = {}
-        for instr in run.instrs:
-            if self.digits(instr, run.pieces) is None:
-                return False
-            written |= {place.buffer for place, writes in instr.places() if writes}
-            if instr.memory is not None:
-                memories.setdefault(instr.memory, []).append(instr)
-        for instr in run.instrs:
-            digits, sizes = self.digits(instr, run.pieces), _element_sizes(instr)
-            assert digits is not None
-            for name, place in _named_places(instr):
-                if place.buffer in written and not _is_linear(place, digits, sizes[name], run.pieces):
-                    return False
-        for memory, touching in memories.items():
-            if any(instr.unit is Unit.STORE for instr in touching) and len(touching) > 1:
-                first = touching[0].fields
-                same = all(
-                    instr.fields[key] == first[key]
-                    for instr in touching
-                    for key in ("base", "strides", "shape")
-                    if key in first and key in instr.fields
-                )
-                plain = all(instr.kind in (isa.Load, isa.Store) for instr in touching)
-                if memory is ANYWHERE or not (same and plain):
-                    return False
-        return True
+        pieces = self.needed_pieces(instr)
+        if run is not None and pieces <= run.pieces:
+            return run if run.add(instr) else None
+        before = [] if run is None else run.instrs
+        longer = _Run(pieces, scalars=[] if run is None else run.scalars)
+        return longer if all(longer.add(each) for each in (*before, instr)) else None
 
     # ------------------------------------------------------------------ code for a run
 
@@ -275,28 +288,25 @@ class _Splitter:
             return
         self.out += run.scalars
         members = {id(instr) for instr in run.instrs}
-        stages: dict[Buffer, Buffer] = {}
-        staged_from_home: set[Buffer] = set()
-        written_first: dict[Buffer, bool] = {}
-        for instr in run.instrs:
-            digits, sizes = self.digits(instr, run.pieces), _element_sizes(instr)
-            assert digits is not None
-            reads = {place.buffer for place, writes in instr.places() if not writes}
-            for name, place in _named_places(instr):
-                whole = place.buffer not in reads and _fills_pieces(place, digits, sizes[name], run.pieces)
-                written_first.setdefault(place.buffer, whole)
-        written = {place.buffer for instr in run.instrs for place, writes in instr.places() if writes}
+        written_first = _written_first(run)
         internal = {
             buffer
-            for buffer in written
-            if buffer in self.uses and written_first[buffer] and all(id(user) in members for user in self.uses[buffer])
+            for buffer in run.written
+            if buffer in self.uses
+            and written_first[buffer] is not _First.READ
+            and all(id(user) in members for user in self.uses[buffer])
         }
-        for buffer in internal | (written & self.large):
-            stages[buffer] = Buffer(-(-buffer.size_bytes // run.pieces))
+        stages = {
+            buffer: Buffer(buffer.size_bytes // run.pieces)
+            for buffer, is_linear in run.linear.items()
+            if is_linear
+            and (buffer in internal or (buffer in self.large and (buffer in run.written or run.touches[buffer] > 1)))
+        }
+        staged = {buffer for buffer, first in written_first.items() if buffer in internal or first is _First.WHOLE}
 
         def body(piece: Register) -> None:
             for instr in run.instrs:
-                self.piece(instr, piece, run.pieces, stages, internal, staged_from_home, written_first)
+                self.piece(instr, piece, run.pieces, stages, internal, staged)
 
         self.counted_loop(run.pieces, body)
 
@@ -362,32 +372,29 @@ class _Splitter:
 
     def piece(
         self, instr: Instr, piece: Register, pieces: int, stages: dict[Buffer, Buffer], internal: set[Buffer],
-        staged: set[Buffer], written_first: dict[Buffer, bool],
+        staged: set[Buffer],
     ) -> None:  # fmt: skip
-        """One instruction for one piece."""
-        digits, sizes = self.digits(instr, pieces), _element_sizes(instr)
+        """One instruction for one piece. `stages`: where the pieces of tiles are; `staged`: those already there."""
+        digits, sizes = _digits_of(instr, pieces), _element_sizes(instr)
         assert digits is not None
         numbers = {d: self.digit(piece, digits, d) for d, parts in enumerate(digits.parts) if parts > 1}
         fields = dict(instr.fields)
         fields["shape"] = digits.extents
         stores: list[_Move] = []
-        for name, place in _named_places(instr):
+        for name, place, is_result in _named_places(instr):
             size, buffer = sizes[name], place.buffer
             steps: Steps = [(numbers[d], step) for d, step in _piece_offset(place, digits, size)]
-            is_result = name in ("result", "previous") or (name == "tile" and instr.unit is Unit.LOAD)
             if buffer in stages:
-                stage = stages[buffer]
-                fields[name] = replace(place, buffer=stage)
-                shape, strides = _row(stage.size_bytes // size)
-                parts: Steps = [(piece, stage.size_bytes)]
-                move = _Move(buffer, parts, 0, shape, strides, size, Place(stage, 0, strides))
+                fields[name] = replace(place, buffer=stages[buffer])
                 if buffer in internal:
                     continue
-                if buffer not in staged and not written_first[buffer]:
-                    self.transfer(True, move, instr.location)
+                moves = _moves_of_part(buffer, piece, stages[buffer], size)
+                if buffer not in staged:
+                    for move in moves:
+                        self.transfer(True, move, instr.location)
                     staged.add(buffer)
                 if is_result:
-                    stores.append(move)
+                    stores += moves
             elif buffer in self.large:
                 own = tuple(e if s else 1 for e, s in zip(digits.extents, place.strides, strict=True))
                 fields[name] = Place(Buffer(_count(own) * size), 0, _dense(own))
@@ -424,8 +431,6 @@ class _Splitter:
             self.matrix_multiply(instr)
         elif instr.kind is isa.ScalarLoad:
             self.scalar_load(instr)
-        elif instr.kind is isa.Reduce:
-            self.reduce(instr)
         elif instr.kind is isa.Gather:
             self.gather(instr)
         elif instr.kind in _SPLITTABLE:
@@ -434,11 +439,50 @@ class _Splitter:
             raise outgrows(instr, instr.kind.mnemonic)
 
     def scattered(self, instr: Instr) -> None:
-        """An instruction on its own, its pieces rearranged on the way from and to their homes."""
-        pieces = self.needed_pieces(instr)
-        if self.digits(instr, pieces) is None:
-            raise outgrows(instr, instr.kind.mnemonic, f"it does not divide into {pieces} pieces")
-        self.counted_loop(pieces, lambda piece: self.piece(instr, piece, pieces, {}, set(), set(), {}))
+        """An instruction on its own, its pieces rearranged on the way from and to their homes. What does not divide is
+        cut in two."""
+        pieces = 1
+        while (digits := _digits_of(instr, pieces)) is not None and not self.holds(instr, digits):
+            pieces *= 2
+        if digits is None:
+            cut = _indivisible(instr, pieces)
+            if cut is not None:
+                for start, length in ((0, cut[1]), (cut[1], instr.fields["shape"][cut[0]] - cut[1])):
+                    self.scattered(self.slice(instr, cut[0], start, length))
+            elif instr.kind is isa.Reduce:
+                self.reduce(instr)
+            else:
+                raise InternalError(f"{instr.location}: {instr.kind.mnemonic} of {instr.fields['shape']} in {pieces}")
+        elif pieces == 1:
+            self.piece(instr, self.constant(0), 1, {}, set(), set())
+        else:
+            self.counted_loop(pieces, lambda piece: self.piece(instr, piece, pieces, {}, set(), set()))
+
+    def holds(self, instr: Instr, digits: _Digits) -> bool:
+        """Whether what a piece of the instruction takes of each large tile is within the limit."""
+        sizes = _element_sizes(instr)
+        return all(
+            place.buffer not in self.large or _reached(place, digits.extents) * sizes[name] <= self.limit
+            for name, place, _ in _named_places(instr)
+        )
+
+    def slice(self, instr: Instr, d: int, start: int, length: int) -> Instr:
+        """The instruction for part of a dimension."""
+        f, sizes = instr.fields, _element_sizes(instr)
+        fields = f | {"shape": (*f["shape"][:d], length, *f["shape"][d + 1 :])}
+        if start:
+            for name, place, _ in _named_places(instr):
+                fields[name] = replace(place, offset=place.offset + start * place.strides[d] * sizes[name])
+            begin = self.constant(start)
+            if instr.kind in _DMA:
+                fields["base"] = self.total([(begin, f["strides"][d])], f["base"])
+                for bounds in ("low", "high"):
+                    if f[bounds][d].constant != 0:  # register 0: no bound
+                        moved = self.emit_scalar(Function.SUB, f[bounds][d], begin)
+                        fields[bounds] = (*f[bounds][:d], moved, *f[bounds][d + 1 :])
+            if instr.kind is isa.Iota:
+                fields["start"] = self.total([(begin, f["steps"][d])], f.get("start", self.constant(0)))
+        return Instr(instr.kind, fields, instr.location, instr.memory)
 
     def scalar_load(self, instr: Instr) -> None:
         place, size = instr.fields["address"], instr.fields["dtype"].size_bytes
@@ -460,8 +504,7 @@ class _Splitter:
 
         def one_row(row: Register) -> None:
             digits = _digits((*kept, 1), rows, DIMENSIONS - 1)
-            if digits is None:
-                raise outgrows(instr, "reduce", f"a row is taken in parts of {width} elements")
+            assert digits is not None
             numbers = {d: self.digit(row, digits, d) for d, parts in enumerate(digits.parts) if parts > 1}
             start = self.total([(n, source.strides[d] * size) for d, n in numbers.items()])
             partial = Place(Buffer(width * size), 0, (0, 0, 0, 1))
@@ -516,14 +559,18 @@ class _Splitter:
         """Picking from a large tile becomes a gather from its home."""
         f = instr.fields
         source, size = f["source"], f["dtype"].size_bytes
-        zero = self.constant(0)
         if source.buffer not in self.large:
-            raise outgrows(instr, "gather", "a tile that is gathered from may be so large, not the result")
+            self.scattered(instr)
+            return
+        index, index_dtype = f["index"], f["index_dtype"]
+        if index_dtype not in (DType.I32, DType.I64):
+            index, index_dtype = self.converted(index, index_dtype, DType.I32, instr), DType.I32
+        zero = self.constant(0)
         home = self.home(source.buffer)
         base = self.emit_scalar(Function.ADD, self.workspace, self.constant(home.offset + source.offset))
         fields = {
             "dtype": _UNTYPED[size],
-            "index_dtype": f["index_dtype"],
+            "index_dtype": index_dtype,
             "scale": f["stride"] * size,
             "base": base,
             "strides": tuple(self.constant(s * size) for s in source.strides),
@@ -532,14 +579,29 @@ class _Splitter:
             "fill": zero,
             "shape": f["shape"],
             "tile": f["result"],
-            "index": f["index"],
+            "index": index,
             "mask": zero,
         }
-        load = Instr(isa.LoadIndexed, fields, instr.location, home)
-        if any(place.buffer in self.large for place, _ in load.places()):
-            self.scattered(load)
-        else:
-            self.out.append(load)
+        self.scattered(Instr(isa.LoadIndexed, fields, instr.location, home))
+
+    def converted(self, place: Place, dtype: DType, result_dtype: DType, user: Instr) -> Place:
+        """A tile of integers in another type, which may be a large tile as well."""
+        shape = user.fields["shape"]
+        own = tuple(e if s else 1 for e, s in zip(shape, place.strides, strict=True))
+        result = Place(Buffer(_count(own) * result_dtype.size_bytes), 0, _dense(own))
+        if result.buffer.size_bytes > self.limit:
+            self.large.add(result.buffer)
+        fields = {
+            "dtype": dtype,
+            "result_dtype": result_dtype,
+            "unsigned": False,
+            "rounding": Rounding.NEAREST_EVEN,
+            "shape": own,
+            "result": result,
+            "a": place,
+        }
+        self.scattered(Instr(isa.Convert, fields, user.location))
+        return result
 
     def matrix_multiply(self, instr: Instr) -> None:
         """Blocks of rows and columns, and of the summed dimension in ascending order."""
@@ -626,9 +688,34 @@ class _Splitter:
         )
 
 
-def _named_places(instr: Instr) -> list[tuple[str, Place]]:
+def _digits_of(instr: Instr, pieces: int) -> _Digits | None:
+    return _digits(instr.fields["shape"], pieces, _divisible_dimensions(instr))
+
+
+def _divisible_dimensions(instr: Instr) -> int:
+    return DIMENSIONS - 1 if instr.kind is isa.Reduce else DIMENSIONS
+
+
+def _indivisible(instr: Instr, pieces: int) -> tuple[int, int] | None:
+    """The dimension that keeps an instruction from being split, and at which element to cut it; None if there is no
+    such dimension, but too few elements in all that may be split."""
+    remaining = pieces
+    for d, extent in enumerate(instr.fields["shape"][: _divisible_dimensions(instr)]):
+        if extent <= remaining:
+            if extent & (extent - 1):
+                return d, 1 << (extent.bit_length() - 1)
+            remaining //= extent
+        elif extent % remaining:
+            return d, extent - extent % remaining
+        else:
+            remaining = 1
+    return None
+
+
+def _named_places(instr: Instr) -> list[tuple[str, Place, bool]]:
+    """Tile operands: (name, place, whether it is written)."""
     return [
-        (spec.name, instr.fields[spec.name])
+        (spec.name, instr.fields[spec.name], spec.kind == "written tile")
         for spec in instr.kind.fields
         if isinstance(instr.fields.get(spec.name), Place)
     ]
@@ -637,10 +724,10 @@ def _named_places(instr: Instr) -> list[tuple[str, Place]]:
 def _is_linear(place: Place, digits: _Digits, size: int, pieces: int) -> bool:
     """Whether piece q of the operand lies in the q-th of `pieces` equal parts of its buffer."""
     total = place.buffer.size_bytes
-    if total % pieces or place.offset:
+    if total % pieces:
         return False
     part = total // pieces
-    reach = 0
+    reach = place.offset
     for d, extent in enumerate(digits.extents):
         if place.strides[d] < 0:
             return False
@@ -650,11 +737,56 @@ def _is_linear(place: Place, digits: _Digits, size: int, pieces: int) -> bool:
     return reach + size <= part
 
 
-def _fills_pieces(place: Place, digits: _Digits, size: int, pieces: int) -> bool:
-    """Whether writing piece q of the operand leaves no byte of the q-th part of its buffer as it was."""
-    extents = (extent for extent, stride in zip(digits.extents, place.strides, strict=True) if stride)
-    written_bytes = _count(tuple(extents)) * size * pieces
-    return _is_linear(place, digits, size, pieces) and written_bytes == place.buffer.size_bytes
+class _First(Enum):
+    """What a run does to a tile first."""
+
+    READ = "reads some of it"
+    PART = "writes some of it, then reads or leaves what it did not write"
+    WHOLE = "writes all of it"
+
+
+def _written_first(run: _Run) -> dict[Buffer, _First]:
+    """For each tile of which piece q is the q-th part of its buffer: what a piece of the run does to it first."""
+    found: dict[Buffer, _First] = {}
+    written: dict[Buffer, NDArray[np.bool_]] = {}
+    for instr in run.instrs:
+        digits, sizes = _digits_of(instr, run.pieces), _element_sizes(instr)
+        assert digits is not None
+        for name, place, is_result in sorted(_named_places(instr), key=lambda named: named[2]):
+            buffer = place.buffer
+            if buffer in found or not run.linear[buffer]:
+                continue
+            part = buffer.size_bytes // run.pieces
+            if not is_result:
+                found[buffer] = _First.PART if buffer in written else _First.READ
+            elif _reached(place, digits.extents) * sizes[name] == part:
+                found[buffer] = _First.WHOLE
+            else:
+                bytes_written = written.setdefault(buffer, np.zeros(part, np.bool_))
+                strides = (*(stride * sizes[name] for stride in place.strides), 1)
+                as_strided(bytes_written[place.offset :], (*digits.extents, sizes[name]), strides)[...] = True
+                if bytes_written.all():
+                    found[buffer] = _First.WHOLE
+    return dict.fromkeys(written, _First.PART) | found
+
+
+def _reached(place: Place, extents: tuple[int, ...]) -> int:
+    """How many elements an operand goes through."""
+    return _count(tuple(extent for extent, stride in zip(extents, place.strides, strict=True) if stride))
+
+
+def _moves_of_part(buffer: Buffer, piece: Register, stage: Buffer, size: int) -> list[_Move]:
+    """Of elements of `size` bytes: the part of a tile whose number is in a register, and its place in a stage."""
+    moves = []
+    elements, start = stage.size_bytes // size, 0
+    while start < elements:
+        rest = elements - start
+        shape = (1, 1, 1, rest) if rest <= _LONGEST else (1, 1, rest // _LONGEST, _LONGEST)
+        place = Place(stage, start * size, _dense(shape))
+        parts: Steps = [(piece, stage.size_bytes)]
+        moves.append(_Move(buffer, parts, start * size, shape, place.strides, size, place))
+        start += _count(shape)
+    return moves
 
 
 def _count(shape: tuple[int, ...]) -> int:
@@ -666,10 +798,3 @@ def _count(shape: tuple[int, ...]) -> int:
 
 def _dense(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(s if e > 1 else 0 for e, s in zip(shape, contiguous(shape), strict=True))
-
-
-def _row(elements: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Shape and strides of consecutive elements."""
-    if elements <= 32768:
-        return (1, 1, 1, elements), (0, 0, 0, 1)
-    return (1, 1, elements // 32768, 32768), (0, 0, 32768, 1)
