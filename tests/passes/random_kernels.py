@@ -12,6 +12,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from tapeout import runtime
+from tapeout.chip import Chip
+from tapeout.codegen.pipeline import compile_kernel
+from tests.passes.kernels import ttir
+
 TYPES = {
     "int8": np.int8,
     "int16": np.int16,
@@ -101,13 +106,16 @@ class RandomKernel:
         spec.loader.exec_module(module)
         return module.random_kernel
 
-    def differences(self, folder: Path) -> list[str]:
-        """Runs the kernel on the chip; says what is not as it should be."""
-        on_chip = {name: tensor.to("chip") for name, tensor in self.inputs.items()}
-        self.function(folder)[(self.programs,)](**on_chip)
+    def differences(self, folder: Path, chip: Chip) -> list[str]:
+        """Compiles and runs the kernel for a chip; says what is not as it should be."""
+        signature = " ".join(f"*{triton_name(tensor.dtype)}" for tensor in self.inputs.values())
+        program = compile_kernel(ttir(self.function(folder), signature), chip)
+        held = {name: tensor.clone() for name, tensor in self.inputs.items()}
+        words = [tensor.data_ptr() for tensor in held.values()]
+        runtime.load(program, chip).launch((self.programs, 1, 1), words)
         found = []
         for name, expected in self.expected.items():
-            result = on_chip[name].cpu()
+            result = held[name]
             result = (result.double() if result.is_floating_point() else result).numpy().reshape(expected.shape)
             wrong = np.argwhere(result != expected)
             if len(wrong):
@@ -117,6 +125,13 @@ class RandomKernel:
                     f"{result[place]}, want {expected[place]}"
                 )
         return found
+
+
+def triton_name(dtype: torch.dtype) -> str:
+    name = str(dtype).removeprefix("torch.")
+    for long, short in (("bfloat", "bf"), ("float", "fp"), ("uint", "u"), ("int", "i")):
+        name = name.replace(long, short)
+    return name
 
 
 @dataclass
@@ -379,7 +394,9 @@ class Writer:
         if kind == "sum":
             fits_sum(a)
             self.put(
-                f"tl.sum({a.name}, {axis}{keeps}).to(tl.{a.dtype})", a.dtype, shown(a.data.sum(axis, dtype=a.data.dtype))
+                f"tl.sum({a.name}, {axis}{keeps}).to(tl.{a.dtype})",
+                a.dtype,
+                shown(a.data.sum(axis, dtype=a.data.dtype)),
             )
         elif kind in ("max", "min"):
             result = getattr(a.data, kind)(axis)
@@ -460,9 +477,7 @@ class Writer:
 
             both = np.stack([factor.data, term.data])
             result = np.flip(affine(np.flip(both, axis + 1)), axis) if backwards else affine(both)
-            text = (
-                f"tl.associative_scan(({factor.name}, {term.name}), {axis}, affine, reverse={backwards})[1]"
-            )
+            text = f"tl.associative_scan(({factor.name}, {term.name}), {axis}, affine, reverse={backwards})[1]"
         self.put(f"{text}.to(tl.{a.dtype})", a.dtype, result)
 
     def join(self) -> None:
