@@ -96,7 +96,7 @@ class RandomKernel:
     expected: dict[str, np.ndarray]
     programs: int
 
-    def function(self, folder: Path):  # noqa: ANN201 (a function of Triton's)
+    def function(self, folder: Path):
         """The kernel, whose source is kept in a folder, as Triton asks for a file."""
         path = Path(folder, f"random_kernel_{self.seed}.py")
         path.write_text(self.source)
@@ -150,7 +150,7 @@ class Writer:
 
     # ------------------------------------------------------------------ small tools
 
-    def pick(self, items):  # noqa: ANN001, ANN201
+    def pick(self, items):
         items = list(items)
         if not items:
             raise Unfit
@@ -527,7 +527,7 @@ class Writer:
         count = int(self.rng.integers(1, 4))
         trips = self.name()
         state = self.rng.bit_generator.state
-        current = carried
+        current, first_body = carried, list[str]()
         for trip in range(count):  # the same numbers are drawn each time, so the same operations
             self.rng.bit_generator.state = state
             before = self.count
