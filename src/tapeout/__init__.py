@@ -5,6 +5,7 @@ later (pytorch/registration.py). Nothing else happens here: Triton imports this 
 """
 
 import importlib
+import importlib.metadata
 import sys
 from typing import Any
 
@@ -15,7 +16,9 @@ if hasattr(sys.modules.get("torch"), "_import_device_backends"):
 
 
 def __getattr__(name: str) -> Any:
-    """The modules of the workbench that user programs import from here, loaded at first use."""
+    """The version, and the modules of the workbench that user programs import from here, loaded at first use."""
+    if name == "__version__":
+        return importlib.metadata.version("tapeout")
     if name in ("language_model", "work"):
         return importlib.import_module(f"tapeout.workbench.{name}")
     raise AttributeError(f"module 'tapeout' has no attribute {name!r}")

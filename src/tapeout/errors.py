@@ -42,8 +42,9 @@ class UnsupportedError(TapeoutError):
         self.where = where
 
 
-class LaunchError(TapeoutError):
-    """A kernel was launched with arguments it cannot run on: a host tensor, a foreign pointer, ..."""
+class LaunchError(TapeoutError, RuntimeError):
+    """A kernel was launched with arguments it cannot run on: a host tensor, a foreign pointer, ... Programs that catch
+    what a GPU raises, RuntimeError, catch it."""
 
 
 class SanitizerError(LaunchError):

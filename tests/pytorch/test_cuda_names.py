@@ -36,3 +36,10 @@ def test_there_is_one_chip():
     assert done.stderr.splitlines()[-1] == (
         "ValueError: there is no cuda:1: this process simulates one chip, 'cuda' or 'cuda:0'"
     )
+
+
+def test_the_habits_of_scripts_for_a_gpu():
+    habits = Path(__file__).with_name("cuda_habits.py")
+    environment = {**os.environ, "TAPEOUT_STARTUP": "tapeout.workbench.child_processes"}
+    done = subprocess.run([sys.executable, str(habits)], env=environment, capture_output=True, text=True)
+    assert done.stdout == "done\n", done.stderr

@@ -1,6 +1,8 @@
 """The command `tapeout`: one file a command, which parses its arguments, calls the package and prints."""
 
-from typing import Any
+import sys
+from importlib.metadata import version
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -23,42 +25,73 @@ from tapeout.cli import (
     scoreboard,
     synth,
 )
+from tapeout.cli.terminal import make_printable
 from tapeout.errors import InternalError, TapeoutError
+from tapeout.workbench.script import own_traceback
 
 
 class Commands(typer.core.TyperGroup):
-    """Prints a user's mistake as one sentence; a bug of ours keeps its traceback."""
+    """Prints a user's mistake as one sentence, and an error of a user's script as Python would; a bug of ours keeps its
+    traceback."""
 
     def invoke(self, ctx: Any) -> Any:
+        make_printable()
         try:
             return super().invoke(ctx)
         except InternalError:
             raise
         except TapeoutError as error:
-            Console(stderr=True).print(
-                f"[bold red]error:[/] {rich_escape(str(error))}", soft_wrap=True, highlight=False
-            )
-            raise typer.Exit(1) from None
+            _say(str(error))
+        except (Exception, KeyboardInterrupt) as error:
+            if (own := own_traceback(error)) is not None:
+                sys.excepthook(type(error), error.with_traceback(own), own)
+            elif isinstance(error, OSError) and error.filename is not None:
+                _say(f"cannot read or write {str(error.filename)!r}: {error.strerror}")
+            else:
+                raise
+        raise typer.Exit(1)
+
+
+def _say(sentence: str) -> None:
+    Console(stderr=True).print(f"[bold red]error:[/] {rich_escape(sentence)}", soft_wrap=True, highlight=False)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"tapeout {version('tapeout')}")
+        raise typer.Exit
 
 
 app = typer.Typer(
     cls=Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Everything an AI accelerator needs around it, from one description.",
 )
-app.command("annotate", context_settings=run.SCRIPT_OPTIONS)(annotate.annotate)
+
+
+@app.callback()
+def tapeout(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+app.command("annotate", cls=run.ScriptCommand, context_settings=run.SCRIPT_OPTIONS)(annotate.annotate)
 app.command("calibration")(calibration.calibration)
 app.command("chat")(chat.chat)
 app.command("chips")(chips.chips)
 app.command("compare")(compare.compare)
-app.command("cosim", context_settings=run.SCRIPT_OPTIONS)(cosim.cosim)
+app.command("cosim", cls=run.ScriptCommand, context_settings=run.SCRIPT_OPTIONS)(cosim.cosim)
 app.command("cost")(cost.cost)
 app.command("datasheet")(datasheet.datasheet)
 app.command("export-check")(export_check.export_check)
 app.command("isa")(isa.isa)
-app.command("profile", context_settings=run.SCRIPT_OPTIONS)(profile.profile)
+app.command("profile", cls=run.ScriptCommand, context_settings=run.SCRIPT_OPTIONS)(profile.profile)
 app.command("rtl")(rtl.rtl)
-app.command("run", context_settings=run.SCRIPT_OPTIONS)(run.run)
+app.command("run", cls=run.ScriptCommand, context_settings=run.SCRIPT_OPTIONS)(run.run)
 app.command("scoreboard")(scoreboard.scoreboard)
 app.command("synth")(synth.synth)

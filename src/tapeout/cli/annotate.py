@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from tapeout.cli.run import ArgumentsArgument, ReadZerosOption, ScriptArgument, TimingOnlyOption
+from tapeout.cli.run import ArgumentsArgument, ModuleOption, ReadZerosOption, ScriptArgument, TimingOnlyOption
 from tapeout.cli.terminal import console as console_of
 
 
@@ -16,13 +16,14 @@ def annotate(
     lines_only: Annotated[bool, typer.Option("--lines-only", help="Leave the instructions out.")] = False,
     timing_only: TimingOnlyOption = False,
     read_zeros: ReadZerosOption = False,
+    module: ModuleOption = False,
 ) -> None:
     """Run a script on a chip; show its kernels' source lines with their instructions, cycles and what they wait for."""
     from tapeout import chip as chips
     from tapeout.workbench import script as scripts
 
     recorded = scripts.record(
-        scripts.Script(script, tuple(arguments or ()), timing_only, read_zeros), chip or chips.named()
+        scripts.Script(script, tuple(arguments or ()), timing_only, read_zeros, module), chip or chips.named()
     )
     from tapeout.errors import TapeoutError
     from tapeout.report import annotation as report

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from tapeout.cli.run import ArgumentsArgument, ScriptArgument
+from tapeout.cli.run import ArgumentsArgument, ModuleOption, ScriptArgument
 from tapeout.report.page import Format, write
 
 
@@ -16,6 +16,7 @@ def cosim(
     waveform: Annotated[
         Path | None, typer.Option(help="If the RTL differs, write its signals to this file (FST).")
     ] = None,
+    module: ModuleOption = False,
     form: Annotated[Format, typer.Option("--format", help="How to write it.")] = Format.text,
     output: Annotated[Path | None, typer.Option(help="Write it to this file.")] = None,
 ) -> None:
@@ -27,7 +28,7 @@ def cosim(
     from tapeout.workbench.cosimulation import compare_launches
     from tapeout.workbench.script import Script
 
-    comparisons = compare_launches(Script(script, tuple(arguments or ())), chip, waveform=waveform)
+    comparisons = compare_launches(Script(script, tuple(arguments or ()), is_module=module), chip, waveform=waveform)
     write(report.page(chip, comparisons), form, output)
     if not all(each.agrees for each in comparisons):
         raise typer.Exit(1)

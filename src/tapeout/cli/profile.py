@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
-from tapeout.cli.run import ArgumentsArgument, ReadZerosOption, ScriptArgument, TimingOnlyOption
+from tapeout.cli.run import ArgumentsArgument, ModuleOption, ReadZerosOption, ScriptArgument, TimingOnlyOption
 from tapeout.cli.terminal import console as console_of
+from tapeout.cli.terminal import make_folder
 
 
 def profile(
@@ -19,14 +20,16 @@ def profile(
     all_cores: Annotated[bool, typer.Option("--all-cores", help="Show all cores in the trace, not only one.")] = False,
     timing_only: TimingOnlyOption = False,
     read_zeros: ReadZerosOption = False,
+    module: ModuleOption = False,
 ) -> None:
     """Run a script on a chip and show where the time went; the trace opens in https://ui.perfetto.dev."""
     from tapeout import chip as chips
     from tapeout.workbench import script as scripts
 
-    recorded = scripts.record(
-        scripts.Script(script, tuple(arguments or ()), timing_only, read_zeros), chip or chips.named()
-    )
+    asked = scripts.Script(script, tuple(arguments or ()), timing_only, read_zeros, module)
+    if output:
+        make_folder(output)
+    recorded = scripts.record(asked, chip or chips.named())
     from tapeout.report import profile as report
     from tapeout.workbench import profiling
 
@@ -37,7 +40,6 @@ def profile(
     if output:
         from tapeout.report import perfetto
 
-        output.mkdir(parents=True, exist_ok=True)
         (output / "profile.json").write_text(result.to_json(), "utf-8")
         trace = perfetto.trace(recorded.activities, all_cores=all_cores)
         trace.write(output / "trace.json")

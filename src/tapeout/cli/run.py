@@ -1,17 +1,46 @@
 """`tapeout run`: a script on one chip or several, with the time it would take there."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from tapeout.cli.terminal import check_file_can_be_written
 from tapeout.cli.terminal import console as console_of
 from tapeout.errors import TapeoutError
 
 SCRIPT_OPTIONS = {"ignore_unknown_options": True}
-"""Options that are not tapeout's are the script's; after `--` all are."""
 
-ScriptArgument = Annotated[Path, typer.Argument(help="The Python script.", metavar="SCRIPT")]
+
+class ScriptCommand(typer.core.TyperCommand):
+    """A command that runs a program. What follows a module or a command like pytest is the program's. What follows a
+    script file is, too, but for options of tapeout's own: until -m, -h, --help or --, from where on all is the
+    script's."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, self._separated(args))
+
+    def _separated(self, args: list[str]) -> list[str]:
+        taking_values = {name for each in self.params if not getattr(each, "is_flag", False) for name in each.opts}
+        place, is_module = 0, False
+        while place < len(args) and args[place].startswith("-") and args[place] != "--":
+            is_module = is_module or args[place] == "-m"
+            place += 2 if args[place] in taking_values else 1
+        if place >= len(args) or args[place] == "--":
+            return args
+        rest = args[place + 1 :]
+        split = 0
+        if not is_module and args[place].endswith(".py"):
+            split = next((i for i, arg in enumerate(rest) if arg in ("-m", "-h", "--help", "--")), len(rest))
+        if rest[split : split + 1] == ["--"]:
+            return args
+        return [*args[: place + 1], *rest[:split], "--", *rest[split:]]
+
+
+ScriptArgument = Annotated[
+    str, typer.Argument(help="A Python script, or a command like pytest or torchrun.", metavar="SCRIPT")
+]
+ModuleOption = Annotated[bool, typer.Option("-m", help="SCRIPT is a module, as for `python -m`.")]
 ArgumentsArgument = Annotated[list[str] | None, typer.Argument(help="The script's own arguments.", metavar="ARGS")]
 TimingOnlyOption = Annotated[bool, typer.Option("--timing-only", help="Compute nothing: only take the time.")]
 ReadZerosOption = Annotated[
@@ -27,6 +56,7 @@ def run(
     ] = None,
     timing_only: TimingOnlyOption = False,
     read_zeros: ReadZerosOption = False,
+    module: ModuleOption = False,
     sanitize: Annotated[
         bool, typer.Option("--sanitize", help="Check every access of every kernel; stop at the first mistake.")
     ] = False,
@@ -44,7 +74,9 @@ def run(
             raise TapeoutError("--sanitize checks what kernels do; with --timing-only they do nothing: choose one")
         sanitizer.enable()
     names = chip.split(",") if chip else [chips.named()]
-    asked = scripts.Script(script, tuple(arguments or ()), timing_only, read_zeros)
+    asked = scripts.Script(script, tuple(arguments or ()), timing_only, read_zeros, module)
+    if result:
+        check_file_can_be_written(result)
     console = console_of(stderr=True)
     if len(names) > 1:
         times = scripts.run_on_each(asked, names)
@@ -53,7 +85,8 @@ def run(
             result.write_text("[" + ",\n".join(time.to_json() for time in times) + "]\n", "utf-8")
         return
     time = scripts.run(asked, names[0])
-    console.print(report.summary(time), soft_wrap=True, highlight=False)
+    if not (time.status and time.is_empty):
+        console.print(report.summary(time), soft_wrap=True, highlight=False)
     if result:
         result.write_text(time.to_json(), "utf-8")
     if time.status:

@@ -18,7 +18,7 @@ import torch
 
 from tapeout.errors import TapeoutError
 from tapeout.pytorch import device as chip_device
-from tapeout.pytorch import graphs
+from tapeout.pytorch import graphs, streams
 
 # What scripts conclude from it (bfloat16 and TF32 are there) holds of the chip.
 COMPUTE_CAPABILITY = (8, 0)
@@ -48,7 +48,10 @@ IGNORED: dict[str, Any] = {
     "profiler.start": None,
     "profiler.stop": None,
     "memory._record_memory_history": None,
-    "memory._dump_snapshot": None,
+    "get_sync_debug_mode": 0,
+    "get_per_process_memory_fraction": 1.0,
+    "device_memory_used": 0,
+    "host_memory_stats": {},
 }
 
 # What a script would get wrong results from if it were ignored.
@@ -62,6 +65,8 @@ REFUSED = {
     "jiterator": "write the function with torch.compile or Triton",
     "caching_allocator_alloc": "use torch.empty",
     "caching_allocator_delete": "delete the tensor",
+    "memory._snapshot": "torch.cuda.memory_stats() counts, and `tapeout profile` shows what ran",
+    "memory._dump_snapshot": "torch.cuda.memory_stats() counts, and `tapeout profile` shows what ran",
 }
 
 DEVICE_LIKE = (str, torch.device)  # a tuple: Dynamo does not know unions
@@ -76,6 +81,7 @@ def install() -> None:
     if _installed:
         return
     _installed = True
+    streams.NAMES.add("cuda")
     _map_module()
     _map_devices_of_functions()
     _map_tensors_and_modules()
@@ -83,6 +89,8 @@ def install() -> None:
     _map_profiler()
     torch.serialization.register_package(5, lambda storage: None, _load_onto_chip)
     torch.backends.cuda.is_built = lambda: True
+    _map_version()
+    _map_data_parallel()
 
 
 def on_chip(device: Any) -> Any:
@@ -97,6 +105,10 @@ def on_chip(device: Any) -> Any:
     if index:
         raise ValueError(f"there is no cuda:{index}: this process simulates one chip, 'cuda' or 'cuda:0'")
     return torch.device("chip", 0) if index == 0 else torch.device("chip")
+
+
+def _on_chip_if_named(value: Any) -> Any:
+    return on_chip(value) if isinstance(value, DEVICE_LIKE) else value
 
 
 def _say_once(name: str, what: str) -> None:
@@ -153,7 +165,12 @@ def _map_module() -> None:
         *inside, last = name.split(".")
         setattr(getattr(cuda, inside[0]) if inside else cuda, last, _ignored(f"torch.cuda.{name}", result))
     for name, remedy in REFUSED.items():
-        setattr(cuda, name, _refused(f"torch.cuda.{name}", remedy))
+        *inside, last = name.split(".")
+        setattr(getattr(cuda, inside[0]) if inside else cuda, last, _refused(f"torch.cuda.{name}", remedy))
+    cuda._DeviceGuard = chip_device.device  # type: ignore[misc,assignment]
+    torch._C._cuda_getCurrentRawStream = chip_device._raw_stream
+    for name in [name for name in vars(cuda) if name.endswith("Tensor") and inspect.isclass(vars(cuda)[name])]:
+        setattr(cuda, name, _TensorType(name, (), {"__module__": "torch.cuda"}))
 
 
 class _Generators(Sequence[torch.Generator]):
@@ -174,7 +191,9 @@ def _for_scripts(name: str, answer: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(before)
     def call(*args: Any, **kwargs: Any) -> Any:
         asking = str(sys._getframe(1).f_globals.get("__name__"))
-        return (before if asking.partition(".")[0] in ("torch", "triton") else answer)(*args, **kwargs)
+        if asking.partition(".")[0] in ("torch", "triton"):
+            return before(*args, **kwargs)
+        return answer(*args, **kwargs)
 
     return call
 
@@ -217,7 +236,7 @@ def _taking_devices(function: Callable[..., Any]) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
         if "device" in kwargs:
             kwargs["device"] = on_chip(kwargs["device"])
-        return function(*[on_chip(arg) if isinstance(arg, DEVICE_LIKE) else arg for arg in args], **kwargs)
+        return function(*map(_on_chip_if_named, args), **kwargs)
 
     return call
 
@@ -284,6 +303,12 @@ def _map_tensors_and_modules() -> None:
     torch.nn.Module.cuda = _module_on_chip  # type: ignore[method-assign,assignment]
     torch.Tensor.is_cuda = property(lambda tensor: tensor.device.type == "chip")  # type: ignore[assignment]
     torch.Tensor.record_stream = lambda tensor, stream: None  # type: ignore[method-assign,assignment]
+    torch.Tensor.data = property(_Data.__get__, _set_data)  # type: ignore[assignment]
+    torch.Tensor.type = _tensor_type  # type: ignore[method-assign,assignment]
+    torch.set_default_tensor_type = _set_default_tensor_type
+    for storage in (torch.UntypedStorage, torch.TypedStorage):
+        storage.cuda = _storage_on_chip  # type: ignore[method-assign]
+        storage.is_cuda = property(lambda storage: storage.device.type == "chip")  # type: ignore[assignment,method-assign]
 
 
 def _index_on_chip(device: Any) -> Any:
@@ -305,6 +330,110 @@ def _load_onto_chip(storage: Any, location: str) -> Any:
     if not location.startswith("cuda"):
         return None
     return torch.UntypedStorage(storage.nbytes(), device=on_chip(location)).copy_(storage, False)
+
+
+def _storage_on_chip(storage: Any, device: Any = None, non_blocking: bool = False) -> Any:
+    target = _index_on_chip(device)
+    if storage.device.type == target.type:
+        return storage
+    if isinstance(storage, torch.TypedStorage):
+        moved = _storage_on_chip(storage._untyped_storage, device, non_blocking)
+        return torch.TypedStorage(wrap_storage=moved, dtype=storage.dtype, _internal=True)
+    return torch.UntypedStorage(storage.nbytes(), device=target).copy_(storage, non_blocking)
+
+
+_Data = torch._C.TensorBase.data
+
+
+def _set_data(tensor: torch.Tensor, value: torch.Tensor) -> None:
+    """`p.data = p.data.cuda()`: a tensor moves to another device only by exchanging it with one that is there."""
+    if tensor.device.type == value.device.type:
+        _Data.__set__(tensor, value)
+        return
+    new = value.detach()
+    if isinstance(tensor, torch.nn.Parameter):
+        new = torch.nn.Parameter(new, requires_grad=tensor.requires_grad)
+    else:
+        new.requires_grad_(tensor.requires_grad)
+    torch.utils.swap_tensors(tensor, new)
+
+
+class _TensorType(type):
+    """torch.cuda.FloatTensor and its like: constructors, names of types, and what isinstance() asks."""
+
+    @property
+    def dtype(cls) -> torch.dtype:
+        return getattr(torch, cls.__name__).dtype
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> torch.Tensor:
+        kwargs.pop("device", None)
+        return getattr(torch, cls.__name__)(*args, **kwargs).to("chip")
+
+    def __instancecheck__(cls, instance: Any) -> bool:
+        return isinstance(instance, torch.Tensor) and instance.device.type == "chip" and instance.dtype == cls.dtype
+
+
+def _named_type(name: Any) -> Any:
+    """The class that "torch.cuda.FloatTensor" names; anything else as it is."""
+    is_named = isinstance(name, str) and name.startswith("torch.cuda.") and name.endswith("Tensor")
+    return getattr(torch.cuda, name.rpartition(".")[2]) if is_named else name
+
+
+_type_of = torch.Tensor.type
+
+
+def _tensor_type(tensor: torch.Tensor, dtype: Any = None, non_blocking: bool = False, **kwargs: Any) -> Any:
+    wanted = _named_type(dtype)
+    if isinstance(wanted, _TensorType):
+        return tensor.to("chip", wanted.dtype, non_blocking=non_blocking)
+    if dtype is None:
+        return _type_of(tensor).replace("torch.chip.", "torch.cuda.")
+    return _type_of(tensor, dtype, non_blocking, **kwargs)
+
+
+_set_host_tensor_type = torch.set_default_tensor_type
+
+
+def _set_default_tensor_type(wanted: Any) -> None:
+    wanted = _named_type(wanted)
+    if isinstance(wanted, _TensorType):
+        torch.set_default_dtype(wanted.dtype)
+        torch.set_default_device("chip")
+    else:
+        torch.set_default_device(None)
+        _set_host_tensor_type(wanted)
+
+
+# ---------------------------------------------------------------------------------------------- one GPU of many
+
+
+CUDA_VERSION = "12.8"
+
+
+def _map_version() -> None:
+    """A version for scripts that look at it; torch's own code and Triton's, which would go on with CUDA, find none."""
+
+    def __getattr__(name: str) -> Any:
+        if name == "cuda":
+            asking = str(sys._getframe(1).f_globals.get("__name__"))
+            return None if asking.partition(".")[0] in ("torch", "triton") else CUDA_VERSION
+        raise AttributeError(f"module 'torch.version' has no attribute {name!r}")
+
+    del torch.version.cuda
+    torch.version.__getattr__ = __getattr__  # type: ignore[method-assign]
+
+
+def _map_data_parallel() -> None:
+    """On one device nothing is scattered; torch's own scatter is CUDA's."""
+
+    def scatter(self: Any, inputs: Any, kwargs: Any, device_ids: Sequence[Any]) -> Any:
+        def move(value: Any) -> Any:
+            return value.to("chip") if isinstance(value, torch.Tensor) else value
+
+        moved = torch.utils._pytree.tree_map(move, (tuple(inputs), dict(kwargs or {})))
+        return (moved[0],), (moved[1],)
+
+    torch.nn.DataParallel.scatter = scatter  # type: ignore[method-assign,assignment]
 
 
 # ---------------------------------------------------------------------------------------------- autocast

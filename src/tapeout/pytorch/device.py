@@ -18,7 +18,7 @@ from tapeout.pytorch.device_runtime import arena as arena
 from tapeout.pytorch.device_runtime import block_of as block_of
 from tapeout.pytorch.device_runtime import is_initialized, shim
 from tapeout.pytorch.device_runtime import set_fallback as set_fallback
-from tapeout.pytorch.streams import DeviceLike
+from tapeout.pytorch.streams import DeviceLike, check_index
 from tapeout.pytorch.streams import Event as Event
 from tapeout.pytorch.streams import Stream as Stream
 from tapeout.pytorch.streams import current_stream as current_stream
@@ -56,29 +56,23 @@ def current_device() -> int:
 
 
 def set_device(device: DeviceLike) -> None:
-    _check_index(device)
+    check_index(device)
 
 
 def _exchange_device(device: int) -> int:
     if device >= 0:
-        _check_index(device)
+        check_index(device)
     return 0
 
 
 _maybe_exchange_device = _exchange_device
 
 
-def _check_index(device: DeviceLike) -> None:
-    index = device if isinstance(device, int) else torch.device(device).index if device is not None else 0
-    if index not in (None, 0):
-        raise ValueError(f"there is no chip {index}: this process simulates one chip, 'chip' or 'chip:0'")
-
-
 class device:
     """Context manager that selects the chip; with one chip there is nothing to switch."""
 
     def __init__(self, device: DeviceLike):
-        _check_index(device)
+        check_index(device)
         self.idx = 0
 
     def __enter__(self) -> "device":
@@ -108,6 +102,16 @@ class DeviceProperties:
     max_threads_per_block: int = 1024
     max_threads_per_multi_processor: int = 2048
     regs_per_multiprocessor: int = 65536
+    is_integrated: int = 0
+    is_multi_gpu_board: int = 0
+
+    @property
+    def shared_memory_per_block(self) -> int:
+        return self.shared_memory_per_multiprocessor
+
+    @property
+    def shared_memory_per_block_optin(self) -> int:
+        return self.shared_memory_per_multiprocessor
 
 
 @functools.lru_cache(maxsize=4)
@@ -123,7 +127,7 @@ def _properties(chip: chips.Chip) -> DeviceProperties:
 
 
 def get_device_properties(device: DeviceLike = None) -> DeviceProperties:
-    _check_index(device)
+    check_index(device)
     return _properties(chips.active())
 
 
@@ -153,28 +157,30 @@ def _is_in_bad_fork() -> bool:
 
 def memory_stats(device: DeviceLike = None) -> dict[str, int]:
     """Bytes and counts of the HBM allocator, under the names torch.cuda gives them."""
+    check_index(device)
     return device_runtime.memory_statistics()
 
 
 def memory_allocated(device: DeviceLike = None) -> int:
-    return memory_stats()["allocated_bytes.all.current"]
+    return memory_stats(device)["allocated_bytes.all.current"]
 
 
 def max_memory_allocated(device: DeviceLike = None) -> int:
-    return memory_stats()["allocated_bytes.all.peak"]
+    return memory_stats(device)["allocated_bytes.all.peak"]
 
 
 def memory_reserved(device: DeviceLike = None) -> int:
     """HBM up to the highest address in use since the last empty_cache()."""
-    return memory_stats()["reserved_bytes.all.current"]
+    return memory_stats(device)["reserved_bytes.all.current"]
 
 
 def max_memory_reserved(device: DeviceLike = None) -> int:
     """HBM that was ever taken from the host; free pages are given back by empty_cache() only."""
-    return memory_reserved()
+    return memory_reserved(device)
 
 
 def reset_peak_memory_stats(device: DeviceLike = None) -> None:
+    check_index(device)
     if is_initialized():
         shim().tapeout_reset_peak()
 
@@ -188,7 +194,7 @@ def empty_cache() -> None:
 def mem_get_info(device: DeviceLike = None) -> tuple[int, int]:
     """Free and total bytes of HBM."""
     total = chips.active().hbm.size_bytes
-    return total - memory_allocated(), total
+    return total - memory_allocated(device), total
 
 
 # ---------------------------------------------------------------------------------------------- random numbers
@@ -220,8 +226,10 @@ def initial_seed() -> int:
 
 
 def get_rng_state(device: DeviceLike = "chip") -> torch.Tensor:
+    check_index(device)
     return _generator().get_state()
 
 
 def set_rng_state(state: torch.Tensor, device: DeviceLike = "chip") -> None:
+    check_index(device)
     _generator().set_state(state)

@@ -6,6 +6,7 @@ What users call is in device.py; this is for the modules of the package.
 import ctypes
 import os
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 
 from tapeout import chip as chips
 from tapeout.errors import TapeoutError
-from tapeout.pytorch import build, device_clock
+from tapeout.pytorch import device_clock
 from tapeout.pytorch.import_hooks import when_imported
 from tapeout.runtime import clock
 
@@ -33,6 +34,12 @@ seed_before_first_use: int | None = None
 
 _initializing = threading.RLock()
 _kept_for_the_shim: list[ctypes.Structure] = []  # it calls these functions as long as the process lives
+_when_used: list[Callable[[], None]] = []
+
+
+def when_used(then: Callable[[], None]) -> None:
+    """Call `then` when the device is first used."""
+    _when_used.append(then)
 
 
 def is_initialized() -> bool:
@@ -46,6 +53,8 @@ def shim() -> ctypes.CDLL:
     with _initializing:
         if _shim is not None:
             return _shim
+        from tapeout.pytorch import build  # brings LLVM, which importing torch does not need
+
         loaded = build.load()
         _declare(loaded)
         chip = chips.active()
@@ -62,6 +71,8 @@ def shim() -> ctypes.CDLL:
                 "chip with a smaller hbm.size_bytes"
             )
         _shim = loaded
+        for then in _when_used:
+            then()
         _watch_allocations(loaded)
         if seed_before_first_use is not None:
             torch.ops.tapeout.default_generator().manual_seed(seed_before_first_use)

@@ -105,6 +105,7 @@ class Graph:
         blocks: list[int] = []
         shim().tapeout_end_capture(BLOCK_TAKER(blocks.append))
         self._give_back = weakref.finalize(self, _let_go, blocks)
+        self._give_back.atexit = False
         return capture
 
     def instantiate(self) -> None:

@@ -5,11 +5,16 @@ calls it when torch is there already; whichever comes first, the device is regis
 which imports the package `tapeout` while it looks for back ends, never pulls in torch this way.
 """
 
+import importlib
+import os
+
 import torch
 
 from tapeout.pytorch.import_hooks import when_imported
 
 DEVICE_TYPE = "chip"
+STARTUP_VARIABLE = "TAPEOUT_STARTUP"
+"""Names a module whose `install()` is called when the device is registered."""
 
 _registered = False
 
@@ -26,12 +31,15 @@ def register() -> None:
             "use the two packages in separate processes (or environments)"
         )
     _registered = True
-    from tapeout.pytorch import device, moving_modules
+    from tapeout.pytorch import before_first_use, device, moving_modules
 
     torch.utils.rename_privateuse1_backend(DEVICE_TYPE)
     torch._register_device_module(DEVICE_TYPE, device)
     torch.utils.generate_methods_for_privateuse1_backend(for_storage=True)
     moving_modules.keep_parameters_when_moving()
+    before_first_use.install()
+    if module := os.environ.get(STARTUP_VARIABLE):
+        importlib.import_module(module).install()
     when_imported("torch._dynamo.device_interface", _register_with_dynamo)
     when_imported("torch._dynamo.eval_frame", _help_generate)
     when_imported("torch._inductor.compile_fx", _register_with_inductor)

@@ -62,12 +62,19 @@ struct ChipGuard final : c10::impl::DeviceGuardImplInterface {
   Device getDevice() const override { return Device(kChip, 0); }
   void setDevice(Device device) const override { check_device(device); }
   void uncheckedSetDevice(Device) const noexcept override {}
-  c10::Stream getStream(Device) const override { return stream(current_stream_id); }
-  c10::Stream getNewStream(Device, int) const override { return stream(next_stream_id++); }
+  c10::Stream getStream(Device device) const override {
+    check_device(device);
+    return stream(current_stream_id);
+  }
+  c10::Stream getNewStream(Device device, int) const override {
+    check_device(device);
+    return stream(next_stream_id++);
+  }
   c10::Stream exchangeStream(c10::Stream to) const override {
     return stream(std::exchange(current_stream_id, to.id()));
   }
   DeviceIndex deviceCount() const noexcept override { return 1; }
+  c10::DeviceCapability getDeviceCapability(Device) const override { return {}; }  // tensors of every type
   void record(void** event, const c10::Stream& stream, DeviceIndex, c10::EventFlag flag) const override {
     if (*event == nullptr) {
       *event = new Event;
@@ -102,7 +109,8 @@ struct ChipGuard final : c10::impl::DeviceGuardImplInterface {
       clock_calls.reach(static_cast<Event*>(event)->time_ps);
     }
   }
-  void synchronizeDevice(DeviceIndex) const override {
+  void synchronizeDevice(DeviceIndex index) const override {
+    check_device(Device(kChip, index));
     if (time_is_kept()) {
       clock_calls.synchronize();
     }
@@ -218,8 +226,14 @@ struct ChipHooks final : at::PrivateUse1HooksInterface {
   }
   bool isPinnedPtr(const void* pointer) const override { return is_pinned(pointer); }
   c10::Allocator* getPinnedMemoryAllocator() const override { return &pinned_allocator; }
-  const at::Generator& getDefaultGenerator(DeviceIndex) const override { return default_generator(); }
-  at::Generator getNewGenerator(DeviceIndex) const override { return at::make_generator<ChipGenerator>(); }
+  const at::Generator& getDefaultGenerator(DeviceIndex index) const override {
+    check_device(Device(kChip, index));
+    return default_generator();
+  }
+  at::Generator getNewGenerator(DeviceIndex index) const override {
+    check_device(Device(kChip, index));
+    return at::make_generator<ChipGenerator>();
+  }
   void resizePrivateUse1Bytes(const c10::Storage& storage, size_t bytes) const override {
     auto* impl = storage.unsafeGetStorageImpl();
     auto resized = hbm_allocator.allocate(bytes);

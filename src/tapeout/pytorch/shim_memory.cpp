@@ -4,6 +4,7 @@
 #include "shim.h"
 
 #include <c10/core/CPUAllocator.h>
+#include <c10/core/CachingDeviceAllocator.h>
 #include <c10/core/impl/alloc_cpu.h>
 
 #include <sys/mman.h>
@@ -250,6 +251,11 @@ class Arena {
     peak_bytes_ = allocated_bytes_;
   }
 
+  void reset_counts() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    allocation_count_ = out_of_memory_count_ = 0;
+  }
+
  private:
   struct Block {
     size_t bytes;
@@ -315,12 +321,44 @@ Arena& arena() {
 
 void release_hbm(void* pointer) { arena().release(pointer); }
 
-struct HbmAllocator final : c10::Allocator {
+// Also what torch.accelerator asks about memory.
+struct HbmAllocator final : c10::DeviceAllocator {
   c10::DataPtr allocate(size_t bytes) override {
     void* pointer = arena().allocate(bytes);
     return {pointer, pointer, &release_hbm, Device(kChip, 0)};
   }
   c10::DeleterFnPtr raw_deleter() const override { return &release_hbm; }
+  bool initialized() override { return true; }
+  void emptyCache(c10::MempoolId_t) override { arena().return_free_pages(); }
+  void recordStream(const c10::DataPtr&, c10::Stream) override {}  // what a stream has used is done with
+  c10::CachingDeviceAllocator::DeviceStats getDeviceStats(DeviceIndex index) override {
+    check_device(Device(kChip, index));
+    int64_t values[6];
+    arena().statistics(values);
+    constexpr auto all = static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
+    c10::CachingDeviceAllocator::DeviceStats stats;
+    stats.allocated_bytes[all].current = values[0];
+    stats.allocated_bytes[all].peak = values[1];
+    stats.reserved_bytes[all].current = stats.reserved_bytes[all].peak = values[2];
+    stats.active[all].current = values[3];
+    stats.allocation[all].allocated = values[4];
+    stats.num_ooms = values[5];
+    return stats;
+  }
+  void resetAccumulatedStats(DeviceIndex index) override {
+    check_device(Device(kChip, index));
+    arena().reset_counts();
+  }
+  void resetPeakStats(DeviceIndex index) override {
+    check_device(Device(kChip, index));
+    arena().reset_peak();
+  }
+  std::pair<size_t, size_t> getMemoryInfo(DeviceIndex index) override {
+    check_device(Device(kChip, index));
+    int64_t values[6];
+    arena().statistics(values);
+    return {arena().size_bytes() - static_cast<size_t>(values[0]), arena().size_bytes()};
+  }
   void copy_data(void* to, const void* from, size_t bytes) const override {
     refuse_in_capture("copying a storage");
     note_copy(Copy::on_chip, bytes, false);

@@ -11,6 +11,9 @@ from tapeout.runtime import clock
 
 DeviceLike = torch.device | str | int | None
 
+NAMES = {"chip"}
+"""Types of device that mean the chip; "cuda" does in a script that was written for it."""
+
 
 def lazy_init() -> None:
     """Called by torch before the first use of the device."""
@@ -18,8 +21,23 @@ def lazy_init() -> None:
         shim()
 
 
+def check_index(device: DeviceLike) -> None:
+    """Raises ValueError for a device that is not the chip of this process. None is the chip."""
+    if device is None:
+        return
+    named = torch.device("chip", device) if isinstance(device, int) and device >= 0 else device
+    if not isinstance(named, int):
+        named = torch.device(named)
+        if named.type not in NAMES:
+            raise ValueError(f"expected a device of type chip, not {str(named)!r}")
+        named = named.index or 0
+    if named != 0:
+        raise ValueError(f"there is no chip {named}: this process simulates one chip, 'chip' or 'chip:0'")
+
+
 def synchronize(device: DeviceLike = None) -> None:
     """Let the chip's time pass until all work is done. On the host the work is done already: a launch does it."""
+    check_index(device)
     if clock.active is not None:
         clock.active.synchronize()
 
@@ -31,6 +49,7 @@ class Stream(torch.Stream):
         lazy_init()
         if "stream_id" in kwargs:
             return super().__new__(cls, **kwargs)
+        check_index(device)
         return super().__new__(cls, device="chip", priority=priority)
 
 
@@ -49,6 +68,7 @@ class Event(torch.Event):
 
 
 def current_stream(device: DeviceLike = None) -> torch.Stream:
+    check_index(device)
     lazy_init()
     return torch.accelerator.current_stream(torch.device("chip", 0))
 

@@ -30,8 +30,15 @@ def total(time: RunTime) -> str:
     return f"at least {seconds(time.total_ps)} plus {missing} of unknown time"
 
 
+def plain_summary(time: RunTime) -> str:
+    """One line, without markup."""
+    return f"{time.chip}: {total(time)} of simulated time"
+
+
 def summary(time: RunTime) -> str:
     """A line with the total, then one for each part."""
+    if time.is_empty:
+        return f"[bold]{escape(time.chip)}[/]: nothing ran on the chip in this process"
     lines = [f"[bold]{escape(time.chip)}[/]: {total(time)} of simulated time"]
     parts = [
         f"{kind.value} {seconds(time.busy_ps[kind.value])} in {time.counts[kind.value]:,}"

@@ -117,7 +117,7 @@ class Kernel(TimedKernel):
             int(program.order_free),
             int(checked),
         )
-        weakref.finalize(self, library.tapeout_free_kernel, handle)
+        weakref.finalize(self, library.tapeout_free_kernel, handle).atexit = False  # threads may use it until the end
         self._handle = handle
         self._launch = library.tapeout_launch
 

@@ -76,7 +76,9 @@ class Backlog:
 
     def __init__(self) -> None:
         self.handle = library().tapeout_clock()
-        weakref.finalize(self, library().tapeout_free_clock, self.handle)
+        weakref.finalize(
+            self, library().tapeout_free_clock, self.handle
+        ).atexit = False  # threads may use it until the end
 
     def take(self) -> list[tuple[int, int, int]]:
         count = library().tapeout_backlog_size(self.handle)

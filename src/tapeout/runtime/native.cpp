@@ -141,6 +141,7 @@ void begin_sanitized_program(Context* context);
 struct Pool {
     Sanitizer* sanitizer = nullptr;
     std::mutex launch_mutex;
+    std::thread::id ending;  // the thread that ends the process, once one does
     int64_t scratchpad_bytes = 0;
     int64_t arena_base = 0, arena_bytes = 0;
     int64_t totals[7] = {};
@@ -925,6 +926,17 @@ Worker* make_worker() {
     return worker;
 }
 
+// The right to launch, as long as the lock is kept. Once the process ends, what other threads would run is being taken
+// apart: they wait here for its end.
+std::unique_lock<std::mutex> turn() {
+    std::unique_lock<std::mutex> lock(pool->launch_mutex);
+    if (pool->ending != std::thread::id{} && pool->ending != std::this_thread::get_id()) {
+        lock.unlock();
+        for (;;) pause();
+    }
+    return lock;
+}
+
 int64_t launch_all(const Kernel* kernel, const int64_t* words, bool notes) {
     if (pool->arena_bytes) {
         for (int64_t i = 0; i < kernel->parameter_count; i++) {
@@ -1054,6 +1066,12 @@ void tapeout_start(int64_t thread_count, int64_t scratchpad_bytes) {
     }
 }
 
+// From now on only the calling thread launches; a launch under way is waited for.
+void tapeout_end() {
+    std::lock_guard<std::mutex> lock(pool->launch_mutex);
+    pool->ending = std::this_thread::get_id();
+}
+
 void tapeout_need_scratchpad(int64_t bytes) {
     std::lock_guard<std::mutex> lock(pool->launch_mutex);
     pool->scratchpad_bytes = std::max(pool->scratchpad_bytes, bytes);
@@ -1082,14 +1100,14 @@ void tapeout_free_kernel(void* kernel) { delete static_cast<Kernel*>(kernel); }
 
 // 0, or the kind of the failure that `tapeout_failure` describes. `words`: grid, then arguments.
 int64_t tapeout_launch(const void* handle, const int64_t* words) {
-    std::lock_guard<std::mutex> lock(pool->launch_mutex);
+    auto lock = turn();
     return launch_all(static_cast<const Kernel*>(handle), words, false);
 }
 
 // The same, and notes what the launch's time depends on. `digest`: 16 bytes that are equal for equal notes. -1 if the
 // launch went well but noted more than is kept.
 int64_t tapeout_launch_noting(const void* handle, const int64_t* words, Digest* digest) {
-    std::lock_guard<std::mutex> lock(pool->launch_mutex);
+    auto lock = turn();
     int64_t failure = launch_all(static_cast<const Kernel*>(handle), words, true);
     if (failure) return failure;
     if (!sort_notes(words[0] * words[1] * words[2], pool->noted)) return -1;

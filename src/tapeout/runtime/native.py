@@ -1,5 +1,6 @@
 """The compiled half of the runtime: built with g++ at first use, kept in the cache, loaded once per process."""
 
+import atexit
 import ctypes
 import functools
 import os
@@ -34,6 +35,7 @@ def library() -> ctypes.CDLL:
     word, pointer = ctypes.c_int64, ctypes.c_void_p
     for name, result, arguments in (
         ("tapeout_start", None, (word, word)),
+        ("tapeout_end", None, ()),
         ("tapeout_need_scratchpad", None, (word,)),
         ("tapeout_set_arena", None, (word, word)),
         ("tapeout_sanitize", None, (pointer,)),
@@ -52,5 +54,6 @@ def library() -> ctypes.CDLL:
         function = getattr(loaded, name)
         function.restype, function.argtypes = result, arguments
     loaded.tapeout_start(thread_count(), 0)
+    atexit.register(loaded.tapeout_end)
     os.register_at_fork(after_in_child=lambda: loaded.tapeout_start(thread_count(), 0))
     return loaded

@@ -1,17 +1,21 @@
-"""Runs a Python script on a chip in virtual time, and says how long the chip took.
+"""Runs a Python program on a chip in virtual time, and says how long the chip took.
 
-The script runs in this process as `python script.py arguments` would run it, with the chip active, the clock on and
-`torch.cuda` standing for the chip. For several chips it runs once in a process for each.
+The program is a file, a module or a command like pytest. It runs in this process as `python script.py arguments`,
+`python -m module arguments` or the shell would run it, with the chip active, the clock on and `torch.cuda` standing for
+the chip. Processes that it starts find the same. For several chips it runs once in a process for each.
 """
 
 import gc
 import importlib
+import importlib.util
 import json
 import os
 import runpy
+import shutil
 import subprocess
 import sys
 import tempfile
+import types
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -41,6 +45,11 @@ class RunTime:
     status: int
 
     @property
+    def is_empty(self) -> bool:
+        """Whether nothing ran on the chip."""
+        return not (self.counts or self.host_operators or self.untimed_kernels)
+
+    @property
     def is_whole(self) -> bool:
         """Whether `total_ps` is the time of everything."""
         return not self.host_operators and not self.untimed_kernels
@@ -62,23 +71,44 @@ class RunTime:
 
     @staticmethod
     def from_json(text: str) -> "RunTime":
-        return RunTime(**json.loads(text))
+        """Raises TapeoutError for a text that to_json has not written."""
+        try:
+            return RunTime(**json.loads(text))
+        except (ValueError, TypeError) as error:
+            raise TapeoutError(f"this is not what `tapeout run --result` writes for one chip: {error}") from None
 
 
 @dataclass(frozen=True)
 class Script:
-    """A script and how to run it. `read_zeros`: in timing alone, reading a value gives zero instead of an error."""
+    """A program and how to run it. `name`: a file, a command in PATH that is written in Python, or a module if
+    `is_module`. `read_zeros`: in timing alone, reading a value gives zero instead of an error."""
 
-    path: Path
+    name: str
     arguments: Sequence[str] = ()
     timing_only: bool = False
     read_zeros: bool = False
+    is_module: bool = False
 
     def __post_init__(self) -> None:
-        if not self.path.is_file():
-            raise TapeoutError(f"there is no script {str(self.path)!r} in {os.getcwd()}")
         if self.read_zeros and not self.timing_only:
             raise TapeoutError("--read-zeros is for --timing-only: otherwise there are values to read")
+        if not self.is_module:
+            _ = self.path
+
+    @property
+    def path(self) -> Path:
+        """Where the program is, if it is no module. Raises TapeoutError if it is nowhere."""
+        path = Path(self.name)
+        if path.is_file():
+            return path
+        command = None if path.is_dir() or "/" in self.name else shutil.which(self.name)
+        if command is None:
+            raise TapeoutError(f"there is no script {self.name!r} in {os.getcwd()}")
+        with open(command, "rb") as file:
+            first_line = file.readline(200)
+        if not (first_line.startswith(b"#!") and b"python" in first_line):
+            raise TapeoutError(f"the command {command} is not a Python program, and only those run on the chip")
+        return Path(command)
 
 
 @dataclass(frozen=True)
@@ -109,13 +139,14 @@ def record(script: Script, chip: chips.Chip | str) -> Recording:
 def _prepare(script: Script, chip: chips.Chip | str) -> clock.VirtualClock:
     """Make this process, and those it starts, run on the chip in virtual time."""
     _import_torch()
-    from tapeout.pytorch import cuda_names, device_runtime
+    from tapeout.pytorch import cuda_names, device_runtime, registration
 
     cuda_names.install()
     active = chips.activate(chip)
     os.environ[chips.CHIP_VARIABLE] = chip if isinstance(chip, str) else active.name
     os.environ[device_runtime.TIMING_VARIABLE] = "only" if script.timing_only else "on"
     os.environ[device_runtime.READ_VARIABLE] = "zeros" if script.read_zeros else "error"
+    os.environ[registration.STARTUP_VARIABLE] = "tapeout.workbench.child_processes"
     return clock.turn_on(only=script.timing_only)
 
 
@@ -133,24 +164,63 @@ def _import_torch() -> None:
 
 
 def _execute(script: Script) -> int:
-    """Run the script as Python would, as `__main__` with its own arguments. Returns its exit status."""
+    """Run the program as Python would, as `__main__` with its own arguments. Returns its exit status."""
     before_argv, before_path = sys.argv, sys.path
-    sys.argv = [str(script.path), *script.arguments]
-    sys.path = [str(script.path.resolve().parent), *sys.path[1:]]
+    sys.argv = [script.name if script.is_module else str(script.path), *script.arguments]
+    folder = os.getcwd() if script.is_module else str(script.path.resolve().parent)
+    sys.path = [folder, *sys.path[1:]]
     try:
-        runpy.run_path(str(script.path), run_name="__main__")
+        if script.is_module:
+            _check_module(script.name)
+            runpy.run_module(script.name, run_name="__main__", alter_sys=True)
+        else:
+            runpy.run_path(str(script.path), run_name="__main__")
     except SystemExit as end:
-        if isinstance(end.code, str):
-            print(end.code, file=sys.stderr)
-            return 1
-        return int(end.code or 0)
+        if end.code is None or isinstance(end.code, int):
+            return int(end.code or 0)
+        print(end.code, file=sys.stderr)
+        return 1
     finally:
         sys.argv, sys.path = before_argv, before_path
     return 0
 
 
+def _check_module(name: str) -> None:
+    """Raises TapeoutError if there is no such module, or a package that is not to be run."""
+    try:
+        found = importlib.util.find_spec(name)
+        if found is not None and found.submodule_search_locations is not None:
+            found = importlib.util.find_spec(f"{name}.__main__")
+            if found is None:
+                raise TapeoutError(f"the package {name!r} has no module __main__, so it cannot be run with -m")
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise  # a fault of the package itself
+        found = None
+    if found is None:
+        raise TapeoutError(f"there is no module {name!r}")
+
+
+def own_traceback(error: BaseException) -> types.TracebackType | None:
+    """The part of an error's traceback that is the script's: what Python would show for it. None if the error did not
+    come out of a script."""
+    own, frame = None, error.__traceback__
+    while frame is not None:
+        if frame.tb_frame.f_code.co_filename in _LAUNCHERS:
+            own = frame.tb_next
+        frame = frame.tb_next
+    return own
+
+
+_LAUNCHERS = {runpy.__file__, "<frozen runpy>"}
+
+
 def _taken(script: Script, status: int) -> RunTime:
-    """The time so far of this process."""
+    return time_so_far(script.timing_only, status)
+
+
+def time_so_far(timing_only: bool, status: int = 0) -> RunTime:
+    """The time of this process, which keeps time."""
     assert clock.active is not None
     elapsed = clock.active.elapsed
     return RunTime(
@@ -161,7 +231,7 @@ def _taken(script: Script, status: int) -> RunTime:
         host_operators=dict(elapsed.host_operators),
         untimed_kernels=dict(elapsed.untimed_kernels),
         assumptions=dict(elapsed.assumptions),
-        timing_only=script.timing_only,
+        timing_only=timing_only,
         status=status,
     )
 
@@ -179,9 +249,10 @@ def run_on_each(script: Script, chip_names: Sequence[str]) -> list[RunTime]:
             result = Path(folder) / f"{number}.json"
             options: list[Any] = ["--chip", name, "--result", result]
             options += ["--timing-only"] * script.timing_only + ["--read-zeros"] * script.read_zeros
-            command = [sys.executable, "-m", "tapeout", "run", *options, "--", script.path, *script.arguments]
+            options += ["-m"] * script.is_module
+            command = [sys.executable, "-m", "tapeout", "run", *options, "--", script.name, *script.arguments]
             status = subprocess.run(list(map(str, command))).returncode
             if status or not result.exists():
-                raise TapeoutError(f"{script.path} failed on chip {name!r} with status {status}")
+                raise TapeoutError(f"{script.name} failed on chip {name!r} with status {status}")
             results.append(RunTime.from_json(result.read_text("utf-8")))
     return results

@@ -288,7 +288,7 @@ def _compile(
             torch.func.functionalize(functional, remove="mutations"),
             decomposition_table=_decompositions(),
             tracing_mode="symbolic",
-        )(*tensors)
+        )(*map(_outside_inference, tensors))
         traced.graph.eliminate_dead_code()
         fakes = [node.meta["val"] for node in traced.graph.nodes if node.op == "placeholder"]
         values = (node.meta.get("val") for node in traced.graph.nodes)
@@ -332,6 +332,15 @@ def _written_argument(operator: Any, value: Any) -> str | None:
         argument.name
         for argument in operator._schema.arguments
         if argument.alias_info is not None and argument.alias_info.before_set == value.alias_info.before_set
+    )
+
+
+def _outside_inference(tensor: torch.Tensor) -> torch.Tensor:
+    """The same memory as a tensor that may be traced: one made in inference mode may be changed there only."""
+    if not tensor.is_inference():
+        return tensor
+    return torch.empty(0, dtype=tensor.dtype, device=tensor.device).set_(
+        tensor.untyped_storage(), tensor.storage_offset(), tensor.shape, tensor.stride()
     )
 
 

@@ -123,7 +123,9 @@ class _System:
         }
         self.chip = chip
         self.handle = library().tapeout_timing_system(words(abi.CHIP.pack(facts)).ctypes.data)
-        weakref.finalize(self, library().tapeout_timing_free_system, self.handle)
+        weakref.finalize(
+            self, library().tapeout_timing_free_system, self.handle
+        ).atexit = False  # threads may use it until the end
 
 
 @functools.lru_cache(maxsize=8)
@@ -141,7 +143,9 @@ class _Prepared:
         rows = [_op(item, cost, chip, shapes) for item, cost in zip(program.instructions, self.costs, strict=True)]
         packed = np.concatenate([words(abi.OP.pack(row)) for row in rows])
         self.handle = library().tapeout_timing_kernel(packed.ctypes.data, self.size)
-        weakref.finalize(self, library().tapeout_timing_free_kernel, self.handle)
+        weakref.finalize(
+            self, library().tapeout_timing_free_kernel, self.handle
+        ).atexit = False  # threads may use it until the end
 
 
 def _op(item: Instruction, cost: Cost, chip: Chip, shapes: dict[tuple[Any, ...], int]) -> dict[str, Any]:

@@ -1,0 +1,28 @@
+"""Processes that a script started by `tapeout run` starts: workers, ranks of torchrun, programs of a launcher.
+
+They find CUDA's names standing for the chip, as the script does, and one that has used the chip says at its end how
+long it took. `tapeout.pytorch.registration` calls `install` where its environment names this module.
+"""
+
+import atexit
+import os
+import sys
+
+from tapeout.pytorch import cuda_names, device_runtime
+from tapeout.report import run_time
+from tapeout.runtime import clock
+from tapeout.workbench import script
+
+
+def install() -> None:
+    """Make this process, which has imported torch, like the one that started it."""
+    cuda_names.install()
+    device_runtime.when_used(lambda: atexit.register(_report))
+
+
+def _report() -> None:
+    if clock.active is None:
+        return
+    time = script.time_so_far(timing_only=clock.timing_only)
+    if not time.is_empty:
+        print(f"process {os.getpid()}: {run_time.plain_summary(time)}", file=sys.stderr)
