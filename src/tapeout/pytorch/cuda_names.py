@@ -168,7 +168,7 @@ def _map_module() -> None:
         *inside, last = name.split(".")
         setattr(getattr(cuda, inside[0]) if inside else cuda, last, _refused(f"torch.cuda.{name}", remedy))
     cuda._DeviceGuard = chip_device.device  # type: ignore[misc,assignment]
-    torch._C._cuda_getCurrentRawStream = chip_device._raw_stream
+    torch._C._cuda_getCurrentRawStream = chip_device._raw_stream  # type: ignore[assignment]
     for name in [name for name in vars(cuda) if name.endswith("Tensor") and inspect.isclass(vars(cuda)[name])]:
         setattr(cuda, name, _TensorType(name, (), {"__module__": "torch.cuda"}))
 
@@ -307,7 +307,7 @@ def _map_tensors_and_modules() -> None:
     torch.Tensor.type = _tensor_type  # type: ignore[method-assign,assignment]
     torch.set_default_tensor_type = _set_default_tensor_type
     for storage in (torch.UntypedStorage, torch.TypedStorage):
-        storage.cuda = _storage_on_chip  # type: ignore[method-assign]
+        storage.cuda = _storage_on_chip  # type: ignore[method-assign,assignment]
         storage.is_cuda = property(lambda storage: storage.device.type == "chip")  # type: ignore[assignment,method-assign]
 
 
@@ -342,7 +342,7 @@ def _storage_on_chip(storage: Any, device: Any = None, non_blocking: bool = Fals
     return torch.UntypedStorage(storage.nbytes(), device=target).copy_(storage, non_blocking)
 
 
-_Data = torch._C.TensorBase.data
+_Data: Any = torch._C.TensorBase.data
 
 
 def _set_data(tensor: torch.Tensor, value: torch.Tensor) -> None:

@@ -17,7 +17,11 @@ from tapeout.workbench import script
 def install() -> None:
     """Make this process, which has imported torch, like the one that started it."""
     cuda_names.install()
-    device_runtime.when_used(lambda: atexit.register(_report))
+
+    def report_at_the_end() -> None:
+        atexit.register(_report)
+
+    device_runtime.when_used(report_at_the_end)
 
 
 def _report() -> None:
