@@ -55,3 +55,15 @@ def test_what_is_not_there_is_refused(monkeypatch, value, message):
     with pytest.raises(TapeoutError) as caught:
         host_features.chosen_level()
     assert str(caught.value) == message
+
+
+def test_lower_levels_have_narrower_registers_and_caches_of_their_own(monkeypatch):
+    found = {}
+    for level in host_features.levels():
+        monkeypatch.setenv(host_features.VARIABLE, level)
+        found[level] = host_features.host_features.__wrapped__()
+    assert [level for level, features in found.items() if features.level != level] == []
+    widths = [features.vector_bytes for features in found.values()]
+    assert widths == sorted(set(widths), reverse=True)
+    assert len({(features.cpu, features.attributes) for features in found.values()}) == len(found)
+    assert len({features.compiler_flags for features in found.values()}) == len(found)

@@ -84,7 +84,9 @@ LAYOUTS = {"rows": lambda rows, columns: (columns, 1), "columns": lambda rows, c
 
 
 @pytest.mark.parametrize("wild", [False, True], ids=["ordinary", "any bits"])
-@pytest.mark.parametrize("shape", [(2, 3, 5, 7), (1, 1, 70, 40), (1, 17, 33, 16), (1, 16, 64, 48)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [(2, 3, 5, 7), (1, 1, 70, 40), (1, 17, 33, 16), (1, 16, 64, 48), (1, 13, 21, 300)], ids=str
+)
 @pytest.mark.parametrize("dtype", MATRIX_DTYPES, ids=str)
 def test_products(dtype, shape, wild):
     """Every layout of the operands, with and without an accumulator, one also transposed."""

@@ -13,9 +13,9 @@ from tapeout.sim.functional import abi
 from tapeout.sim.functional.builder import MEMORY_TYPE, TYPE_OF_KIND, LlvmBuilder, Text, Value
 from tapeout.sim.functional.vector import Access, Group, Scalar, Step, View, extents_of, refine
 
+WIDEST = 32
 LONG_GROUP = 24
-"""Groups longer than this use vectors of one register of float32 numbers, shorter ones of two: more values would not
-fit the host's registers."""
+"""Groups longer than this use vectors half as wide: their values would not fit the host's registers."""
 
 UNROLLED_TURNS = 4
 """Inner loops of reductions with at most so many turns are written out."""
@@ -156,9 +156,9 @@ class _Nest:
         self.iotas = {index: [steps[d] for d in order] for index, steps in self.iotas.items()}
 
     def _widest(self) -> int:
-        """Elements of a vector, at most."""
-        register = self.text.host.vector_bytes // 4
-        return register if len(self.group.steps) > LONG_GROUP else 2 * register
+        """Elements of a vector, at most: several registers of the host, whose steps overlap."""
+        widest = min(WIDEST, self.text.host.vector_bytes)
+        return widest // 2 if len(self.group.steps) > LONG_GROUP else widest
 
     def _width(self) -> int:
         inner, widest = self.extents[-1], self._widest()
