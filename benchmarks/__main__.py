@@ -19,12 +19,16 @@ BENCHMARKS = (
     "virtual_time",
     "pytorch",
     "cosimulation",
+    "random_kernels",
 )
 
 
 def main(names: list[str]) -> None:
     if names[:1] == ["tpuv3"] and len(names) > 1 and names[1] not in BENCHMARKS:
         importlib.import_module("benchmarks.tpuv3").main(names[1:])
+        return
+    if names[:1] == ["random_kernels"] and "".join(names[1:2]).startswith("-"):
+        importlib.import_module("benchmarks.random_kernels").main(names[1:])
         return
     unknown = sorted(set(names) - set(BENCHMARKS))
     if unknown:

@@ -188,6 +188,8 @@ class Writer:
                 f"{tile.name} - tl.floor({tile.name}.to(tl.float32) * {1 / limit}).to(tl.{tile.dtype}) * {limit}",
                 tile.dtype, tile.data - np.floor(tile.data / limit) * limit,
             )  # fmt: skip
+        if limit - 1 > np.iinfo(TYPES[tile.dtype]).max:
+            raise Unfit
         return self.put(f"{tile.name} & {limit - 1}", tile.dtype, tile.data & TYPES[tile.dtype](limit - 1))
 
     def cast(self, tile: Tile, dtype: str) -> Tile:

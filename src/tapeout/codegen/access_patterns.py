@@ -16,6 +16,15 @@ def pieces(
     """Cuts an iteration space into ones an instruction can run: extents of `dimensions` loops within limits, and for
     each operand an offset and strides. Neighbouring dimensions are merged where every operand allows it; of what is
     left the shortest are unrolled, but not the last."""
+    block = MAX_EXTENT // 2 + 1
+    uneven = next((d for d, extent in enumerate(shape) if extent > MAX_EXTENT and extent % block), None)
+    if uneven is not None:
+        rest = shape[uneven] % block
+        for start, length in ((0, shape[uneven] - rest), (shape[uneven] - rest, rest)):
+            part = (*shape[:uneven], length, *shape[uneven + 1 :])
+            for extents, offset, own_strides in pieces(part, strides, dimensions):
+                yield extents, [o + start * s[uneven] for o, s in zip(offset, strides, strict=True)], own_strides
+        return
     dims: list[tuple[int, list[int]]] = []
     for d, extent in enumerate(shape):
         if extent == 1:
@@ -27,9 +36,8 @@ def pieces(
                 dims[-1] = (last_extent * extent, own)
                 continue
         while extent > MAX_EXTENT:
-            half = MAX_EXTENT // 2 + 1
-            dims.append((extent // half, [s * half for s in own]))
-            extent = half
+            dims.append((extent // block, [s * block for s in own]))
+            extent = block
         dims.append((extent, own))
     unrolled = sorted(range(len(dims) - 1), key=lambda d: dims[d][0])[: max(0, len(dims) - dimensions)]
     outer = [dims[d] for d in sorted(unrolled)]

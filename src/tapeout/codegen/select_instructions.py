@@ -49,6 +49,8 @@ from tapeout.passes.raise_accesses import Access
 from tapeout.tile.ir import DEFAULT_STAGES, Kernel, Operation, Region, Type, Value, walk
 
 MOST_STAGES = 8
+MOST_BYTES_OF_AN_INDEX = (1 << 16) - 1
+"""What an index may count in an access to HBM, which gathers from large tiles become."""
 Tile = View | Register
 """A tile (or scalar) as an operand: in the scratchpad, or one register value everywhere."""
 
@@ -878,6 +880,10 @@ class Selector:
         if stride < 0 or stride == 0:
             source = self.copy(source, self.new_view(source.dtype, source.shape))
             stride = source.strides[axis]
+        if stride * source.dtype.size_bytes > MOST_BYTES_OF_AN_INDEX:
+            wide = self.convert(index, index.dtype, self.new_view(DType.I64, index.shape))
+            index = self.compute(Function.MUL, DType.I64, wide, self.constant(stride), shape=index.shape)
+            stride = 1
         along = tuple(0 if d == axis else s for d, s in enumerate(aligned(source.strides, source.shape)))
         for extents, offsets, (out_strides, in_strides, index_strides) in pieces(
             out.shape, [out.strides, along, aligned(index.strides, index.shape)]
