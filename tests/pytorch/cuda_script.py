@@ -75,6 +75,8 @@ end.record()
 torch.cuda.synchronize()
 assert start.elapsed_time(end) > 0
 assert doubled.eq(10).all()
+odd = torch.compile(torch.matmul)(torch.ones(300, 63, device="cuda"), torch.ones(63, 10, device="cuda"))
+assert odd.eq(63).all()  # sizes that Inductor pads on GPUs
 with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
     model(torch.zeros(4, 8, device="cuda"))
 assert sum(row.device_time_total for row in profile.key_averages()) > 0

@@ -60,6 +60,17 @@ def test_compiled_code_agrees_with_the_cpu(name):
     torch.testing.assert_close(found.cpu(), expected, rtol=1e-5, atol=2e-5)
 
 
+@pytest.mark.parametrize("option", ["benchmark_kernel", "benchmark_fusion", "combo_kernels"])
+def test_options_that_time_or_join_kernels(option):
+    def function(x):
+        return torch.cat([x.sin(), x[:, :7].cos().exp().sum(1, keepdim=True)], 1).relu()
+
+    x = torch.randn(16, 24)
+    with torch._inductor.config.patch({option: True, "fx_graph_cache": False}):
+        got = torch.compile(function)(x.to("chip"))
+    torch.testing.assert_close(got.cpu(), function(x))
+
+
 def test_shapes_may_change():
     function = torch.compile(lambda x: torch.softmax(x * 2, -1), dynamic=True)
     for rows, columns in ((3, 70), (5, 33), (64, 129)):

@@ -7,6 +7,8 @@ of a kernel, so that one program could read what another has written.
 import pytest
 import torch
 import torch.nn.functional as F
+import triton
+import triton.language as tl
 
 SIZE = 192
 
@@ -267,6 +269,31 @@ def test_overlapping_inputs():
     expected = shifted(on_host[:-1], on_host[1:])
     assert agree(torch.compile(shifted)(on_chip[:-1], on_chip[1:]), expected)
     assert agree(on_chip, on_host)
+
+
+@triton.jit
+def reverse_kernel(source, target, count, BLOCK: tl.constexpr):
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(target + at, tl.load(source + count - 1 - at))
+
+
+@torch.library.custom_op("tapeout_test::reverse_into", mutates_args=("target",))
+def reverse_into(source: torch.Tensor, target: torch.Tensor) -> None:
+    for place in range(len(source)):
+        target[len(source) - 1 - place] = source[place]
+
+
+def test_copies_for_kernels_and_operators_that_write():
+    def function(x, y):
+        reverse_kernel[(4,)](x.clone(), x, 256, BLOCK=64)
+        reverse_into(y.clone(), y)
+        return x * 2, y * 2
+
+    values, few = torch.arange(256.0), torch.arange(8.0)
+    on_chip = values.to("chip"), few.to("chip")
+    expected = values.flip(0), few.flip(0)
+    assert agree(torch.compile(function)(*on_chip), (expected[0] * 2, expected[1] * 2))
+    assert agree(on_chip, expected)
 
 
 def test_only_reads_in_the_way_are_copied():

@@ -15,6 +15,7 @@ class Suite(enum.StrEnum):
     operators = "operators"
     architectures = "architectures"
     kernels = "kernels"
+    scripts = "scripts"
 
 
 class Mode(enum.StrEnum):
@@ -30,7 +31,9 @@ class Again(enum.StrEnum):
 
 
 def scoreboard(
-    suite: Annotated[Suite, typer.Argument(help="Operators of PyTorch, architectures, or kernels of other packages.")],
+    suite: Annotated[
+        Suite, typer.Argument(help="Operators of PyTorch, architectures, other packages' kernels, or scripts.")
+    ],
     mode: Annotated[list[Mode], typer.Option(help="Operator by operator, through torch.compile, or both.")] = [*Mode],  # noqa: B006
     dtype: Annotated[list[str] | None, typer.Option(help="Element types, such as float32; all if not given.")] = None,
     only: Annotated[str, typer.Option(help="Cases whose name holds this regular expression.")] = "",
@@ -48,8 +51,14 @@ def scoreboard(
     against: Annotated[
         Path | None, typer.Option(help="End with 1 if a case is worse than on this page, written earlier.")
     ] = None,
+    sources: Annotated[
+        Path | None, typer.Option(help="For scripts: the folder with their repositories, each named owner+name.")
+    ] = None,
 ) -> None:
     """Judge every case of a suite against the CPU. Ends with 1 if a result is wrong or a case broke."""
+    if suite is Suite.scripts:
+        _judge_scripts(sources, only, time_limit_s, page)
+        return
     import importlib
 
     from tapeout.report import scoreboard as report
@@ -91,4 +100,21 @@ def scoreboard(
         console.print(f"[red]worse than on {against}[/]: {outcome.case} is {outcome.verdict}: ", end="")
         console.print(outcome.cause, markup=False)
     if worse or any(outcome.verdict in verdicts.FAULTS for outcome in found.values()):
+        raise typer.Exit(1)
+
+
+def _judge_scripts(sources: Path | None, only: str, time_limit_s: float, page: Path | None) -> None:
+    from tapeout.errors import TapeoutError
+    from tapeout.report import scripts as report
+    from tapeout.workbench.scoreboard import scripts, verdicts
+
+    if sources is None:
+        raise TapeoutError("the suite scripts needs --sources: a folder with the repositories, each named owner+name")
+    console, results = console_of(), []
+    for result in scripts.run(sources, only, time_limit_s):
+        results.append(result)
+        console.print(report.line(result), markup=False, highlight=False, soft_wrap=True)
+        if page:
+            page.write_text(report.page(results), "utf-8")
+    if any(result.verdict in verdicts.FAULTS for result in results):
         raise typer.Exit(1)

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
+from torch._higher_order_ops.triton_kernel_wrap import triton_kernel_wrapper_functional
 from torch._inductor.dependencies import MemoryDep, WeakDep
 from torch._inductor.fx_passes.reinplace import inplaceable_foreach_ops
 from torch._inductor.fx_utils import get_node_storage
@@ -46,6 +47,7 @@ def keep_values(graph: torch.fx.Graph) -> None:
     _keep_results_of_scatters(graph)
     _keep_what_is_viewed_as_another_type(graph)
     _keep_operands_of_foreach(graph)
+    _keep_operands_of_kernels(graph)
 
 
 def _writes(graph: torch.fx.Graph) -> list[Node]:
@@ -167,6 +169,28 @@ def _reads_elsewhere(value: Node, storages: dict[Any, int], own: int | None) -> 
         is_in_place = is_in_place or torch.Tag.pointwise in getattr(node.target, "tags", ())
         pending += [(operand, is_moved or not is_in_place) for operand in node.all_input_nodes]
     return False
+
+
+def _keep_operands_of_kernels(graph: torch.fx.Graph) -> None:
+    """`reverse[grid](x.clone(), x)`, a user's kernel or custom operator: with the copy dropped, both would be `x`."""
+    for node in list(graph.nodes):
+        if node.target is triton_kernel_wrapper_functional:
+            operands, names = node.kwargs["kwargs"], node.kwargs["tensors_to_clone"]
+            kept = _copied_where_written(node, operands, [operands[name] for name in names], names)
+            node.update_kwarg("kwargs", kept)
+        elif node.target is torch.ops.higher_order.auto_functionalized_v2:
+            node.kwargs = _copied_where_written(node, node.kwargs, node.kwargs["_all_bases"], ())
+
+
+def _copied_where_written(node: Node, operands: Any, targets: Iterable[Node], names: Iterable[str]) -> dict[str, Any]:
+    """The operands by name, copied where they share memory with a target and `names` does not hold them."""
+    written = {get_node_storage(target) for target in targets}
+    return {
+        name: _copied(operand, node)
+        if isinstance(operand, Node) and name not in names and get_node_storage(operand) in written - {None}
+        else operand
+        for name, operand in operands.items()
+    }
 
 
 def is_overwritten_elsewhere(first: Any, second: Any) -> bool:
