@@ -9,7 +9,7 @@ FLOORS = (
     ("errors",),
     ("host", "numerics", "figures"),
     ("chip",),
-    ("isa", "accelerator"),
+    ("isa", "accelerator", "cluster"),
     ("tile", "sim", "silicon"),
     ("passes.math", "runtime", "testing"),
     ("passes", "rtl"),

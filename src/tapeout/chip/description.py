@@ -64,6 +64,17 @@ def rate(meaning: str, *, default: Any = MISSING) -> Any:
     return dataclasses.field(default=default, metadata={"meaning": meaning, "kind": "rate"})
 
 
+def number(meaning: str, *, minimum: float, maximum: float, default: Any = MISSING) -> Any:
+    """A real number within bounds."""
+    metadata = {"meaning": meaning, "kind": "number", "minimum": minimum, "maximum": maximum}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def checked_later(meaning: str, *, default: Any = MISSING) -> Any:
+    """A value that only the part's own `check` can judge."""
+    return dataclasses.field(default=default, metadata={"meaning": meaning, "kind": "checked later"})
+
+
 def text(meaning: str, *, choices: tuple[str, ...] = (), default: Any = MISSING) -> Any:
     """A word, one of `choices` when they are given."""
     return dataclasses.field(default=default, metadata={"meaning": meaning, "kind": "text", "choices": choices})
@@ -400,6 +411,13 @@ def _fault_of_field(field: "dataclasses.Field[Any]", value: Any) -> str | None:
             return f"is too small; the least is {rules['minimum']}"
         if rules["maximum"] is not None and value > rules["maximum"]:
             return f"is too large; the most is {rules['maximum']}"
+    elif kind == "number":
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return "is not a number"
+        if not rules["minimum"] <= value <= rules["maximum"]:
+            return f"is not between {rules['minimum']:g} and {rules['maximum']:g}"
+    elif kind == "checked later":
+        return None
     elif kind == "rate":
         if isinstance(value, bool) or not isinstance(value, int | float):
             return "is not a number"

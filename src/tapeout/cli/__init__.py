@@ -13,6 +13,7 @@ from tapeout.cli import (
     calibration,
     chat,
     chips,
+    clusters,
     compare,
     cosim,
     cost,
@@ -84,6 +85,8 @@ app.command("annotate", cls=run.ScriptCommand, context_settings=run.SCRIPT_OPTIO
 app.command("calibration")(calibration.calibration)
 app.command("chat")(chat.chat)
 app.command("chips")(chips.chips)
+app.command("clusters")(clusters.clusters)
+app.command("collective")(clusters.collective)
 app.command("compare")(compare.compare)
 app.command("cosim", cls=run.ScriptCommand, context_settings=run.SCRIPT_OPTIONS)(cosim.cosim)
 app.command("cost")(cost.cost)

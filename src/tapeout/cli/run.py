@@ -61,10 +61,21 @@ def run(
         bool, typer.Option("--sanitize", help="Check every access of every kernel; stop at the first mistake.")
     ] = False,
     result: Annotated[Path | None, typer.Option(help="Write the times to this file too, as JSON.")] = None,
+    cluster: Annotated[
+        str | None, typer.Option(help="A cluster's name or TOML file: how the chips of the ranks are joined.")
+    ] = None,
+    ranks: Annotated[
+        int | None, typer.Option(min=1, help="Run the script as this many ranks of torch.distributed, a chip each.")
+    ] = None,
+    as_rank: Annotated[
+        int | None, typer.Option(help="With --of and --timing-only: run one rank, which stands for all.")
+    ] = None,
+    of: Annotated[int | None, typer.Option(min=1, help="With --as-rank: how many ranks there are.")] = None,
 ) -> None:
     """Run a script on a chip and print the time the chip would have taken."""
     from tapeout import chip as chips
     from tapeout.report import run_time as report
+    from tapeout.workbench import ranks as many
     from tapeout.workbench import script as scripts
 
     if sanitize:
@@ -73,11 +84,25 @@ def run(
         if timing_only:
             raise TapeoutError("--sanitize checks what kernels do; with --timing-only they do nothing: choose one")
         sanitizer.enable()
-    names = chip.split(",") if chip else [chips.named()]
+    if (as_rank is None) != (of is None):
+        raise TapeoutError("--as-rank and --of belong together: rank 0 of 1,000 is --as-rank 0 --of 1000")
+    if as_rank is not None and of is not None:
+        if ranks is not None or not timing_only:
+            raise TapeoutError("--as-rank runs one rank without its peers: use it with --timing-only, not --ranks")
+        many.stand_for(as_rank, of, cluster)
+    elif cluster is not None:
+        many.join(cluster)
+    names = chip.split(",") if chip else [many.chip_of_this_rank() or chips.named()]
     asked = scripts.Script(script, tuple(arguments or ()), timing_only, read_zeros, module)
     if result:
         check_file_can_be_written(result)
     console = console_of(stderr=True)
+    if ranks is not None:
+        times = many.run_ranks(asked, names, cluster, ranks)
+        console.print(report.ranks(times, cluster or "joined by their links"))
+        if result:
+            result.write_text("[" + ",\n".join(time.to_json() for time in times) + "]\n", "utf-8")
+        return
     if len(names) > 1:
         times = scripts.run_on_each(asked, names)
         console.print(report.side_by_side(times))
@@ -85,6 +110,8 @@ def run(
             result.write_text("[" + ",\n".join(time.to_json() for time in times) + "]\n", "utf-8")
         return
     time = scripts.run(asked, names[0])
+    if many.leave_result(time):
+        raise typer.Exit(time.status)
     if not (time.status and time.is_empty):
         console.print(report.summary(time), soft_wrap=True, highlight=False)
     if result:

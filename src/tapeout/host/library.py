@@ -67,11 +67,18 @@ def for_this_host(name: str, sources: Sequence[Path], header: str) -> Library:
 def load(library: Library) -> ctypes.CDLL:
     """The library, loaded; built first if it is not in the cache."""
     build([library])
-    path = file_cache.found(FOLDER, library.key, ".so")
     try:
-        return ctypes.CDLL(str(path))
+        return ctypes.CDLL(str(place(library)))
     except OSError as error:
         raise BuildError(f"Tapeout's {library.name} was built but does not load: {error}") from error
+
+
+def place(library: Library) -> Path:
+    """Where a library that has been built is."""
+    found = file_cache.found(FOLDER, library.key, ".so")
+    if found is None:
+        raise BuildError(f"Tapeout's {library.name} is not in {disk_cache.directory()} any more; start again")
+    return found
 
 
 def build(libraries: Sequence[Library]) -> None:

@@ -19,6 +19,7 @@ import torch
 from tapeout.errors import TapeoutError
 from tapeout.pytorch import device as chip_device
 from tapeout.pytorch import graphs, streams
+from tapeout.pytorch.import_hooks import when_imported
 
 # What scripts conclude from it (bfloat16 and TF32 are there) holds of the chip.
 COMPUTE_CAPABILITY = (8, 0)
@@ -91,6 +92,31 @@ def install() -> None:
     torch.backends.cuda.is_built = lambda: True
     _map_version()
     _map_data_parallel()
+    when_imported("torch.distributed.distributed_c10d", _map_distributed)
+    when_imported("torch.distributed.device_mesh", _map_device_mesh)
+
+
+def _map_distributed() -> None:
+    from tapeout.pytorch.distributed import registration
+
+    registration.answer_for_nccl()
+
+
+def _map_device_mesh() -> None:
+    from torch.distributed import device_mesh
+
+    device_mesh.init_device_mesh = _naming_device(device_mesh.init_device_mesh)
+    device_mesh.DeviceMesh.__init__ = _naming_second(device_mesh.DeviceMesh.__init__)  # type: ignore[method-assign]
+
+
+def _naming_second(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method whose first argument after self names a type of device."""
+
+    @functools.wraps(method)
+    def call(self: Any, device_type: Any, *args: Any, **kwargs: Any) -> Any:
+        return method(self, _type_on_chip(device_type), *args, **kwargs)
+
+    return call
 
 
 def on_chip(device: Any) -> Any:
@@ -102,9 +128,9 @@ def on_chip(device: Any) -> Any:
     if not named:
         return device
     index = torch.device(device).index
-    if index:
+    if index and index != streams.local_rank():
         raise ValueError(f"there is no cuda:{index}: this process simulates one chip, 'cuda' or 'cuda:0'")
-    return torch.device("chip", 0) if index == 0 else torch.device("chip")
+    return torch.device("chip") if index is None else torch.device("chip", 0)
 
 
 def _on_chip_if_named(value: Any) -> Any:

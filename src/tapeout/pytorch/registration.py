@@ -43,6 +43,10 @@ def register() -> None:
     when_imported("torch._dynamo.device_interface", _register_with_dynamo)
     when_imported("torch._dynamo.eval_frame", _help_generate)
     when_imported("torch._inductor.compile_fx", _register_with_inductor)
+    when_imported("torch.distributed.distributed_c10d", _register_with_distributed)
+    when_imported("torch.nn.parallel.distributed", _register_with_data_parallel)
+    when_imported("torch.distributed.tensor", _register_with_tensor)
+    when_imported("torch.distributed.tensor.experimental._context_parallel._attention", _register_with_ring_attention)
 
 
 def _register_with_dynamo() -> None:
@@ -61,3 +65,27 @@ def _register_with_inductor() -> None:
     from tapeout.pytorch import inductor
 
     inductor.register_code_generation()
+
+
+def _register_with_distributed() -> None:
+    from tapeout.pytorch.distributed import registration
+
+    registration.register()
+
+
+def _register_with_tensor() -> None:
+    from tapeout.pytorch.distributed import attention
+
+    attention.install()
+
+
+def _register_with_ring_attention() -> None:
+    from tapeout.pytorch.distributed import attention
+
+    attention.install_ring()
+
+
+def _register_with_data_parallel() -> None:
+    from tapeout.pytorch.distributed import registration
+
+    registration.one_chip_a_rank()

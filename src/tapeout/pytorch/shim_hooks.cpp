@@ -70,6 +70,8 @@ struct ChipGuard final : c10::impl::DeviceGuardImplInterface {
     check_device(device);
     return stream(next_stream_id++);
   }
+  c10::Stream getDefaultStream(Device) const override { return stream(0); }
+  c10::Stream getStreamFromGlobalPool(Device, bool) const override { return stream(next_stream_id++); }
   c10::Stream exchangeStream(c10::Stream to) const override {
     return stream(std::exchange(current_stream_id, to.id()));
   }
@@ -115,6 +117,8 @@ struct ChipGuard final : c10::impl::DeviceGuardImplInterface {
       clock_calls.synchronize();
     }
   }
+  // Memory is used when a kernel is launched, which has run when the launch returns: no stream holds on to it.
+  void recordDataPtrOnStream(const c10::DataPtr&, const c10::Stream&) const override {}
   void destroyEvent(void* event, DeviceIndex) const noexcept override { delete static_cast<Event*>(event); }
   double elapsedTime(void* from, void* to, DeviceIndex) const override {
     TORCH_CHECK(from != nullptr && to != nullptr, "both events must be recorded before their elapsed time is known");

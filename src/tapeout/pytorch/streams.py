@@ -1,6 +1,7 @@
 """Streams and events of the device, as `torch.chip` has them."""
 
 import contextlib
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,6 +22,12 @@ def lazy_init() -> None:
         shim()
 
 
+def local_rank() -> int | None:
+    """This process's index among the ranks of its host, as torchrun gives it; its one chip goes by that index too."""
+    index = os.environ.get("LOCAL_RANK")
+    return int(index) if index is not None else None
+
+
 def check_index(device: DeviceLike) -> None:
     """Raises ValueError for a device that is not the chip of this process. None is the chip."""
     if device is None:
@@ -31,7 +38,7 @@ def check_index(device: DeviceLike) -> None:
         if named.type not in NAMES:
             raise ValueError(f"expected a device of type chip, not {str(named)!r}")
         named = named.index or 0
-    if named != 0:
+    if named not in (0, local_rank()):
         raise ValueError(f"there is no chip {named}: this process simulates one chip, 'chip' or 'chip:0'")
 
 

@@ -47,12 +47,37 @@ def summary(time: RunTime) -> str:
     ]
     if parts:
         lines.append("  busy: " + "; ".join(parts))
+    if time.communication:
+        exposed, hidden, waiting = communication_ps(time)
+        lines.append(
+            f"  communication: {seconds(exposed)} exposed, {seconds(hidden)} hidden, "
+            f"{seconds(waiting)} waiting for other ranks"
+        )
     if not time.is_whole:
         lines.append("  of unknown time: " + _counted({**time.host_operators, **time.untimed_kernels}))
     if time.assumptions:
         lines.append("  launches timed on an assumption:")
         lines += [f"    {count:,} x {escape(assumption)}" for assumption, count in time.assumptions.items()]
     return "\n".join(lines)
+
+
+def communication_ps(time: RunTime) -> tuple[int, int, int]:
+    """Return what communication took that was exposed, what was hidden behind other work, and waiting for others."""
+    kinds = time.communication.values()
+    exposed = sum(each["exposed_ps"] for each in kinds)
+    return exposed, sum(each["total_ps"] for each in kinds) - exposed, sum(each["waited_ps"] for each in kinds)
+
+
+def ranks(times: Sequence[RunTime], cluster: str) -> Table:
+    """A row for each rank: what it computed, what communication cost it, and how long it waited for the slowest."""
+    table = Table(title=f"{len(times)} ranks, {escape(cluster)}", title_justify="left", box=SIMPLE)
+    for header in ("rank", "chip", "simulated time", "kernels", "exposed", "hidden", "waiting for others"):
+        table.add_column(header, justify="left" if header == "chip" else "right")
+    for rank, time in enumerate(times):
+        kernels = time.busy_ps.get(Kind.KERNEL.value, 0)
+        parts = (kernels, *communication_ps(time))
+        table.add_row(str(rank), escape(time.chip), total(time), *map(seconds, parts))
+    return table
 
 
 def side_by_side(times: Sequence[RunTime]) -> Table:

@@ -12,6 +12,7 @@ knows: the streams wait for it, and it is counted by name, never as zero.
 """
 
 import threading
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -38,6 +39,7 @@ class Kind(Enum):
     COPY_TO_HOST = "copy to host"
     COPY_ON_CHIP = "copy on chip"
     HOST_OPERATOR = "operator on the host"
+    COLLECTIVE = "collective"
 
     __hash__ = object.__hash__  # each launch looks its kind up; Enum's own hash is a Python function
 
@@ -131,13 +133,15 @@ class VirtualClock:
     """Moments of one process on one chip. `record`: keep every activity, for profiles. `listener` is told of each.
 
     `backlog`: kernels launched that nobody wants to be told of. They are taken up when somebody asks for the time,
-    which costs less than doing so at every launch.
+    which costs less than doing so at every launch. `kernel_spans`: if a list, every time the cores were busy, as start
+    and end, in order and merged where they touch.
     """
 
     record: bool = False
     listener: Callable[[Activity], None] | None = None
     activities: list[Activity] = field(default_factory=list)
     backlog: Backlog | None = None
+    kernel_spans: list[list[int]] | None = None
     _host_ps: int = 0
     _stream_ready_ps: dict[int, int] = field(default_factory=dict)
     _resource_free_ps: dict[str, int] = field(default_factory=dict)
@@ -176,6 +180,8 @@ class VirtualClock:
                 self._host_ps = end_ps
             self._busy_ps[kind] += duration_ps
             self._counts[kind] += 1
+            if resource == RESOURCES[Kind.KERNEL]:
+                self._note_span(start_ps, end_ps)
             if assumed:
                 self._assumptions.update(assumed)
             if self.is_watched:
@@ -194,11 +200,34 @@ class VirtualClock:
             host_ps, end_ps, busy_ps = self._host_ps, self._resource_free_ps.get(cores, 0), 0
             for duration_ps, submission_ps, stream in launches:
                 host_ps += submission_ps
-                end_ps = ready[stream] = max(host_ps, ready.get(stream, 0), end_ps) + duration_ps
+                start_ps = max(host_ps, ready.get(stream, 0), end_ps)
+                end_ps = ready[stream] = start_ps + duration_ps
                 busy_ps += duration_ps
+                if self.kernel_spans is not None:
+                    self._note_span(start_ps, end_ps)
             self._host_ps, self._resource_free_ps[cores] = host_ps, end_ps
             self._busy_ps[Kind.KERNEL] += busy_ps
             self._counts[Kind.KERNEL] += len(launches)
+
+    def _note_span(self, start_ps: int, end_ps: int) -> None:
+        if self.kernel_spans is None:
+            return
+        if self.kernel_spans and self.kernel_spans[-1][1] >= start_ps:
+            self.kernel_spans[-1][1] = max(self.kernel_spans[-1][1], end_ps)
+        else:
+            self.kernel_spans.append([start_ps, end_ps])
+
+    def idle_ps(self, start_ps: int, end_ps: int) -> int:
+        """Return how long the cores did nothing between two times. Needs `kernel_spans`."""
+        self._take_up()
+        spans = self.kernel_spans or []
+        idle = max(end_ps - start_ps, 0)
+        for place in range(max(bisect_right(spans, [start_ps]) - 1, 0), len(spans)):
+            first, last = spans[place]
+            if first >= end_ps:
+                break
+            idle -= max(min(last, end_ps) - max(first, start_ps), 0)
+        return idle
 
     @property
     def is_watched(self) -> bool:
@@ -215,6 +244,19 @@ class VirtualClock:
             self.activities.append(activity)
         if self.listener:
             self.listener(activity)
+
+    def tell(self, activity: Activity) -> None:
+        """Count an activity whose times were found elsewhere, such as a collective's."""
+        with self._lock:
+            self._busy_ps[activity.kind] += activity.duration_ps
+            self._counts[activity.kind] += 1
+            if self.is_watched:
+                self._tell(activity)
+
+    def learn_unknown(self, count: int) -> None:
+        """Other chips, whose results this one used, did `count` pieces of work of unknown time."""
+        with self._lock:
+            self._unknown_count = max(self._unknown_count, count)
 
     def host_operator(self, name: str) -> None:
         """An operator ran on the host: it waited for all work, and took a time nobody knows."""

@@ -17,7 +17,7 @@ import sys
 import tempfile
 import types
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,8 @@ class RunTime:
     assumptions: Mapping[str, int]
     timing_only: bool
     status: int
+    communication: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """By operation of torch.distributed, what `tapeout.runtime.world.Communication` says of this rank."""
 
     @property
     def is_empty(self) -> bool:
@@ -233,7 +235,14 @@ def time_so_far(timing_only: bool, status: int = 0) -> RunTime:
         assumptions=dict(elapsed.assumptions),
         timing_only=timing_only,
         status=status,
+        communication=_communication(),
     )
+
+
+def _communication() -> dict[str, dict[str, int]]:
+    groups = sys.modules.get("tapeout.pytorch.distributed.groups")  # not there unless the script used it
+    world = groups.world_if_any() if groups else None
+    return {name: asdict(of_kind) for name, of_kind in world.communication().items()} if world else {}
 
 
 def run_on_each(script: Script, chip_names: Sequence[str]) -> list[RunTime]:

@@ -1,0 +1,62 @@
+"""`tapeout clusters` and `tapeout collective`: how chips are joined, and what a collective takes there."""
+
+import re
+from typing import Annotated
+
+import typer
+
+from tapeout.cli.terminal import console as console_of
+from tapeout.errors import TapeoutError
+
+_SIZES = {"": 1, "b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
+
+
+def size_bytes(text: str) -> int:
+    """Return the bytes of a size such as "64MiB", "256" or "1.5 GB". Raises TapeoutError."""
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)", text.strip())
+    if not match or match[2].lower() not in _SIZES:
+        raise TapeoutError(f"{text!r} is not a size; write it like 64MiB, 1.5GB or 4096")
+    size = float(match[1]) * _SIZES[match[2].lower()]
+    if size != int(size):
+        raise TapeoutError(f"{text!r} is not a whole number of bytes")
+    return int(size)
+
+
+def clusters(
+    cluster: Annotated[str | None, typer.Argument(help="A cluster's name or TOML file; without it, a list.")] = None,
+) -> None:
+    """List the reference clusters, or show the levels of one."""
+    from tapeout import cluster as known
+    from tapeout.report import clusters as report
+
+    console = console_of()
+    if cluster is None:
+        console.print(report.listing(known.REFERENCE_CLUSTERS.values()))
+    else:
+        console.print(report.levels(known.load(cluster)))
+
+
+def collective(
+    cluster: Annotated[str, typer.Argument(help="A cluster's name or TOML file.")],
+    operation: Annotated[str, typer.Argument(help="all_reduce, all_gather, reduce_scatter, all_to_all, …")],
+    size: Annotated[str, typer.Argument(help="As NCCL's tests count it: 64MiB, 1GB, 4096.")],
+    ranks: Annotated[
+        int | None, typer.Option(min=1, help="Ranks that take part, from place 0 on. Default: all, or 1,024.")
+    ] = None,
+) -> None:
+    """Say how long a collective takes on a cluster, by which algorithm, and what bounds it."""
+    from tapeout import cluster as known
+    from tapeout.cluster.collectives import OPERATIONS
+    from tapeout.report import clusters as report
+
+    if operation not in OPERATIONS:
+        raise TapeoutError(f"there is no collective {operation!r}; choose from {', '.join(OPERATIONS)}")
+    found = known.load(cluster)
+    count = ranks or (2 if operation in ("send", "recv") else found.place_count or 1024)
+    found.check_ranks(count)
+    wanted = size_bytes(size)
+    console_of().print(
+        report.collective(known.collective_time(found, operation, wanted, range(count)), wanted, count),
+        soft_wrap=True,
+        highlight=False,
+    )

@@ -1,0 +1,19 @@
+"""Clusters: how chips are joined and what their collectives cost."""
+
+from tapeout.cluster.collectives import CollectiveTime, collective_time
+from tapeout.cluster.description import Cluster, Level, Protocol, check_links, of_links
+from tapeout.cluster.loading import CLUSTER_VARIABLE, load
+from tapeout.cluster.reference import REFERENCE_CLUSTERS
+
+__all__ = [
+    "CLUSTER_VARIABLE",
+    "REFERENCE_CLUSTERS",
+    "Cluster",
+    "CollectiveTime",
+    "Level",
+    "Protocol",
+    "check_links",
+    "collective_time",
+    "load",
+    "of_links",
+]

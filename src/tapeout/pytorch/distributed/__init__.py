@@ -1,0 +1,1 @@
+"""torch.distributed on the chip: the c10d back end "tccl", a rank a chip."""

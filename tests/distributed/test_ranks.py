@@ -1,0 +1,167 @@
+"""torch.distributed on the chip: jobs of several ranks, started as a user starts them."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+
+
+def started(script, ranks, *, cwd, launcher=(), **environment):
+    """A job of so many ranks under torchrun."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks), *launcher]
+    variables = os.environ | {"TAPEOUT_CHIP": "training", "OMP_NUM_THREADS": "1"} | environment
+    return subprocess.Popen(
+        [*command, str(script)], cwd=cwd, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def test_collectives_training_and_time(tmp_path):
+    job = started(HERE / "checks.py", 3, cwd=tmp_path, TAPEOUT_TIMING="on", TORCH_DISTRIBUTED_DEBUG="OFF")
+    printed, _ = job.communicate(timeout=900)
+    assert job.returncode == 0, printed
+    assert printed.count("right: ") == 7, printed
+
+
+def test_a_lost_rank_is_named(tmp_path):
+    script = tmp_path / "lost.py"
+    script.write_text(
+        "import os, signal, time, torch, torch.distributed as dist\n"
+        "dist.init_process_group('tccl')\n"
+        "dist.all_reduce(torch.ones(4, device='chip'))\n"
+        "if dist.get_rank() == 1:\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "time.sleep(0.5)\n"
+        "try:\n"
+        "    dist.all_reduce(torch.ones(4, device='chip'))\n"
+        "except RuntimeError as error:\n"
+        "    open(f'said-{dist.get_rank()}.txt', 'w').write(str(error))\n"
+        "    os._exit(1)\n"
+    )
+    ranks = []
+    for rank in range(3):  # without torchrun, which would end the others itself
+        variables = {"RANK": str(rank), "WORLD_SIZE": "3", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29641"}
+        ranks.append(
+            subprocess.Popen(
+                [sys.executable, str(script)], cwd=tmp_path, env=os.environ | {"TAPEOUT_CHIP": "training"} | variables
+            )
+        )
+    began = time.monotonic()
+    for job in ranks:
+        job.wait(timeout=300)
+    assert ranks[1].returncode == -signal.SIGKILL
+    for rank in (0, 2):
+        said = (tmp_path / f"said-{rank}.txt").read_text()
+        assert re.search(rf"all_reduce in group '.*' failed on rank {rank}, called at .*lost.py:8", said), said
+        assert f"rank 1 (process {ranks[1].pid} on" in said and said.endswith(" ended"), said
+    assert time.monotonic() - began < 280
+
+
+def test_unlike_kinds_train_as_one_process_does(tmp_path):
+    job = started(HERE / "mixed.py", 3, cwd=tmp_path)
+    printed, _ = job.communicate(timeout=600)
+    assert job.returncode == 0 and printed.count("right: ") == 3, printed
+
+
+CUDA_SCRIPT = """
+import os
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+dist.init_process_group("nccl")
+torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+torch.manual_seed(0)
+model = DistributedDataParallel(torch.nn.Linear(64, 64).to(device), device_ids=[device.index])
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+for step in range(2):
+    loss = model(torch.ones(8, 64, device=device) * (dist.get_rank() + 1)).square().mean()
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+mean = loss.detach().clone()
+dist.all_reduce(mean, op=dist.ReduceOp.AVG)
+if dist.get_rank() == 0:
+    print(f"loss {mean.item():.6f}")
+dist.destroy_process_group()
+"""
+
+
+def test_a_cuda_script_runs_as_ranks_of_a_cluster(tmp_path):
+    (tmp_path / "train.py").write_text(CUDA_SCRIPT)
+    command = [sys.executable, "-m", "tapeout", "run", "--chip", "training", "--cluster", "board8", "--ranks", "2"]
+    done = subprocess.run([*command, "train.py"], cwd=tmp_path, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"loss \d\.\d{6}", done.stdout), done.stdout
+    assert "2 ranks, board8" in done.stderr and "waiting for others" in done.stderr, done.stderr
+    assert len(re.findall(r"^ +[01] +training +[\d.]+ µs", done.stderr, re.M)) == 2, done.stderr
+
+
+ONE_OF_MANY = """
+import torch
+import torch.distributed as dist
+from torch.distributed.fsdp import fully_shard
+
+dist.init_process_group()
+assert dist.get_world_size() == 10000 and dist.get_rank() == 0
+mesh = dist.init_device_mesh("chip", (1250, 8), mesh_dim_names=("data", "tensor"))
+model = torch.nn.Sequential(*(torch.nn.Linear(2048, 2048, bias=False) for _ in range(2))).to("chip")
+for layer in model:
+    fully_shard(layer, mesh=mesh["data"])
+fully_shard(model, mesh=mesh["data"])
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+for step in range(2):
+    model(torch.ones(16, 2048, device="chip")).sum().backward()
+    dist.all_reduce(torch.ones(1 << 20, device="chip"), group=mesh.get_group("tensor"))
+    optimizer.step()
+    optimizer.zero_grad()
+# A shard of 2048 x 2048 float32 over 1,250 ranks has two rows.
+print("bytes", sum(p.to_local().numel() * 4 for p in model.parameters()))
+gathered = [None] * dist.get_world_size(mesh.get_group("tensor"))
+dist.all_gather_object(gathered, {"rank": dist.get_rank()}, group=mesh.get_group("tensor"))
+print("objects", len(gathered), gathered[-1])
+"""
+
+
+def test_one_process_stands_for_ten_thousand_ranks(tmp_path):
+    (tmp_path / "train.py").write_text(ONE_OF_MANY)
+    options = ["--timing-only", "--cluster", "rail10k", "--as-rank", "0", "--of", "10000"]
+    command = [sys.executable, "-m", "tapeout", "run", "--chip", "training", *options, "train.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert f"bytes {2 * 2 * 2048 * 4}" in done.stdout and "objects 8 {'rank': 0}" in done.stdout
+    assert re.search(r"communication: [\d.]+ µs exposed, [\d.]+ .s hidden", done.stderr), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--as-rank", "0"], "--as-rank and --of belong together: rank 0 of 1,000 is --as-rank 0 --of 1000"),
+        (
+            ["--as-rank", "9", "--of", "8", "--timing-only"],
+            "--as-rank 9 is not one of 8 ranks; choose from 0 to 7",
+        ),
+        (
+            ["--cluster", "board8", "--ranks", "9"],
+            "cluster 'board8' has 8 places, so 9 ranks do not fit; use at most 8 or a larger cluster",
+        ),
+        (
+            ["--cluster", "bord8", "--ranks", "2"],
+            "unknown cluster 'bord8'; did you mean 'board8'? Known: board8, rack72, torus4x4x4, rail10k. "
+            "Your own: a path that ends in .toml",
+        ),
+    ],
+)
+def test_wrong_jobs_are_refused_in_a_sentence(options, sentence, tmp_path):
+    (tmp_path / "train.py").write_text("")
+    command = [sys.executable, "-m", "tapeout", "run", *options, "train.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert " ".join(done.stderr.split()) == f"error: {sentence}"
