@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from torch.nn.parameter import is_lazy
 
 _apply, _to_empty = torch.nn.Module._apply, torch.nn.Module.to_empty
 _inside = threading.local()
@@ -27,6 +28,11 @@ def keep_parameters_when_moving() -> None:
 def _apply_in_place_or_tied(self: torch.nn.Module, fn: Callable[..., Any], recurse: bool = True) -> torch.nn.Module:
     if getattr(_inside, "a_module", False):
         return _apply(self, fn, recurse)
+    with _set_aside_without_shape(self, fn):
+        return _apply_to_shaped(self, fn, recurse)
+
+
+def _apply_to_shaped(self: torch.nn.Module, fn: Callable[..., Any], recurse: bool) -> torch.nn.Module:
     ties = _ties(self)
     _inside.a_module = True
     try:
@@ -43,6 +49,27 @@ def _apply_in_place_or_tied(self: torch.nn.Module, fn: Callable[..., Any], recur
         for module, other_name in others:
             module._parameters[other_name] = owner._parameters[name]
     return self
+
+
+@contextlib.contextmanager
+def _set_aside_without_shape(root: torch.nn.Module, fn: Callable[..., Any]) -> Iterator[None]:
+    """What lazy modules have until their first input; afterwards it is where `fn` moves other tensors."""
+    places = [
+        (store, name, tensor)
+        for module in root.modules()
+        for store in (module._parameters, module._buffers)
+        for name, tensor in store.items()
+        if is_lazy(tensor)
+    ]
+    for store, name, _ in places:
+        store[name] = None
+    try:
+        yield
+    finally:
+        for store, name, tensor in places:
+            moved = fn(torch.empty(0, dtype=tensor.dtype, device=tensor.device))
+            options = {"requires_grad": tensor.requires_grad, "device": moved.device, "dtype": moved.dtype}
+            store[name] = type(tensor)(**options)
 
 
 @functools.wraps(_to_empty)

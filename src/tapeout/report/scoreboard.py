@@ -15,6 +15,8 @@ PACKAGES = {
     "operators": ("torch", "triton"),
     "architectures": ("torch", "triton", "transformers"),
     "kernels": ("torch", "triton", "liger-kernel", "flag-gems"),
+    "modules": ("torch", "triton"),
+    "numbers": ("torch", "triton"),
 }
 EXAMPLES_OF_A_CAUSE = 6
 SAMPLES = {

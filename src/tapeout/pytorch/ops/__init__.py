@@ -171,6 +171,7 @@ IMPLEMENTATIONS = {
     "_fused_sgd_.tensor_lr": "optimizers.fused_sgd",
     "_amp_foreach_non_finite_check_and_unscale_": "optimizers.unscale",
     "_amp_update_scale_": "optimizers.update_scale",
+    "record_stream": "streams.record_stream",
     "uniform_": "random.uniform_",
     "normal_": "random.normal_",
     "exponential_": "random.exponential_",
