@@ -21,7 +21,7 @@ VENV := .venv
 INSTALLED := $(VENV)/.installed
 RUN := $(VENV)/bin/python -m
 
-.PHONY: demo test bench check scoreboard-check rtl-check docs site wheel upgrade setup clean
+.PHONY: demo test bench check scoreboard-check modules-check numbers-check rtl-check docs site wheel upgrade setup clean
 
 demo: setup
 	$(VENV)/bin/tapeout chat --chip $(CHIP) "$(QUESTION)"
@@ -44,6 +44,12 @@ scoreboard-check: setup
 	$(call SCOREBOARD,operators) --every 40
 	$(call SCOREBOARD,architectures) --only '^(DLRM|two-tower|GCN|LSTM|Llama)$$'
 	$(call SCOREBOARD,kernels) --every 10
+
+modules-check: setup
+	rm -f build/check-modules.jsonl && $(VENV)/bin/tapeout scoreboard modules --samples 1000 --outcomes build/check-modules.jsonl
+
+numbers-check: setup
+	rm -f build/check-numbers.jsonl && $(VENV)/bin/tapeout scoreboard numbers --outcomes build/check-numbers.jsonl
 
 rtl-check: setup
 	$(RUN) benchmarks.rtl_random_programs

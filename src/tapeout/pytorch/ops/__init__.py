@@ -67,6 +67,8 @@ IMPLEMENTATIONS = {
     "masked_fill_.Scalar": "elementwise.masked_fill_",
     "masked_fill_.Tensor": "elementwise.masked_fill_",
     "clamp.out": "elementwise.clamp_out",
+    "clamp_min.out": "elementwise.clamp_min_out",
+    "clamp_max.out": "elementwise.clamp_max_out",
     "clamp.Tensor": "elementwise.clamp_tensor",
     "clamp_.Tensor": "elementwise.clamp_tensor_",
     "clamp.Tensor_out": "elementwise.clamp_tensor",

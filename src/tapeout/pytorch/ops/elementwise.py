@@ -617,6 +617,14 @@ def clamp_out(
     return otherwise(operator, self, min, max, out=out)
 
 
+def clamp_min_out(self: torch.Tensor, min: float, *, out: torch.Tensor) -> torch.Tensor:
+    return clamp_out(self, min, out=out)
+
+
+def clamp_max_out(self: torch.Tensor, max: float, *, out: torch.Tensor) -> torch.Tensor:
+    return clamp_out(self, max=max, out=out)
+
+
 def clamp_tensor(
     self: torch.Tensor, min: torch.Tensor | None = None, max: torch.Tensor | None = None, *, out: Any = None
 ) -> torch.Tensor:

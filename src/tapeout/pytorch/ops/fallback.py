@@ -67,6 +67,8 @@ def _with_tensors_for_numbers(operator: Any, args: tuple[Any, ...]) -> tuple[Any
         if len(tensors) != 1:
             return torch.tensor(value, device="cpu")
         dtype = torch.result_type(tensors[0], value)
+        if dtype in scalars.INTEGERS and tensors[0].dim():  # whose type stands; or a float's, which holds more
+            return torch.tensor(value, device="cpu")
         if place and dtype in compiled.HALVES and operator.overloadpacket.__name__ in KEEP_NUMBERS and tensors[0].dim():
             return torch.tensor(value, dtype=torch.float32, device="cpu")
         return torch.tensor(scalars.operand(value, dtype), dtype=dtype, device="cpu")

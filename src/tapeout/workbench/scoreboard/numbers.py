@@ -1,10 +1,10 @@
-"""What numbers become in PyTorch's elementwise operators, on the chip against the CPU, where samples near one say little.
+"""What numbers become in PyTorch's elementwise operators, on the chip against the CPU, where its samples say little.
 
-Three kinds of cases. `exponents` of an operator: its argument goes through every exponent of the type, with both signs,
-zeros, infinities and NaN, and the result is measured in units in the last place of the exact one. `beside`: the operator
-with a Python number as its other argument, small, large, fractional or negative, for every type; what the CPU refuses
-the chip must refuse. `large`: samples of the operator made so large that what lies between its arguments and its result
-overflows a half type.
+Three kinds of cases. `exponents` of an operator: its argument goes through every exponent of the type, with both
+signs, zeros, infinities and NaN, and results are measured in units in the last place of the exact ones. `beside`: the
+operator with a Python number as its other argument, small, large, fractional or negative, for every type; what the CPU
+refuses the chip must refuse. `large`: samples of the operator made so large that what lies between its arguments and
+its result overflows a half type.
 """
 
 import math
