@@ -81,6 +81,7 @@ BESIDE_TENSORS = {
     "each its way": lambda d: torch.lerp(
         t(d, 6e4, 6e4, dtype=HALF), t(d, -6e4, 0, dtype=HALF), t(d, 0.25, 0.5, dtype=HALF)
     ),
+    "norm in a given type": lambda d: torch.linalg.vector_norm(torch.full((8,), 300, dtype=HALF, device=d), dtype=HALF),
     "norm": lambda d: torch.full((8,), 300, dtype=HALF, device=d).norm(),
     "mean": lambda d: torch.full((8,), 6e4, dtype=HALF, device=d).mean(),
     "deviation": lambda d: t(d, 300, -300, dtype=HALF).std(),

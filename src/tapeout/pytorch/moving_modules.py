@@ -54,12 +54,12 @@ def _apply_to_shaped(self: torch.nn.Module, fn: Callable[..., Any], recurse: boo
 @contextlib.contextmanager
 def _set_aside_without_shape(root: torch.nn.Module, fn: Callable[..., Any]) -> Iterator[None]:
     """What lazy modules have until their first input; afterwards it is where `fn` moves other tensors."""
-    places = [
+    places: list[tuple[dict[str, Any], str, Any]] = [
         (store, name, tensor)
         for module in root.modules()
         for store in (module._parameters, module._buffers)
         for name, tensor in store.items()
-        if is_lazy(tensor)
+        if tensor is not None and is_lazy(tensor)
     ]
     for store, name, _ in places:
         store[name] = None

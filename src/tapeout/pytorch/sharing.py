@@ -58,7 +58,7 @@ def open_safetensors_on_chip() -> None:
             return open_file(filename, framework, device, **options)
         return _OnChip(open_file(filename, framework, "cpu", **options), str(device))
 
-    safetensors.safe_open = safe_open
+    safetensors.safe_open = safe_open  # type: ignore[misc,assignment]
 
 
 class _OnChip:

@@ -54,8 +54,8 @@ _refused: dict[Any, Refusal] = {}
 _busy = threading.local()
 
 HALVES = (torch.float16, torch.bfloat16)
-BY_TYPE = ("nan_to_num", "nextafter")
-"""What depends on which numbers its type has."""
+BY_TYPE = ("nan_to_num", "nextafter", "_softmax", "_log_softmax")
+"""What depends on which numbers its type has, or is told that it is a half type."""
 
 COMPILED_DTYPES = frozenset(
     {
@@ -244,32 +244,31 @@ def _compile(
     # Where each returned value comes from: of an argument that was written it is that argument, else a result.
     written = [None] if is_list else [_written_argument(operator, value) for value in returns]
     changed = {id(given[a.name]) for a in operator._schema.arguments if a.is_write and a.name in given}
-    widens = any(tensor.dtype in HALVES for tensor in tensors) and not operator.overloadpacket.__name__.startswith(
-        BY_TYPE
-    )
+    is_by_type = operator.overloadpacket.__name__.rstrip("_") in BY_TYPE
+    widens = not is_by_type and any(tensor.dtype in HALVES for tensor in tensors)
     layout: list[_FromArgument | int | None] = []
 
     def functional(*inputs: torch.Tensor) -> list[torch.Tensor]:
         own = dict(zip(map(id, tensors), inputs, strict=True))
 
-        def parts_of(own: dict[int, torch.Tensor]) -> list[Any]:
+        def parts_of(own: dict[int, torch.Tensor], args: Any, kwargs: dict[str, Any]) -> list[Any]:
             replaced = _replace(args, own)
             result = operator(*replaced, **{name: _replace(value, own) for name, value in kwargs.items()})
             return [] if not returns else list(result) if is_list or len(returns) > 1 else [result]
 
         if widens:
             # What is not used of it falls away; but it says of which types the results are.
-            narrow = parts_of({key: x.clone() if key in changed else x for key, x in own.items()})
+            narrow = parts_of({key: x.clone() if key in changed else x for key, x in own.items()}, args, kwargs)
             wide = {key: x.float() if x.dtype in HALVES else x for key, x in own.items()}
             parts = [
                 part.to(like.dtype) if isinstance(like, torch.Tensor) else part
-                for part, like in zip(parts_of(wide), narrow, strict=True)
+                for part, like in zip(parts_of(wide, *_widened((args, kwargs))), narrow, strict=True)
             ]
             for key in changed:
                 if own[key].dtype in HALVES:
                     own[key].copy_(wide[key])
         else:
-            parts = parts_of(own)
+            parts = parts_of(own, args, kwargs)
         names = written * len(parts) if is_list else written
         results: list[torch.Tensor] = []
         layout.clear()
@@ -350,6 +349,15 @@ def _replace(value: Any, own: dict[int, torch.Tensor]) -> Any:
     if isinstance(value, list | tuple):
         return type(value)([_replace(item, own) for item in value])
     return torch.device("chip") if isinstance(value, torch.device) else value
+
+
+def _widened(value: Any) -> Any:
+    """Arguments that ask for a half type, asking for float32."""
+    if isinstance(value, dict):
+        return {name: _widened(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)([_widened(item) for item in value])
+    return torch.float32 if isinstance(value, torch.dtype) and value in HALVES else value
 
 
 def _undisturbed(work: Callable[[], Any]) -> Any:
