@@ -35,7 +35,9 @@ class Again(enum.StrEnum):
 def scoreboard(
     suite: Annotated[
         Suite,
-        typer.Argument(help="Operators, modules or numbers of PyTorch, architectures, other packages' kernels, scripts."),
+        typer.Argument(
+            help="Operators, modules or numbers of PyTorch, architectures, other packages' kernels, scripts."
+        ),
     ],
     mode: Annotated[list[Mode], typer.Option(help="Operator by operator, through torch.compile, or both.")] = [*Mode],  # noqa: B006
     dtype: Annotated[list[str] | None, typer.Option(help="Element types, such as float32; all if not given.")] = None,
