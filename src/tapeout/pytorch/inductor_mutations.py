@@ -55,6 +55,11 @@ def _writes(graph: torch.fx.Graph) -> list[Node]:
     return [node for node in graph.nodes if node.target is aten.copy_.default and node.args[0].op != "call_function"]
 
 
+def _storage(value: Any) -> Any:
+    """What identifies the memory of a node's tensor; None without one."""
+    return get_node_storage(value)
+
+
 def _copied(node: Node, before: Node) -> Node:
     graph = node.graph
     with graph.inserting_before(before):
@@ -71,7 +76,7 @@ def _keep_inputs_read_after_their_write(graph: torch.fx.Graph) -> None:
         if node.op == "output":
             break
         for operand in node.all_input_nodes:
-            write = first_write.get(get_node_storage(operand))
+            write = first_write.get(_storage(operand))
             is_target = node.target is aten.copy_.default and operand is node.args[0] is not node.args[1]
             if write is None or is_target or operand.target is aten.copy_.default:
                 continue
@@ -79,7 +84,7 @@ def _keep_inputs_read_after_their_write(graph: torch.fx.Graph) -> None:
                 copies[operand] = _copied(operand, write)
             node.replace_input_with(operand, copies[operand])
         if node.target is aten.copy_.default:
-            first_write.setdefault(get_node_storage(node.args[0]), node)
+            first_write.setdefault(_storage(node.args[0]), node)
 
 
 def _keep_parts_written_elsewhere(graph: torch.fx.Graph) -> None:
@@ -90,10 +95,10 @@ def _keep_parts_written_elsewhere(graph: torch.fx.Graph) -> None:
         target, *operands = node.args
         if node.target is aten.copy_.default and operands[0] is target:
             continue
-        storage = get_node_storage(target)
+        storage = _storage(target)
 
         def kept(operand: Node, node: Node = node, storage: Any = storage) -> Node:
-            return _copied(operand, node) if get_node_storage(operand) == storage else operand
+            return _copied(operand, node) if _storage(operand) == storage else operand
 
         node.args = (target, *torch.fx.map_arg(operands, kept))
 
@@ -101,9 +106,9 @@ def _keep_parts_written_elsewhere(graph: torch.fx.Graph) -> None:
 def _keep_results_of_scatters(graph: torch.fx.Graph) -> None:
     """`y = x.slice_scatter(...); x.zero_(); return y`: written into `x`, the result would be overwritten with it."""
     places = {node: place for place, node in enumerate(graph.nodes)}
-    writes = {get_node_storage(write.args[0]): write for write in _writes(graph)}
+    writes = {_storage(write.args[0]): write for write in _writes(graph)}
     for node in list(graph.nodes):
-        write = writes.get(get_node_storage(node.args[0])) if node.target in SCATTERS else None
+        write = writes.get(_storage(node.args[0])) if node.target in SCATTERS else None
         if write is None:
             continue
         users = (user for alias in _written_with(node) for user in alias.users)
@@ -117,7 +122,7 @@ def _written_with(scatter: Node) -> Iterator[Node]:
     for node in found:
         yield node
         for user in node.users:
-            is_view = get_node_storage(user) == get_node_storage(node) and get_node_storage(user) is not None
+            is_view = _storage(user) == _storage(node) and _storage(user) is not None
             if user not in found and (is_view or (user.target in SCATTERS and user.args[0] is node)):
                 found.append(user)
 
@@ -127,21 +132,21 @@ def _keep_what_is_viewed_as_another_type(graph: torch.fx.Graph) -> None:
     views = [node for node in graph.nodes if node.target in VIEWS_AS_ANOTHER_TYPE]
     if not views:
         return
-    written = {get_node_storage(write.args[0]) for write in _writes(graph)}
-    written |= {get_node_storage(node.args[0]) for node in graph.nodes if node.target in SCATTERS}
+    written = {_storage(write.args[0]) for write in _writes(graph)}
+    written |= {_storage(node.args[0]) for node in graph.nodes if node.target in SCATTERS}
     for view in views:
-        if get_node_storage(view.args[0]) in written:
+        if _storage(view.args[0]) in written:
             view.update_arg(0, _copied(view.args[0], view))
 
 
 def _keep_operands_of_foreach(graph: torch.fx.Graph) -> None:
     """`torch._foreach_add_([x], [x.flip(0)])` and `([x, y], [y, x])`: one kernel writes `x` and reads it elsewhere."""
-    written = {get_node_storage(write.args[0]) for write in _writes(graph)}
+    written = {_storage(write.args[0]) for write in _writes(graph)}
     for node in list(graph.nodes):
         if node.target not in inplaceable_foreach_ops:
             continue
         targets, operands = node.args[0], [*node.args[1:], *node.kwargs.values()]
-        storages = {get_node_storage(target): place for place, target in enumerate(targets)}
+        storages = {_storage(target): place for place, target in enumerate(targets)}
         parts = ((place, part) for operand in operands for place, part in _parts(operand) if isinstance(part, Node))
         if storages.keys() & written and any(_reads_elsewhere(part, storages, place) for place, part in parts):
             node.update_arg(0, [_copied(target, node) for target in targets])
@@ -160,7 +165,7 @@ def _reads_elsewhere(value: Node, storages: dict[Any, int], own: int | None) -> 
         if (node, is_moved) in seen:
             continue
         seen.add((node, is_moved))
-        place = storages.get(get_node_storage(node))
+        place = storages.get(_storage(node))
         if node.op != "call_function":
             if place is not None and (is_moved or place != own):
                 return True
@@ -184,10 +189,10 @@ def _keep_operands_of_kernels(graph: torch.fx.Graph) -> None:
 
 def _copied_where_written(node: Node, operands: Any, targets: Iterable[Node], names: Iterable[str]) -> dict[str, Any]:
     """The operands by name, copied where they share memory with a target and `names` does not hold them."""
-    written = {get_node_storage(target) for target in targets}
+    written = {_storage(target) for target in targets}
     return {
         name: _copied(operand, node)
-        if isinstance(operand, Node) and name not in names and get_node_storage(operand) in written - {None}
+        if isinstance(operand, Node) and name not in names and _storage(operand) in written - {None}
         else operand
         for name, operand in operands.items()
     }
