@@ -201,3 +201,10 @@ def test_activation_is_refused_while_the_device_is_in_use(nothing_active):
 
 def test_core_is_exported_for_chip_files():
     assert isinstance(tiny.core, Core)
+
+
+def test_equal_chips_share_a_serial(nothing_active):
+    first = (loading.activate("tiny"), loading.active_serial())[1]
+    other = (loading.activate("training"), loading.active_serial())[1]
+    again = (loading.activate(loading.load("tiny")), loading.active_serial())[1]
+    assert first == again != other

@@ -15,7 +15,7 @@ from tapeout.chip.description import (
     Scratchpad,
     VectorEngine,
 )
-from tapeout.chip.loading import CHIP_VARIABLE, activate, active, load, named, refuse_activation_while
+from tapeout.chip.loading import CHIP_VARIABLE, activate, active, active_serial, load, named, refuse_activation_while
 from tapeout.chip.reference import REFERENCE_CHIPS, inference, tiny, training
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "VectorEngine",
     "activate",
     "active",
+    "active_serial",
     "inference",
     "load",
     "named",

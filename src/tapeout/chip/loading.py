@@ -190,15 +190,29 @@ def _unknown(what: str, given: Any, known: Any) -> str:
 
 
 _active: Chip | None = None
+_serial = -1
+_serials: dict[Chip, int] = {}
 _refusals: list[Callable[[], str | None]] = []
 
 
 def active() -> Chip:
     """The chip this process runs on: the one activated, else the one TAPEOUT_CHIP names, else `inference`."""
-    global _active
     if _active is None:
-        _active = load(named())
+        _make_active(load(named()))
+    assert _active is not None
     return _active
+
+
+def active_serial() -> int:
+    """A number for the active chip, under which to keep what was made for it: equal for equal chips only."""
+    if _active is None:
+        active()
+    return _serial
+
+
+def _make_active(chip: Chip) -> None:
+    global _active, _serial
+    _active, _serial = chip, _serials.setdefault(chip, len(_serials))
 
 
 def named() -> str:
@@ -211,7 +225,6 @@ def activate(chip: Chip | str | os.PathLike[str]) -> Chip:
 
     Raises ChipError while the device holds memory: its addresses and kernels belong to the chip before.
     """
-    global _active
     chosen = chip if isinstance(chip, Chip) else load(chip)
     if _active is not None and chosen != _active:
         for refusal in _refusals:
@@ -220,7 +233,7 @@ def activate(chip: Chip | str | os.PathLike[str]) -> Chip:
                     f"cannot activate {chosen.name!r}: {reason}. Activate a chip before the first tensor, "
                     f"or set {CHIP_VARIABLE}={chosen.name}"
                 )
-    _active = chosen
+    _make_active(chosen)
     return chosen
 
 

@@ -12,15 +12,20 @@ import re
 from collections.abc import Callable
 from typing import Any, ClassVar, TypeVar, dataclass_transform
 
+from tapeout.chip.description import (
+    REGISTER_NUMBER_LIMIT,
+    SCRATCHPAD_ADDRESS_LIMIT_BYTES,
+    SEMAPHORE_NUMBER_LIMIT,
+)
 from tapeout.errors import TapeoutError
 from tapeout.numerics.dtypes import BY_CODE, BY_LABEL, DType
 
-REGISTER_COUNT = 256
-SEMAPHORE_COUNT = 64
+REGISTER_COUNT = REGISTER_NUMBER_LIMIT
+SEMAPHORE_COUNT = SEMAPHORE_NUMBER_LIMIT
 WORD_BITS = 64
 DIMENSIONS = 4
 MAX_EXTENT = 65535
-SCRATCHPAD_ADDRESS_BITS = 27
+SCRATCHPAD_ADDRESS_BITS = (SCRATCHPAD_ADDRESS_LIMIT_BYTES - 1).bit_length()
 STRIDE_BITS = 23
 ROTATION_UNIT_BYTES = 64
 

@@ -25,6 +25,7 @@ from tapeout.isa import Program
 from tapeout.runtime import clock, native, sanitizer
 from tapeout.runtime.counters import compilations
 from tapeout.sim.functional import machine
+from tapeout.sim.functional.abi import FAILURES
 
 if TYPE_CHECKING:
     from tapeout.sim.timing import FlatTrace
@@ -34,7 +35,6 @@ ALIGNMENT_BYTES_OF_TYPE = {
     **dict.fromkeys(("fp32", "i32", "u32"), 4),
     **dict.fromkeys(("fp16", "bf16", "i16", "u16"), 2),
 }
-_FAILURES = ("none", "trap", "outside HBM", "foreign pointer", "misaligned pointer", "endless wait")
 
 
 def _alignment(parameter_type: str) -> int:
@@ -161,33 +161,33 @@ class Kernel(TimedKernel):
         words = (ctypes.c_int64 * 10)()
         native.library().tapeout_failure(ctypes.addressof(words))
         kind, detail, index, *place = words[:6]
-        if kind >= len(_FAILURES):
-            return sanitizer.describe(self.program, arguments, [kind - len(_FAILURES), *words[1:]])
+        if kind >= len(FAILURES):
+            return sanitizer.describe(self.program, arguments, [kind - len(FAILURES), *words[1:]])
         program, name = self.program, self.program.name
         where = f"program ({', '.join(map(str, place))})"
-        match _FAILURES[kind]:
+        match FAILURES[kind]:
             case "trap":
                 message = program.messages[detail] if detail < len(program.messages) else f"trap {detail}"
                 return LaunchError(f"{name}: {where}: {message}")
-            case "outside HBM":
+            case "outside_hbm":
                 item = program.instructions[index]
                 return LaunchError(
                     f"{program.location(index)}: {name}: {where}: {item.mnemonic} at {detail:#x} is outside HBM; "
                     "check the offsets and the mask of this access"
                 )
-            case "endless wait":
+            case "endless_wait":
                 return LaunchError(
                     f"{program.location(index)}: {name}: {where} waits in this loop for memory that only another "
                     "program can change. Programs of a grid run in order, each to its end before a core takes the "
                     "next, so a kernel must not need a later program, or all of them at once; split it into several "
                     "launches"
                 )
-            case "foreign pointer":
+            case "foreign_pointer":
                 return LaunchError(
                     f"{name}: argument {program.parameters[index].name!r} is a foreign pointer ({detail:#x}): it does "
                     "not point into the chip's memory; move the tensor with .to('chip')"
                 )
-            case "misaligned pointer":
+            case "misaligned_pointer":
                 parameter = program.parameters[index]
                 return LaunchError(
                     f"{name}: argument {parameter.name!r} ({parameter.type}) is misaligned: {detail:#x} is not a "

@@ -31,17 +31,14 @@
 
 namespace {
 
-enum DType { F32, BF16, F16, F8E4M3, F8E5M2, F64, I1, I8, I16, I32, I64 };
-
 #include "vectors.h"
 
 // ------------------------------------------------------------------------------------------- launches
 
 struct Failure {
-    int64_t kind;  // 0 none, 1 trap, 2 address outside HBM, 3 foreign pointer, 4 misaligned pointer, 5 endless wait;
-                   // from 6 on what the sanitizer found
+    int64_t kind;         // failure_kind::Kind
     int64_t detail;       // trap code, address, or argument
-    int64_t instruction;  // parameter of kinds 3 and 4
+    int64_t instruction;  // parameter of a foreign or misaligned pointer
     int64_t program[3];
     int64_t how;  // Finding::how
     int64_t other[3];  // the other program of a race
@@ -179,7 +176,7 @@ inline void relax() {
     longjmp(reinterpret_cast<Worker*>(context->thread)->escape, 1);
 }
 
-void trap(Context* context, int64_t code) { fail(context, 1, code, 0); }
+void trap(Context* context, int64_t code) { fail(context, failure_kind::trap, code, 0); }
 
 // Called after a turn of a loop that reads memory and writes it by atomics only. Where one thread runs all programs,
 // nobody else changes memory: a turn that found the same registers and memory as the one before repeats for ever. A loop
@@ -189,7 +186,7 @@ void turn(Context* context, int64_t place, int64_t state, int64_t state_is_whole
     bool alone = reinterpret_cast<Launch*>(context->launch)->alone;
     if (context->turn_place == place && context->turn_changes == context->changes) {
         bool repeats = alone && state_is_whole && context->turn_state == state;
-        if (repeats || (has_atomics && ++context->turn_count > patience)) fail(context, 5, 0, place);
+        if (repeats || (has_atomics && ++context->turn_count > patience)) fail(context, failure_kind::endless_wait, 0, place);
     } else {
         context->turn_count = 0;
     }
@@ -328,7 +325,7 @@ inline bool inside(int64_t first, int64_t end, int64_t base, int64_t bytes) {
 inline void check(Context* context, int64_t first, int64_t end, int64_t instruction) {
     if (__builtin_expect(inside(first, end, pool->arena_base, pool->arena_bytes) || !pool->arena_bytes, true)) return;
     if (inside(first, end, context->workspace, pool->launch.kernel->workspace_bytes)) return;
-    fail(context, 2, inside(first, first, pool->arena_base, pool->arena_bytes) ? end - 1 : first, instruction);
+    fail(context, failure_kind::outside_hbm, inside(first, first, pool->arena_base, pool->arena_bytes) ? end - 1 : first, instruction);
 }
 
 // Loops of a copy, outermost first; strides in bytes. Rearranged only where the order of writes cannot show.
@@ -786,7 +783,7 @@ void begin_sanitized_program(Context* context) {
 }
 
 [[noreturn]] void report(Context* context, const CheckFacts* facts, const Finding& finding) {
-    pool->failure.kind = 0;
+    pool->failure.kind = failure_kind::none;
     Failure found = {finding.kind, finding.address, facts->instruction,
                      {context->program[0], context->program[1], context->program[2]}, finding.how, {}};
     if (finding.other) pool->sanitizer->place_of(finding.other - 1, found.other);
@@ -943,16 +940,16 @@ int64_t launch_all(const Kernel* kernel, const int64_t* words, bool notes) {
             int64_t alignment = kernel->alignment[i], value = words[3 + i];
             if (!alignment || !value) continue;  // an empty tensor has no address
             if (!inside(value, value, pool->arena_base, pool->arena_bytes)) {
-                pool->failure = {3, value, i, {}, 0, {}};
-                return 3;
+                pool->failure = {failure_kind::foreign_pointer, value, i, {}, 0, {}};
+                return failure_kind::foreign_pointer;
             }
             if (value & (alignment - 1)) {
-                pool->failure = {4, value, i, {}, 0, {}};
-                return 4;
+                pool->failure = {failure_kind::misaligned_pointer, value, i, {}, 0, {}};
+                return failure_kind::misaligned_pointer;
             }
         }
     }
-    pool->failure.kind = 0;
+    pool->failure.kind = failure_kind::none;
     Launch* launch = &pool->launch;
     launch->kernel = kernel;
     launch->words = words;

@@ -6,7 +6,7 @@
 // its content: allocations are filled with words that depend on their address, and 16 equal bytes are no accident.
 
 struct Finding {
-    int64_t kind;  // as Failure::kind
+    int64_t kind;  // failure_kind::Kind
     int64_t address;
     int64_t other;  // the other program of a race; 1 + a program's number, 0 for none
     int64_t how;    // of a race: 0 wrote, 1 read, 2 updated; of a value: 0 NaN, 1 infinity
@@ -15,8 +15,6 @@ struct Finding {
 class Sanitizer {
   public:
     using FindBlock = int (*)(uint64_t, uint64_t*, uint64_t*);
-
-    static constexpr int64_t outside_blocks = 6, never_written = 7, scratchpad_never_written = 8, race = 9, value_born = 10;
 
     Sanitizer(FindBlock find_block, int64_t base, int64_t bytes) : find_block_(find_block), base_(base), bytes_(bytes) {
         // Behind HBM, far from the heap and from code, whose parts must lie near each other.
@@ -73,7 +71,7 @@ class Sanitizer {
             if (!each(operand.extent, operand.stride, operand.start, [&](int64_t at) {
                     return is_written(at, operand.bytes);
                 })) {
-                *finding = {scratchpad_never_written, first_unwritten_, 0, 0};
+                *finding = {failure_kind::scratchpad_never_written, first_unwritten_, 0, 0};
                 return false;
             }
         }
@@ -103,7 +101,7 @@ class Sanitizer {
                 int kind = special(reinterpret_cast<const char*>(context->scratchpad + at), operand.dtype);
                 bool fine = !kind || had_special_[number];
                 number++;
-                if (!fine) *finding = {value_born, at, 0, kind - 1};
+                if (!fine) *finding = {failure_kind::value_born, at, 0, kind - 1};
                 return fine;
             });
         }
@@ -199,7 +197,7 @@ class Sanitizer {
                         const char* pick = reinterpret_cast<const char*>(context->scratchpad + index.place(i));
                         int64_t at = source.place(i) + signed_at(pick, index.bytes) * facts->scale;
                         if (!is_written(at, source.bytes)) {
-                            *finding = {scratchpad_never_written, first_unwritten_, 0, 0};
+                            *finding = {failure_kind::scratchpad_never_written, first_unwritten_, 0, 0};
                             return false;
                         }
                     }
@@ -245,7 +243,7 @@ class Sanitizer {
         if (at < block_first_ || at + bytes > block_end_) {
             uint64_t start = 0, size = 0;
             if (!find_block_(at, &start, &size) || at + bytes > int64_t(start + size)) {
-                *finding = {outside_blocks, at, 0, 0};
+                *finding = {failure_kind::outside_every_tensor, at, 0, 0};
                 return false;
             }
             block_first_ = start;
@@ -255,7 +253,7 @@ class Sanitizer {
             int64_t granule = at & ~int64_t(15);
             const uint64_t* words = reinterpret_cast<const uint64_t*>(granule);
             if (granule >= block_first_ && words[0] == pattern(granule) && words[1] == pattern(granule + 8)) {
-                *finding = {never_written, at, 0, 0};
+                *finding = {failure_kind::never_written, at, 0, 0};
                 return false;
             }
         }
@@ -296,7 +294,7 @@ class Sanitizer {
         learn();
         auto found = known_.find(program);
         if (found != known_.end() && found->second.until >= word >> 4) return true;
-        *finding = {race, 0, program + 1, how};
+        *finding = {failure_kind::race, 0, program + 1, how};
         return false;
     }
 

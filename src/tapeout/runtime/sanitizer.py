@@ -13,6 +13,7 @@ from typing import Any
 from tapeout.errors import SanitizerError, TapeoutError
 from tapeout.isa import Program
 from tapeout.runtime import native
+from tapeout.sim.functional.abi import FINDINGS
 from tapeout.sim.functional.checks import Checks
 
 VARIABLE = "TAPEOUT_SANITIZE"
@@ -20,7 +21,6 @@ CHOICES = {"": None, "0": None, "1": Checks(), "values": Checks(values=True)}
 RED_ZONE_BYTES = 512
 """Kept free behind every block, so that what runs over its end does not land in the next."""
 
-FINDINGS = ("outside every tensor", "never written", "scratchpad never written", "race", "value born")
 _HOW = ("wrote", "read", "updated")
 
 _find_block: Any = None
@@ -65,11 +65,11 @@ def describe(program: Program, arguments: Sequence[int], words: Sequence[int]) -
     item = program.instructions[index]
     at = f"{address:#x}"
     match finding:
-        case "outside every tensor":
+        case "outside_every_tensor":
             sentence = f"{item.mnemonic} at {at} is outside every tensor{_nearest(program, arguments, address)}"
-        case "never written":
+        case "never_written":
             sentence = f"{item.mnemonic} reads {at}, which nothing has written{_inside(program, arguments, address)}"
-        case "scratchpad never written":
+        case "scratchpad_never_written":
             sentence = f"{item.mnemonic} reads scratchpad byte {at}, which this program has not written"
         case "race":
             sentence = (

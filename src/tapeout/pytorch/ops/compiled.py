@@ -74,7 +74,7 @@ def run(operator: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         operator,
         tuple([_describe(value, tensors) for value in args]),
         tuple([(name, _describe(value, tensors)) for name, value in kwargs.items()]),
-        id(chips.active()),
+        chips.active_serial(),
     )
     function = _exact.get(key)
     if function is None:
@@ -160,7 +160,7 @@ def _find(
         operator,
         tuple([_loose(value, tensors) for value in args]),
         tuple([(name, _loose(value, tensors)) for name, value in kwargs.items()]),
-        id(chips.active()),
+        chips.active_serial(),
     )
     functions = _similar.setdefault(key, [])
     for function in functions:

@@ -4,6 +4,14 @@ Every member is one 64-bit word, or an array of them, so an offset is a word num
 here (`header`), the generated side asks for offsets (`offset_of`). Nothing else knows the layout.
 """
 
+from tapeout.numerics.dtypes import DType
+
+FAILURES = ("none", "trap", "outside_hbm", "foreign_pointer", "misaligned_pointer", "endless_wait")
+"""Why a launch failed, by number. Behind them come the findings of the sanitizer."""
+
+FINDINGS = ("outside_every_tensor", "never_written", "scratchpad_never_written", "race", "value_born")
+"""What the sanitizer finds, in that order."""
+
 CHECKED_OPERANDS = 5
 """Operands of an instruction, at most."""
 
@@ -138,9 +146,16 @@ def size_of(structure: str) -> int:
     return 8 * sum(count for _, count in STRUCTURES[structure])
 
 
+def _enumeration(name: str, members: dict[str, int]) -> str:
+    return f"enum {name} : int64_t {{ {', '.join(f'{member} = {number}' for member, number in members.items())} }};"
+
+
 def header() -> str:
     """The structures as C++ declarations."""
     lines = ["#pragma once", "#include <cstdint>"]
+    lines.append(_enumeration("DType", {dtype.name: dtype.code for dtype in DType}))
+    kinds = {name: number for number, name in enumerate((*FAILURES, *FINDINGS))}
+    lines.append(f"namespace failure_kind {{ {_enumeration('Kind', kinds)} }}")
     for structure, members in STRUCTURES.items():
         lines.append(f"struct {structure} {{")
         lines += [f"    int64_t {name}{f'[{count}]' if count > 1 else ''};" for name, count in members]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from tapeout.isa import definitions as isa
 from tapeout.numerics import functions
 from tapeout.numerics.builder import INTEGER_OF_BITS, KIND_OF_DTYPE, Kind
-from tapeout.numerics.dtypes import DType
+from tapeout.numerics.dtypes import CANONICAL_NAN, DType, exact_bits
 from tapeout.numerics.operations import REDUCTION_PARTIALS, Function
 from tapeout.sim.functional import abi
 from tapeout.sim.functional.builder import MEMORY_TYPE, TYPE_OF_KIND, LlvmBuilder, Text, Value
@@ -466,12 +466,6 @@ def _is_order_free(item: isa.Reduce) -> bool:
     return item.function not in ORDER_MATTERS or not item.dtype.is_float
 
 
-NEGATIVE_ZERO_BITS = {DType.F32: 1 << 31, DType.F64: 1 << 63, DType.BF16: 1 << 15, DType.F16: 1 << 15}
-ONE_BITS = {DType.F32: 0x3F80_0000, DType.F64: 0x3FF0_0000_0000_0000, DType.BF16: 0x3F80, DType.F16: 0x3C00}
-INFINITY_BITS = {DType.F32: 0x7F80_0000, DType.F64: 0x7FF0_0000_0000_0000, DType.BF16: 0x7F80, DType.F16: 0x7C00}
-NAN_BITS = {DType.F32: 0x7FC0_0000, DType.F64: 0x7FF8_0000_0000_0000, DType.BF16: 0x7FC0, DType.F16: 0x7E00}
-
-
 def identity_bits(function: Function, dtype: DType) -> int:
     """Bits e with function(e, x) = x for every x (NaNs become canonical)."""
     top = 1 << (dtype.bits - 1)
@@ -480,15 +474,15 @@ def identity_bits(function: Function, dtype: DType) -> int:
     greatest = 1 if dtype is DType.I1 else top - 1
     match function:
         case Function.ADD:
-            return NEGATIVE_ZERO_BITS.get(dtype, 0)
+            return exact_bits(-0.0, dtype) if dtype.is_float else 0
         case Function.MUL:
-            return ONE_BITS.get(dtype, 1)
+            return exact_bits(1.0, dtype) if dtype.is_float else 1
         case Function.MINIMUM:
-            return INFINITY_BITS[dtype]
+            return exact_bits(math.inf, dtype)
         case Function.MAXIMUM:
-            return INFINITY_BITS[dtype] | top
+            return exact_bits(-math.inf, dtype)
         case Function.MIN_NUMBER | Function.MAX_NUMBER:
-            return NAN_BITS[dtype]
+            return CANONICAL_NAN[dtype]
         case Function.MIN_SIGNED:
             return greatest
         case Function.MAX_SIGNED:
