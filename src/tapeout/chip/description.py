@@ -34,8 +34,8 @@ MICROCODED_MATRIX_RATES = {"float32": 0.25, "float16": 1, "float8": 1, "int8": 1
 
 PROCESS_NODES = ("N7", "N6", "N5", "N4", "N3", "N2")
 
-# Limits of the instruction encoding: a tile address has 27 bits, a semaphore number 6, a register number 8. isa/fields.py
-# takes them from here.
+# Limits of the instruction encoding: a tile address has 27 bits, a semaphore number 6, a register number 8. They are
+# here because isa/fields.py imports this and not the other way round.
 SCRATCHPAD_ADDRESS_LIMIT_BYTES = 128 * MiB
 SEMAPHORE_NUMBER_LIMIT = 64
 REGISTER_NUMBER_LIMIT = 256
