@@ -1,11 +1,15 @@
 """Triton's cache of kernels as the back end sets it up."""
 
+import importlib.util
 import os
+import re
 
 import pytest
+import torch
 import triton  # noqa: F401  (a kernel's cache lies in Triton's directory)
 from triton.runtime import cache
 
+from tapeout.host import file_cache
 from tapeout.triton_backend import kernel_cache
 
 
@@ -40,3 +44,36 @@ def test_a_file_of_a_kernel_appears_whole_or_not_at_all(monkeypatch, tmp_path):
     assert os.listdir(tmp_path / "key") == ["kernel.ttir"]
     with open(path, "rb") as file:
         assert file.read() == b"other"
+
+
+SAME_KERNEL = """import triton
+import triton.language as tl
+
+
+@triton.jit
+def refuses(x):
+    tl.device_assert(tl.load(x) > 0, "must be positive")
+"""
+
+
+def test_the_same_kernel_in_another_file_names_that_file(tmp_path):
+    for name in ("first_of_two", "second_of_two"):
+        path = tmp_path / f"{name}.py"
+        path.write_text(SAME_KERNEL)
+        spec = importlib.util.spec_from_file_location(name, path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        with pytest.raises(RuntimeError, match=re.escape(f"{path}:7")):
+            module.refuses[(1,)](torch.zeros(1, device="chip"), debug=True)
+            torch.chip.synchronize()
+
+
+def test_what_a_killed_process_left_half_made_is_removed_after_a_day(monkeypatch, tmp_path):
+    monkeypatch.setenv("TAPEOUT_CACHE_DIR", str(tmp_path))
+    folder = tmp_path / "objects" / "ab"
+    folder.mkdir(parents=True)
+    for name in ("old.part", "new.part"):
+        folder.joinpath(name).touch()
+    os.utime(folder / "old.part", (1, 1))
+    file_cache.store("objects", "abc", b"1")
+    assert sorted(os.listdir(folder)) == ["abc", "new.part"]

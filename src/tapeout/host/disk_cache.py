@@ -4,13 +4,17 @@ TAPEOUT_CACHE_DIR names the place; without it, `tapeout` in the user's cache dir
 safe.
 """
 
+import contextlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 CACHE_VARIABLE = "TAPEOUT_CACHE_DIR"
+ABANDONED_AFTER_S = 24 * 3600
+"""Nothing takes so long to make: what is half made since then, a killed process left."""
 
 
 def directory() -> Path:
@@ -18,6 +22,14 @@ def directory() -> Path:
     if chosen := os.environ.get(CACHE_VARIABLE):
         return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tapeout"
+
+
+def sweep(folder: Path, pattern: str) -> None:
+    """Removes what killed processes left half made in a folder."""
+    for path in folder.glob(pattern):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > ABANDONED_AFTER_S:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def made_once(name: str, make: Callable[[Path], None]) -> Path:
@@ -30,6 +42,7 @@ def made_once(name: str, make: Callable[[Path], None]) -> Path:
     if final.is_dir():
         return final
     final.parent.mkdir(parents=True, exist_ok=True)
+    sweep(final.parent, f".{final.name}-*")
     unfinished = Path(tempfile.mkdtemp(prefix=f".{final.name}-", dir=final.parent))
     try:
         make(unfinished)

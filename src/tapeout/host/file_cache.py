@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from tapeout.host.disk_cache import directory
+from tapeout.host.disk_cache import directory, sweep
 
 MAGIC = b"TAPEOBJ1"
 _DIGEST_BYTES = 32
@@ -19,6 +19,7 @@ _DIGEST_BYTES = 32
 
 def _publish(path: Path, write: Callable[[Path], None]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
+    sweep(path.parent, "*.part")
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
     os.close(handle)
     try:

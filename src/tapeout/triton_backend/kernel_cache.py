@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from triton import knobs
+from triton.compiler import compiler
 from triton.runtime import cache
 
-from tapeout.host import file_cache
+from tapeout.host import disk_cache, file_cache
 
 
 class QuickFileCache(cache.FileCacheManager):
@@ -25,6 +26,7 @@ class QuickFileCache(cache.FileCacheManager):
 
     def put(self, data: Any, filename: str, binary: bool = True) -> str:
         path = self._make_path(filename)
+        disk_cache.sweep(Path(self.cache_dir), "tmp.*")
         handle, unfinished = tempfile.mkstemp(dir=self.cache_dir, prefix="tmp.")
         try:
             with os.fdopen(handle, "wb") as file:
@@ -42,6 +44,20 @@ def install() -> None:
     if knobs.cache.manager_class is None:
         knobs.cache.manager_class = QuickFileCache
     cache.triton_key = _remembered(cache.triton_key)
+    compiler.get_cache_key = _of_its_file(compiler.get_cache_key)
+
+
+def _of_its_file(key_of_content: Any) -> Any:
+    """Programs carry their kernel's source lines, so the same text in another file is another kernel."""
+
+    def get_cache_key(source: Any, backend: Any, options: Any, env_vars: Any) -> str:
+        key: str = key_of_content(source, backend, options, env_vars=env_vars)
+        function = getattr(source, "fn", None)
+        if backend.target.backend != "chip" or function is None:
+            return key
+        return f"{key}-{function.fn.__code__.co_filename}"
+
+    return get_cache_key
 
 
 def _remembered(work_out: Any) -> Any:
