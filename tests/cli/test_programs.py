@@ -1,6 +1,7 @@
 """`tapeout run` takes modules, commands and scripts as Python and the shell do; what it cannot do is one sentence."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -65,6 +66,19 @@ def test_a_command_runs_where_the_locale_knows_only_ascii(tapeout):
     )
     assert done.stdout == "ran __main__ ['--use', '--timing-only', '-o', 'z'] \n2.0\n", done.stderr
     assert "us of simulated time" in done.stderr
+
+
+def test_ranks_of_torchrun_are_on_the_chip_and_say_what_they_took(tapeout):
+    (tapeout.folder / "rank.py").write_text(
+        "import torch, torch.distributed as dist\n"
+        "dist.init_process_group()\n"
+        "print('rank', dist.get_rank(), torch.ones(2, device='cuda').sum().item())\n"
+        "dist.destroy_process_group()\n"
+    )
+    done = tapeout("run", "torchrun", "--nproc-per-node", "1", "rank.py")
+    assert done.stdout == "rank 0 2.0\n", done.stderr
+    assert "inference: nothing ran on the chip in this process" in done.stderr
+    assert re.search(r"process \d+: inference: .* of simulated time", done.stderr)
 
 
 def test_an_error_of_the_script_is_shown_as_python_shows_it(tapeout):

@@ -103,7 +103,8 @@ class Script:
         path = Path(self.name)
         if path.is_file():
             return path
-        command = None if path.is_dir() or "/" in self.name else shutil.which(self.name)
+        folders = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+        command = None if path.is_dir() or "/" in self.name else shutil.which(self.name, path=folders)
         if command is None:
             raise TapeoutError(f"there is no script {self.name!r} in {os.getcwd()}")
         with open(command, "rb") as file:
