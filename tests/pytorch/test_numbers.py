@@ -163,3 +163,20 @@ def test_recurrent_networks_without_bias(kind, both_ways):
             rtol=1e-5,
             atol=1e-6,
         )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, BRAIN, torch.int32, torch.bool], ids=str)
+def test_new_memory_is_filled_where_determinism_is_asked_for(dtype):
+    def made(device):
+        new = torch.empty(2, dtype=dtype, device=device)
+        return [
+            *new.tolist(),
+            *torch.empty_like(new).tolist(),
+            *torch.empty_strided((2,), (1,), dtype=dtype, device=device).tolist(),
+        ]
+
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert repr(made("chip")) == repr(made("cpu"))
+    finally:
+        torch.use_deterministic_algorithms(False)

@@ -9,6 +9,7 @@
 
 #include <ATen/EmptyTensor.h>
 #include <ATen/core/Tensor.h>
+#include <ATen/native/TensorFactories.h>
 #include <ATen/native/transformers/attention.h>
 #include <ATen/native/transformers/sdp_utils_cpp.h>
 #include <ATen/ops/_copy_from.h>
@@ -454,21 +455,33 @@ void run_on_host(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
 
 // ------------------------------------------------------------------------------------------------ allocation, views
 
+// New memory holds NaN, or the largest integer, under torch.use_deterministic_algorithms, as on every device.
+void fill_if_deterministic(Tensor& made) {
+  auto& context = at::globalContext();
+  if (C10_UNLIKELY(context.deterministicAlgorithms() && context.deterministicFillUninitializedMemory())) {
+    at::native::fill_empty_deterministic_(made);
+  }
+}
+
 Tensor empty(c10::IntArrayRef sizes, std::optional<c10::ScalarType> dtype, std::optional<c10::Layout> layout,
              std::optional<Device> device, std::optional<bool>, std::optional<c10::MemoryFormat> format) {
   TORCH_CHECK_NOT_IMPLEMENTED(c10::layout_or_default(layout) == c10::kStrided,
                               "the chip has dense tensors and sparse ones (COO), not ", *layout);
   check_device(c10::device_or_default(device));
-  return at::detail::empty_generic(sizes, &hbm_allocator, c10::DispatchKeySet(c10::DispatchKey::PrivateUse1),
-                                   c10::dtype_or_default(dtype), format);
+  Tensor made = at::detail::empty_generic(sizes, &hbm_allocator, c10::DispatchKeySet(c10::DispatchKey::PrivateUse1),
+                                          c10::dtype_or_default(dtype), format);
+  fill_if_deterministic(made);
+  return made;
 }
 
 Tensor empty_strided(c10::IntArrayRef sizes, c10::IntArrayRef strides, std::optional<c10::ScalarType> dtype,
                      std::optional<c10::Layout>, std::optional<Device> device, std::optional<bool>) {
   check_device(c10::device_or_default(device));
-  return at::detail::empty_strided_generic(sizes, strides, &hbm_allocator,
-                                           c10::DispatchKeySet(c10::DispatchKey::PrivateUse1),
-                                           c10::dtype_or_default(dtype));
+  Tensor made = at::detail::empty_strided_generic(sizes, strides, &hbm_allocator,
+                                                  c10::DispatchKeySet(c10::DispatchKey::PrivateUse1),
+                                                  c10::dtype_or_default(dtype));
+  fill_if_deterministic(made);
+  return made;
 }
 
 Tensor as_strided(const Tensor& self, c10::SymIntArrayRef sizes, c10::SymIntArrayRef strides,
