@@ -11,7 +11,7 @@ FLOORS = (
     ("chip",),
     ("isa", "accelerator", "cluster"),
     ("tile", "sim", "silicon"),
-    ("passes.math", "runtime", "testing"),
+    ("passes.math", "runtime", "testing", "models"),
     ("passes", "rtl"),
     ("codegen",),
     ("triton_backend",),
@@ -24,7 +24,7 @@ FLOORS = (
 """From the ground up. "tapeout": the package's own two files; importing it registers the device with PyTorch."""
 
 EXECUTE = {"tile", "sim", "passes.math", "passes", "codegen", "testing", "runtime", "rtl", "triton_backend", "pytorch"}
-ESTIMATE = {"accelerator", "silicon"}
+ESTIMATE = {"accelerator", "silicon", "models"}
 """The two towers, which do not know each other: what runs programs, and what plans with figures of chips."""
 
 ROOT = Path(tapeout.__file__).parent

@@ -20,11 +20,13 @@ from tapeout.cli import (
     datasheet,
     export_check,
     isa,
+    models,
     profile,
     rtl,
     run,
     scoreboard,
     synth,
+    time,
 )
 from tapeout.cli.terminal import make_printable
 from tapeout.errors import InternalError, TapeoutError
@@ -93,8 +95,10 @@ app.command("cost")(cost.cost)
 app.command("datasheet")(datasheet.datasheet)
 app.command("export-check")(export_check.export_check)
 app.command("isa")(isa.isa)
+app.add_typer(models.models, name="models")
 app.command("profile", cls=run.ScriptCommand, context_settings=run.SCRIPT_OPTIONS)(profile.profile)
 app.command("rtl")(rtl.rtl)
 app.command("run", cls=run.ScriptCommand, context_settings=run.SCRIPT_OPTIONS)(run.run)
 app.command("scoreboard")(scoreboard.scoreboard)
 app.command("synth")(synth.synth)
+app.command("time")(time.time)

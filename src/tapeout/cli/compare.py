@@ -16,7 +16,8 @@ def compare(
     form: Annotated[Format, typer.Option("--format", help="How to write it.")] = Format.text,
     output: Annotated[Path | None, typer.Option(help="Write it to this file.")] = None,
 ) -> None:
-    """Put chips side by side: raw figures, per watt, per dollar and per square millimetre, each with its source."""
+    """Put chips side by side: raw figures, per watt, per dollar and per mm², and the rates that workloads reach."""
+    from tapeout.models import achieved
     from tapeout.report import comparison as report
     from tapeout.silicon import comparison
     from tapeout.silicon import technology as figures
@@ -24,4 +25,4 @@ def compare(
 
     known = figures.load(technology)
     rows = [accelerator(name, known, volume=volume, own_catalog=catalog) for name in chips]
-    write(report.page(rows, comparison.compare(rows)), form, output)
+    write(report.page(rows, [*comparison.compare(rows), *achieved.lines(rows)]), form, output)

@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from tapeout.cli.run import ArgumentsArgument, ModuleOption, ScriptArgument
-from tapeout.cli.terminal import check_file_can_be_written
 from tapeout.report.page import Format, write
 
 
@@ -29,8 +28,6 @@ def cosim(
     from tapeout.workbench.cosimulation import compare_launches
     from tapeout.workbench.script import Script
 
-    for file in filter(None, (output, waveform)):
-        check_file_can_be_written(file)
     comparisons = compare_launches(Script(script, tuple(arguments or ()), is_module=module), chip, waveform=waveform)
     write(report.page(chip, comparisons), form, output)
     if not all(each.agrees for each in comparisons):

@@ -35,6 +35,13 @@ def cost(
     throughput: Annotated[
         float | None, typer.Option(help="Of one chip while it works, a second: measured or simulated.")
     ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Instead: tokens of this model's decode steps, by the operator models.")
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Sequences in a step, with --model.")] = 64,
+    context: Annotated[int, typer.Option(min=1, help="Tokens of each sequence so far, with --model.")] = 4096,
+    tp: Annotated[int, typer.Option(min=1, help="Chips a layer is cut over, with --model.")] = 1,
+    dtype: Annotated[str, typer.Option(help="Element type of the weights, with --model.")] = "bfloat16",
     run: Annotated[
         Path | None, typer.Option(help="Instead: the times that `tapeout run --result` wrote; with --items.")
     ] = None,
@@ -75,6 +82,11 @@ def cost(
         from tapeout.workbench.script import RunTime
 
         throughput = RunTime.from_json(run.read_text("utf-8")).items_per_s(items, found.name)
+    if model is not None:
+        from tapeout.models import step
+
+        asked = step.Step(model=step.model_called(model), batch=batch, context=context, tp=tp, weight_dtype=dtype)
+        throughput = step.rate_of_chip(asked, found)
     if throughput is not None:
         priced.append(ownership.cost_of_work(costs, throughput, work.value))
     if training_flop is not None:

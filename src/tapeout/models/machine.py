@@ -1,0 +1,93 @@
+"""What a physical form needs to know of a machine, as plain numbers, taken from an `Accelerator`."""
+
+from dataclasses import dataclass
+
+from tapeout.accelerator import Accelerator
+from tapeout.figures import Estimate, Provenance
+from tapeout.models.tables import COLLECTIVES, PEAK_OF_DTYPE, ModelError
+
+CLASS_PRIORS = {"compute_units": 64.0, "last_level_mb": 64.0, "scaleup_gb_per_s": 100.0}
+"""What `--assume` takes for a figure nobody published: middling values of the catalog's data-centre chips."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Figures of one chip for one element type. `provenance` is the weakest of theirs, and `weak` names those that are
+    assumed."""
+
+    name: str
+    peak_flop_per_s: float
+    half_flop_per_s: float
+    memory_byte_per_s: float
+    last_level_bytes: float
+    unit_count: float
+    link_byte_per_s: float
+    provenance: Provenance
+    weak: tuple[str, ...] = ()
+
+    @property
+    def unit_flop_per_s(self) -> float:
+        """Half-precision peak of one compute unit."""
+        return self.half_flop_per_s / self.unit_count
+
+
+def machine(chip: Accelerator, dtype: str, kind: str, *, assume: bool = False) -> Machine:
+    """The figures that operators of a kind and element type need of a chip.
+
+    Raises ModelError that names a missing figure and the ways to give it, unless `assume` takes the class's prior.
+    """
+    weakest = Provenance.MODELLED  # a form is a model, whatever its figures are
+    weak: list[str] = []
+
+    def known(column: str, figure: Estimate | None) -> float:
+        nonlocal weakest
+        if figure is not None:
+            weakest = max(weakest, figure.provenance)
+            if figure.provenance is Provenance.ASSUMED:
+                weak.append(column)
+            return figure.value
+        if assume and column in CLASS_PRIORS:
+            weakest = Provenance.ASSUMED
+            weak.append(column)
+            return CLASS_PRIORS[column]
+        more = " or let --assume take the class's usual value" if column in CLASS_PRIORS else ""
+        raise ModelError(
+            f"{chip.name} has no {column}, which the time of {kind} needs; add it in a table of your own (--catalog), "
+            f"fit parameters to measured rows (`tapeout models fit`){more or ', or name a chip of the same kind'}"
+        )
+
+    operands = PEAK_OF_DTYPE.get(dtype, dtype)
+    matrix = kind in ("gemm", "moe", "convolution")
+    half = known("half_tflops", _in(chip.peak.get("bfloat16") or chip.peak.get("float16"), "op/s"))
+    peak = half
+    if matrix or kind.endswith("attention") or kind.endswith("mla"):
+        peak_of = chip.peak.get(operands)
+        if peak_of is None and operands in ("float8", "float4", "int8"):
+            # Without the narrow type the weights are widened and the product runs at half precision.
+            peak_of = chip.peak.get("float8") if operands == "float4" else None
+            peak_of = peak_of or chip.peak.get("bfloat16")
+        if peak_of is None:
+            have = ", ".join(chip.peak)
+            raise ModelError(f"{chip.name} has no peak rate for {dtype}; it has {have or 'none'}")
+        peak = known(operands, _in(peak_of, "op/s"))
+    link_rate = 0.0
+    if kind in COLLECTIVES:
+        link_rate = known("scaleup_gb_per_s", _in(chip.links.rate, "GB/s")) * 1e9
+    memory = known("memory_gb_per_s", _in(chip.dram.bandwidth, "B/s"))
+    last_level = known("last_level_mb", _in(chip.last_level.size, "MiB")) * 2**20
+    units = known("compute_units", chip.compute_units)
+    return Machine(
+        name=chip.name,
+        peak_flop_per_s=peak,
+        half_flop_per_s=half,
+        memory_byte_per_s=memory,
+        last_level_bytes=last_level,
+        unit_count=units,
+        link_byte_per_s=link_rate,
+        provenance=weakest,
+        weak=tuple(dict.fromkeys(weak)),
+    )
+
+
+def _in(figure: Estimate | None, unit: str) -> Estimate | None:
+    return figure.to(unit) if figure is not None else None
