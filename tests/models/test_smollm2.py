@@ -1,7 +1,7 @@
 """SmolLM2-135M-Instruct says on the chip what it says on the CPU.
 
-float32: the same 64 greedy tokens for three prompts. bfloat16: given the float32 answers token by token, the
-same most likely next token as often as bfloat16's own noise allows. Operator by operator and compiled.
+float32: the same 64 greedy tokens for three prompts. bfloat16: given prose token by token, the same most likely next
+token wherever float32 prefers one by more than bfloat16 can tell apart. Operator by operator and compiled.
 """
 
 from pathlib import Path
@@ -20,6 +20,7 @@ PROMPTS = (
 TOKEN_COUNT = 64
 PROSE = Path(__file__).with_name("prose.txt")
 PASSAGE_LENGTH = 128
+DECIDED_BY = 0.5  # between the two largest logits: a few steps of bfloat16, whose steps are 0.125 from 16 on
 EAGER_AND_COMPILED = pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
 
 
@@ -46,45 +47,36 @@ def test_the_forward_pass_stays_on_the_chip():
     assert not answer.work.ops_on_host
 
 
-def passages(model: language_model.LanguageModel, answers) -> list[tuple[list[int], int]]:
-    """Token ids and the place of the first token to be predicted: each answer after its question, and prose."""
-    found = []
-    for prompt, answer in zip(PROMPTS, answers, strict=True):
-        question = language_model.prompt_of(model, prompt)["input_ids"][0].tolist()
-        found.append((question + list(answer.token_ids), len(question)))
+def teacher_forced_logits(model: language_model.LanguageModel) -> torch.Tensor:
+    """Logits [place, token] of the token after each token of the prose, passage by passage, in one batch."""
     prose = model.tokenizer(PROSE.read_text())["input_ids"]
-    found += [(prose[at : at + PASSAGE_LENGTH], 1) for at in range(0, len(prose), PASSAGE_LENGTH)]
-    return found
+    whole = len(prose) // PASSAGE_LENGTH * PASSAGE_LENGTH
+    passages = torch.tensor(prose[:whole]).view(-1, PASSAGE_LENGTH)
+    with torch.no_grad():
+        logits = model.model(input_ids=passages.to(model.model.device), use_cache=False).logits
+    return logits.cpu().float().flatten(0, 1)
 
 
-def teacher_forced_logits(model: language_model.LanguageModel, answers, run) -> torch.Tensor:
-    """Logits [place, token] where each token of the passages is to be predicted, all passages in a row."""
-    rows = []
-    for ids, first in passages(model, answers):
-        # One length for all, so that one compilation serves them; padding at the end changes nothing before.
-        padded = ids + [model.tokenizer.pad_token_id] * (PASSAGE_LENGTH - len(ids))
-        with torch.no_grad():
-            logits = run(input_ids=torch.tensor([padded], device=model.model.device)).logits[0].cpu().float()
-        rows.append(logits[first - 1 : len(ids) - 1])
-    return torch.cat(rows)
+@pytest.fixture(scope="module")
+def float32_logits() -> torch.Tensor:
+    return teacher_forced_logits(language_model.load(device="cpu", compiled=False))
 
 
 @EAGER_AND_COMPILED
-def test_bfloat16_most_likely_tokens_agree(cpu_answers, compiled):
-    on_cpu = language_model.load(device="cpu", dtype="bfloat16", compiled=False)
-    expected = teacher_forced_logits(on_cpu, cpu_answers, on_cpu.model)
-    on_chip = language_model.load(device="chip", dtype="bfloat16", compiled=False)
+def test_bfloat16_most_likely_tokens_agree(float32_logits, compiled):
+    """Judged by float32, which no host changes: a host's own bfloat16 rounds where its vector units make it cheap, and
+    any other order of roundings decides differently where two tokens are as good as equally likely."""
+    model = language_model.load(device="chip", dtype="bfloat16", compiled=False)
     if compiled:  # the block that repeats, rounding as eager does, which is how generate compiles too
-        for layer in on_chip.model.model.layers:
+        for layer in model.model.model.layers:
             layer.compile(dynamic=False)
     with torch._inductor.config.patch(emulate_precision_casts=True):
-        got = teacher_forced_logits(on_chip, cpu_answers, on_chip.model)
-    # bfloat16 logits tie often: the chip agrees if its choice is one of the CPU's most likely tokens.
-    chosen = expected.gather(-1, got.argmax(-1, keepdim=True))[:, 0]
-    agreement = (chosen == expected.max(-1).values).float().mean().item()
-    strict = (got.argmax(-1) == expected.argmax(-1)).float().mean().item()
-    error = (got - expected).pow(2).mean().sqrt().item() / expected.std().item()
-    print(f"{len(got)} places: agreement {agreement:.2%} ({strict:.2%} without ties), logit error {error:.2%} rms")
-    # Measured: 99.2 %. Other hosts' CPU kernels round in other places, and a place weighs 0.12 %.
-    assert agreement >= 0.985
-    assert error < 0.05  # root-mean-square, against the deviation of the CPU's logits
+        got = teacher_forced_logits(model)
+    largest = float32_logits.topk(2).values
+    is_decided = largest[:, 0] - largest[:, 1] > DECIDED_BY
+    agreement = (got.argmax(-1) == float32_logits.argmax(-1))[is_decided].float().mean().item()
+    error = (got - float32_logits).pow(2).mean().sqrt().item() / float32_logits.std().item()
+    print(f"{is_decided.sum()} of {len(got)} places: agreement {agreement:.2%}, logit error {error:.3%} rms")
+    assert is_decided.float().mean() > 0.5
+    assert agreement >= 0.99
+    assert error < 0.05  # root-mean-square, against the deviation of the expected logits
