@@ -23,6 +23,9 @@ class Suite(enum.StrEnum):
 class Mode(enum.StrEnum):
     eager = "eager"
     compiled = "compiled"
+    inference = "inference"
+    strided = "strided"
+    mutated = "mutated"
 
 
 class Again(enum.StrEnum):
@@ -39,7 +42,7 @@ def scoreboard(
             help="Operators, modules or numbers of PyTorch, architectures, other packages' kernels, scripts."
         ),
     ],
-    mode: Annotated[list[Mode], typer.Option(help="Operator by operator, through torch.compile, or both.")] = [*Mode],  # noqa: B006
+    mode: Annotated[list[Mode], typer.Option(help="How cases run; of operators in every way.")] = [*Mode],  # noqa: B006
     dtype: Annotated[list[str] | None, typer.Option(help="Element types, such as float32; all if not given.")] = None,
     only: Annotated[str, typer.Option(help="Cases whose name holds this regular expression.")] = "",
     every: Annotated[int, typer.Option(min=1, help="One case in so many, evenly spread.")] = 1,
@@ -69,7 +72,8 @@ def scoreboard(
     from tapeout.report import scoreboard as report
     from tapeout.workbench.scoreboard import runner, verdicts
 
-    whole = importlib.import_module(f"tapeout.workbench.scoreboard.{suite.value}").cases(tuple(m.value for m in Mode))
+    modes = [*Mode] if suite is Suite.operators else [Mode.eager, Mode.compiled]
+    whole = importlib.import_module(f"tapeout.workbench.scoreboard.{suite.value}").cases(tuple(m.value for m in modes))
     chosen = [case for case in whole if case.mode in mode and (not dtype or case.dtype in dtype)]
     cases = [case for case in chosen if re.search(only, case.name)][::every]
     file = outcomes or Path(f"build/scoreboard-{suite.value}.jsonl")

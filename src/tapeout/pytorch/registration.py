@@ -50,6 +50,8 @@ def register() -> None:
     when_imported("torch.nn.parallel.distributed", _register_with_data_parallel)
     when_imported("torch.distributed.tensor", _register_with_tensor)
     when_imported("torch.distributed.tensor.experimental._context_parallel._attention", _register_with_ring_attention)
+    when_imported("torch.nn.attention.flex_attention", _join_flex_attention)
+    when_imported("torch.nested._internal.ops", _join_jagged_attention)
 
 
 def _register_with_dynamo() -> None:
@@ -92,3 +94,15 @@ def _register_with_data_parallel() -> None:
     from tapeout.pytorch.distributed import registration
 
     registration.one_chip_a_rank()
+
+
+def _join_flex_attention() -> None:
+    from tapeout.pytorch import attention_variants
+
+    attention_variants.join_flex_attention()
+
+
+def _join_jagged_attention() -> None:
+    from tapeout.pytorch import attention_variants
+
+    attention_variants.join_jagged_attention()

@@ -7,7 +7,11 @@
 #include "shim.h"
 #include "shim_generator.h"
 
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/Context.h>
 #include <ATen/EmptyTensor.h>
+#include <ATen/MemoryOverlap.h>
+#include <ATen/TensorIterator.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/native/TensorFactories.h>
 #include <ATen/native/transformers/attention.h>
@@ -453,6 +457,397 @@ void run_on_host(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   ledger().fallback(name, bytes);
 }
 
+// ------------------------------------------------------------------------------------------------ checks of arguments
+
+// Before an operator runs on the chip, torch's own function of shapes (its implementation for the meta device) is asked
+// whether the arguments belong together: their shapes, types and whether they overlap. A call that looks like one found
+// in order is not asked about again. What the function of shapes refuses is put to the host, with copies: its error is
+// the caller's, and where the host finds no fault there is none.
+
+// What torch's checks of a call may depend on, in words.
+class Likeness {
+ public:
+  // False: an argument of a kind that is not known here, or a tensor without memory of its own.
+  bool take(const IValue& value) {
+    if (value.isTensor()) {
+      return take(value.toTensor());
+    }
+    if (value.isNone()) {
+      words_.push_back(kNone);
+    } else if (value.isBool()) {
+      words_.insert(words_.end(), {kBool, value.toBool()});
+    } else if (value.isInt()) {
+      words_.insert(words_.end(), {kInt, value.toInt()});
+    } else if (value.isDouble()) {
+      double number = value.toDouble();
+      int64_t bits = 0;
+      std::memcpy(&bits, &number, sizeof bits);
+      words_.insert(words_.end(), {kDouble, bits});
+    } else if (value.isDevice()) {
+      words_.insert(words_.end(), {kDevice, static_cast<int64_t>(value.toDevice().type())});
+    } else if (value.isGenerator()) {
+      words_.push_back(kGenerator);
+    } else if (value.isString()) {
+      auto& text = value.toStringRef();
+      words_.insert(words_.end(), {kString, static_cast<int64_t>(text.size())});
+      words_.insert(words_.end(), text.begin(), text.end());
+    } else if (value.isList()) {
+      auto items = value.toListRef();
+      words_.insert(words_.end(), {kList, static_cast<int64_t>(items.size())});
+      return std::all_of(items.begin(), items.end(), [this](const IValue& item) { return take(item); });
+    } else {
+      return false;
+    }
+    return true;
+  }
+  void start(const c10::OperatorHandle& op) {
+    words_.assign(1, reinterpret_cast<int64_t>(&op.schema()));
+    storages_.clear();
+  }
+  const std::vector<int64_t>& words() const { return words_; }
+
+ private:
+  enum Kind : int64_t { kNone = -1, kBool = -2, kInt = -3, kDouble = -4, kDevice = -5, kGenerator = -6, kString = -7, kList = -8 };
+
+  bool take(const Tensor& tensor) {
+    if (!tensor.defined()) {
+      words_.push_back(kNone);
+      return true;
+    }
+    auto* impl = tensor.unsafeGetTensorImpl();
+    if (tensor.layout() != c10::kStrided || !impl->has_storage()) {
+      return false;
+    }
+    words_.push_back(static_cast<int64_t>(tensor.device().type()) | static_cast<int64_t>(tensor.scalar_type()) << 8 |
+                     static_cast<int64_t>(impl->is_wrapped_number()) << 16 | tensor.dim() << 24);
+    words_.insert(words_.end(), tensor.sizes().begin(), tensor.sizes().end());
+    words_.insert(words_.end(), tensor.strides().begin(), tensor.strides().end());
+    auto* storage = impl->unsafe_storage().unsafeGetStorageImpl();
+    auto start = tensor.storage_offset() * static_cast<int64_t>(tensor.itemsize());
+    for (size_t i = 0; i < storages_.size(); ++i) {
+      if (storages_[i].first == storage) {  // how tensors that share memory lie to each other
+        words_.insert(words_.end(), {static_cast<int64_t>(i), start - storages_[i].second});
+        return true;
+      }
+    }
+    storages_.emplace_back(storage, start);
+    words_.push_back(kNone);
+    return true;
+  }
+
+  std::vector<int64_t> words_;
+  std::vector<std::pair<const c10::StorageImpl*, int64_t>> storages_;
+};
+
+struct HashOfWords {
+  size_t operator()(const std::vector<int64_t>& words) const {
+    uint64_t hash = words.size();
+    for (auto word : words) {
+      hash = (hash ^ static_cast<uint64_t>(word)) * 0x9E3779B97F4A7C15u;
+      hash ^= hash >> 29;
+    }
+    return hash;
+  }
+};
+
+// What of an operator decides how its arguments are checked.
+struct Nature {
+  // torch makes and checks what it gives such operators to write, where a caller has not given it out= himself.
+  bool makes_results = false;
+  // The kernel checks shapes: asking for them would take long or be in vain.
+  bool checks_itself = false;
+  // Tensors of the host are taken beside those of the chip: lengths of sequences, where tensors lie in memory, and what
+  // a gradient scaler or a fused optimizer is told.
+  bool takes_host_tensors = false;
+  // A tensor of the host with one element stands for a number, as beside a GPU's.
+  bool takes_host_numbers = false;
+  // Indices may lie on the host.
+  bool is_indexed = false;
+  // What it writes may be one of its arguments: any, or the first.
+  bool is_elementwise = false;
+  bool has_form_in_place = false;
+  std::vector<size_t> written;  // places of the arguments it writes
+};
+
+// Names of operators whose result is described once, for the form that returns it, the one in place and the one with
+// out=.
+const std::unordered_set<std::string>& structured_operators() {
+  static const auto* names = [] {
+    auto* found = new std::unordered_set<std::string>;
+    for (auto& name : c10::Dispatcher::singleton().getAllOpNamesForDispatchKey(
+             c10::DispatchKey::CompositeExplicitAutogradNonFunctional)) {
+      found->insert(name.name);
+    }
+    return found;
+  }();
+  return *names;
+}
+
+bool is_operator(const std::string& name) {
+  static const auto* names = [] {
+    auto* found = new std::unordered_set<std::string>;
+    for (auto& known : c10::Dispatcher::singleton().getAllOpNames()) {
+      found->insert(known.name);
+    }
+    return found;
+  }();
+  return names->count(name) != 0;
+}
+
+Nature find_nature(const c10::OperatorHandle& op) {
+  static const std::unordered_set<std::string> checks_itself = {
+      "aten::native_layer_norm", "aten::convolution_overrideable", "aten::convolution_backward_overrideable",
+      "aten::index_put_", "aten::_index_put_impl_", "aten::_scaled_dot_product_fused_attention_overrideable",
+      "aten::_scaled_dot_product_fused_attention_overrideable_backward"};
+  static const std::unordered_set<std::string> host_tensors = {
+      "aten::_ctc_loss", "aten::_ctc_loss_backward", "aten::_pack_padded_sequence", "aten::tensor_split",
+      "aten::record_stream", "aten::_copy_from_and_resize", "aten::set_", "aten::_foreach_copy_"};
+  static const std::unordered_set<std::string> host_numbers = {
+      "aten::fill_", "aten::masked_fill", "aten::masked_fill_", "aten::index_fill", "aten::index_fill_", "aten::isin",
+      "aten::linspace", "aten::logspace", "aten::where", "aten::clamp", "aten::lerp"};
+  auto& name = op.operator_name().name;
+  auto begins = [&](const char* start) { return name.rfind(start, 0) == 0; };
+  Nature nature;
+  nature.makes_results = structured_operators().count(name) != 0;
+  nature.checks_itself = checks_itself.count(name) != 0 || op.hasTag(at::Tag::dynamic_output_shape) ||
+                         op.hasTag(at::Tag::data_dependent_output);
+  nature.takes_host_tensors = host_tensors.count(name) != 0 || begins("aten::_fused_") || begins("aten::_nested");
+  nature.takes_host_numbers =
+      host_numbers.count(name) != 0 || begins("aten::_foreach_") || op.hasTag(at::Tag::pointwise);
+  nature.is_indexed = name.find("index_put") != std::string::npos || name == "aten::index" || name == "aten::_unsafe_index";
+  nature.is_elementwise = op.hasTag(at::Tag::pointwise);
+  nature.has_form_in_place = name.back() == '_' || is_operator(name + "_");
+  auto& arguments = op.schema().arguments();
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    if (arguments[i].alias_info() != nullptr && arguments[i].alias_info()->isWrite()) {
+      nature.written.push_back(i);
+      nature.makes_results = nature.makes_results && arguments[i].is_out();
+    }
+  }
+  nature.makes_results = nature.makes_results && !nature.written.empty();
+  return nature;
+}
+
+const Nature& nature_of(const c10::OperatorHandle& op) {
+  static thread_local std::unordered_map<const c10::FunctionSchema*, Nature> known;
+  auto found = known.find(&op.schema());
+  return found != known.end() ? found->second : known.emplace(&op.schema(), find_nature(op)).first->second;
+}
+
+template <typename Function>
+void for_each_tensor(const IValue& value, const Function& function) {
+  if (value.isTensor()) {
+    if (value.toTensor().defined()) {
+      function(value.toTensor());
+    }
+  } else if (value.isList()) {
+    for (const IValue& item : value.toListRef()) {
+      for_each_tensor(item, function);
+    }
+  }
+}
+
+void check_devices(const c10::OperatorHandle& op, const Nature& nature, c10::ArrayRef<IValue> arguments) {
+  if (nature.takes_host_tensors) {
+    return;
+  }
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    if (nature.is_indexed && i == 1) {  // the indices
+      continue;
+    }
+    const bool takes_numbers = nature.takes_host_numbers || (nature.is_indexed && i != 0);
+    for_each_tensor(arguments[i], [&](const Tensor& tensor) {
+      const bool is_number = tensor.unsafeGetTensorImpl()->is_wrapped_number() || (tensor.dim() == 0 && takes_numbers);
+      TORCH_CHECK(tensor.device().type() == kChip || is_number,
+                  "Expected all tensors to be on the same device, but found at least two devices, chip:0 and ",
+                  tensor.device(), "! (argument '", op.schema().arguments()[i].name(), "' of ", op.operator_name().name, ")");
+    });
+  }
+}
+
+// Whether a tensor that is written has elements that share memory, or shares some with another argument.
+bool written_memory_is_shared(const Nature& nature, c10::ArrayRef<IValue> arguments) {
+  bool shared = false;
+  for (auto place : nature.written) {
+    for_each_tensor(arguments[place], [&](const Tensor& written) {
+      shared = shared || at::has_internal_overlap(written) == at::MemOverlap::Yes;
+      for (size_t i = 0; i < arguments.size(); ++i) {
+        const bool may_be_it = i == place || nature.is_elementwise || (i == 0 && nature.has_form_in_place);
+        for_each_tensor(arguments[i], [&](const Tensor& other) {
+          const bool is_it = written.is_same(other);
+          shared = shared || (is_it ? !may_be_it && written.numel() != 0
+                                    : written.is_alias_of(other) &&
+                                          at::get_overlap_status(written, other) != at::MemOverlapStatus::No);
+        });
+      }
+    });
+  }
+  return shared;
+}
+
+// Whether a result given as out= has another type than the first argument: then it may be one that torch does not allow.
+bool result_has_another_type(const Nature& nature, c10::ArrayRef<IValue> arguments) {
+  auto first = std::find_if(arguments.begin(), arguments.end(), [](const IValue& value) { return value.isTensor(); });
+  return nature.makes_results && std::any_of(nature.written.begin(), nature.written.end(), [&](size_t place) {
+           return arguments[place].isTensor() &&
+                  arguments[place].toTensor().scalar_type() != first->toTensor().scalar_type();
+         });
+}
+
+// Chip tensors as tensors of the host with bytes of their own; tensors that share memory share it there too.
+class HostCopies {
+ public:
+  IValue of(const IValue& value) {
+    if (value.isTensor()) {
+      return of(value.toTensor());
+    }
+    if (value.isTensorList()) {
+      c10::List<Tensor> list;
+      for (const Tensor& tensor : value.toTensorVector()) {
+        list.push_back(of(tensor));
+      }
+      return list;
+    }
+    if (value.isOptionalTensorList()) {
+      c10::List<std::optional<Tensor>> list;
+      for (const std::optional<Tensor>& tensor : value.toOptionalTensorVector()) {
+        list.push_back(tensor ? std::optional<Tensor>(of(*tensor)) : std::nullopt);
+      }
+      return list;
+    }
+    if (value.isDevice() && value.toDevice().type() == kChip) {
+      return Device(c10::kCPU);
+    }
+    return value.isGenerator() ? IValue(at::detail::createCPUGenerator()) : value;
+  }
+
+ private:
+  Tensor of(const Tensor& tensor) {
+    if (!tensor.defined()) {
+      return tensor;
+    }
+    auto& own = tensor.storage();
+    auto found = storages_.find(own.unsafeGetStorageImpl());
+    if (found == storages_.end()) {
+      c10::Storage copy(c10::Storage::use_byte_size_t(), own.nbytes(), c10::GetCPUAllocator()->allocate(own.nbytes()),
+                        c10::GetCPUAllocator(), true);
+      if (own.nbytes() != 0) {
+        std::memcpy(copy.mutable_data(), own.data(), own.nbytes());
+      }
+      found = storages_.emplace(own.unsafeGetStorageImpl(), std::move(copy)).first;
+    }
+    auto result = rewrap(tensor, found->second, c10::DispatchKey::CPU);
+    result._set_conj(tensor.is_conj());
+    result._set_neg(tensor.is_neg());
+    if (tensor.unsafeGetTensorImpl()->is_wrapped_number()) {
+      result.unsafeGetTensorImpl()->set_wrapped_number(true);
+    }
+    return result;
+  }
+
+  std::map<const c10::StorageImpl*, c10::Storage> storages_;
+};
+
+bool values_can_be_read() { return !timing_only() && !capturing; }
+
+// Runs an operator on the host with copies of its arguments, for the error that it raises there.
+void refuse_as_the_host_does(const c10::OperatorHandle& op, c10::ArrayRef<IValue> arguments) {
+  HostCopies copies;
+  torch::jit::Stack host;
+  for (auto& value : arguments) {
+    host.push_back(copies.of(value));
+  }
+  try {
+    op.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::CPU), &host);
+  } catch (const c10::NotImplementedError&) {
+    // the host has no such operator
+  }
+}
+
+void check_arguments(const c10::OperatorHandle& op, const torch::jit::Stack& stack) {
+  constexpr size_t kMostRemembered = 1 << 16;
+  static thread_local std::unordered_set<std::vector<int64_t>, HashOfWords> in_order;
+  static thread_local Likeness likeness;
+  auto count = op.schema().arguments().size();
+  auto arguments = c10::ArrayRef<IValue>(stack).slice(stack.size() - count);
+  auto& nature = nature_of(op);
+  auto is_new = [&](size_t place) {  // a tensor that Python has seen has an object there
+    return arguments[place].isTensor() &&
+           arguments[place].toTensor().unsafeGetTensorImpl()->pyobj_slot()->load_pyobj() == nullptr;
+  };
+  check_devices(op, nature, arguments);  // which torch leaves to the kernels, for the results it makes too
+  likeness.start(op);
+  if ((nature.makes_results && std::all_of(nature.written.begin(), nature.written.end(), is_new)) ||
+      !std::all_of(arguments.begin(), arguments.end(), [&](const IValue& value) { return likeness.take(value); }) ||
+      in_order.count(likeness.words()) != 0) {
+    return;
+  }
+  auto words = likeness.words();  // checking may call operators, which are checked
+  bool doubtful = written_memory_is_shared(nature, arguments) || result_has_another_type(nature, arguments);
+  if (!nature.checks_itself) {
+    Shapes shapes;
+    torch::jit::Stack meta;
+    for (auto& value : arguments) {
+      meta.push_back(shapes.of(value));
+    }
+    try {
+      op.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::Meta), &meta);
+    } catch (const c10::NotImplementedError&) {
+      // torch has no function of shapes for it: what it is given is for its own kernel to check
+    } catch (const c10::Error&) {
+      if (!values_can_be_read()) {
+        throw;
+      }
+      doubtful = true;
+    } catch (const std::exception&) {  // from a function of shapes in Python, some of which refuse too much
+      doubtful = true;
+    }
+  }
+  if (doubtful && values_can_be_read()) {
+    refuse_as_the_host_does(op, arguments);
+  }
+  if (in_order.size() >= kMostRemembered) {
+    in_order.clear();
+  }
+  in_order.insert(std::move(words));
+}
+
+// What every operator comes to first. Its kernel, if there is one, or ops/fallback.py is registered for PrivateUse3, a
+// key that no device has.
+void check_and_run(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
+  check_arguments(op, *stack);
+  op.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::PrivateUse3), stack);
+}
+
+// Operators that torch itself takes no number of the host for, beside tensors of a device: such a number goes to the chip.
+void bring_numbers_and_run(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
+  auto count = op.schema().arguments().size();
+  for (auto value = stack->end() - static_cast<int64_t>(count); value != stack->end(); ++value) {
+    if (value->isTensor() && value->toTensor().defined() && value->toTensor().is_cpu() && value->toTensor().dim() == 0) {
+      *value = value->toTensor().to(Device(kChip, 0));
+    }
+  }
+  op.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::PrivateUse3), stack);
+}
+
+// torch asks for a copy without having checked whether the one fits into the other.
+Tensor check_and_copy(const Tensor& source, const Tensor& destination, bool non_blocking) {
+  const bool strided = source.layout() == c10::kStrided && destination.layout() == c10::kStrided;
+  const bool simple = strided && source.sizes() == destination.sizes() && !source.is_alias_of(destination) &&
+                      destination.is_contiguous();
+  if (strided && !simple) {
+    Shapes shapes;
+    auto shape_of = [&](const Tensor& tensor) {
+      return on_chip(tensor) ? shapes.of(tensor)
+                             : at::detail::empty_strided_meta(tensor.sizes(), tensor.strides(), tensor.scalar_type());
+    };
+    auto to = shape_of(destination), from = shape_of(source);
+    at::TensorIteratorConfig().add_output(to).add_const_input(from).resize_outputs(false).check_all_same_dtype(false).build();
+  }
+  static auto copy = c10::Dispatcher::singleton().findSchemaOrThrow("aten::_copy_from", "").typed<decltype(check_and_copy)>();
+  return copy.redispatch(c10::DispatchKeySet(c10::DispatchKey::PrivateUse3), source, destination, non_blocking);
+}
+
 // ------------------------------------------------------------------------------------------------ allocation, views
 
 // New memory holds NaN, or the largest integer, under torch.use_deterministic_algorithms, as on every device.
@@ -486,7 +881,8 @@ Tensor empty_strided(c10::IntArrayRef sizes, c10::IntArrayRef strides, std::opti
 
 Tensor as_strided(const Tensor& self, c10::SymIntArrayRef sizes, c10::SymIntArrayRef strides,
                   std::optional<c10::SymInt> offset) {
-  return at::native::as_strided_tensorimpl_meta_symint(self, sizes, strides, std::move(offset));
+  auto start = offset.has_value() ? std::optional<int64_t>(offset->guard_int(__FILE__, __LINE__)) : std::nullopt;
+  return at::native::as_strided_tensorimpl(self, C10_AS_INTARRAYREF_SLOW(sizes), C10_AS_INTARRAYREF_SLOW(strides), start);
 }
 Tensor view(const Tensor& self, c10::SymIntArrayRef sizes) {
   return at::native::view(self, C10_AS_INTARRAYREF_SLOW(sizes));
@@ -553,18 +949,49 @@ at::Scalar local_scalar_dense(const Tensor& self) {
   return timing_only() ? at::zeros({}, at::device(c10::kCPU).dtype(self.scalar_type())).item() : as_host(self).item();
 }
 
-// What scaled_dot_product_attention is made of: our kernels where they serve (no dropout, no gradient of the mask), else
-// torch's own composition of matrix products and a softmax.
+// What scaled_dot_product_attention is made of: our kernels where they serve (no dropout, no gradient of the mask, nothing
+// broadcast but the mask, and heads of keys for several heads of queries only if asked), else torch's own composition of
+// matrix products and a softmax, which also says what does not fit. torch.nn.attention.sdpa_kernel forbids the one or the
+// other: ours is meant by every name of a fused kernel.
 int64_t choose_attention(const Tensor& query, const Tensor& key, const Tensor& value, const std::optional<Tensor>& mask,
-                         double dropout, bool /*causal*/, std::optional<double> /*scale*/, bool /*grouped*/) {
+                         double dropout, bool /*causal*/, std::optional<double> /*scale*/, bool grouped) {
   const auto type = query.scalar_type();
   const bool known_type = type == at::kFloat || type == at::kHalf || type == at::kBFloat16;
   const bool one_type = key.scalar_type() == type && value.scalar_type() == type;
   const bool ranks = query.dim() == 4 && key.dim() == 4 && value.dim() == 4;
-  const bool mask_differentiated =
-      at::GradMode::is_enabled() && mask.has_value() && mask->defined() && mask->requires_grad();
-  const bool ours = known_type && one_type && ranks && dropout == 0.0 && !mask_differentiated;
-  return static_cast<int64_t>(ours ? sdp::SDPBackend::overrideable : sdp::SDPBackend::math);
+  const bool masked = mask.has_value() && mask->defined();
+  const bool mask_differentiated = masked && at::GradMode::is_enabled() && mask->requires_grad();
+  auto is_batched = [](const Tensor& tensor) { return tensor.key_set().has(c10::DispatchKey::FuncTorchBatched); };
+  const bool batched = is_batched(query) || is_batched(key) || is_batched(value) || (masked && is_batched(*mask));
+  auto fits = [&] {
+    auto heads = query.sym_size(1), key_heads = key.sym_size(1);
+    return query.sym_size(0) == key.sym_size(0) && key.sym_size(0) == value.sym_size(0) &&
+           key_heads == value.sym_size(1) && query.sym_size(3) == key.sym_size(3) && query.sym_size(3) != 0 &&
+           key.sym_size(2) == value.sym_size(2) &&
+           (heads == key_heads || (grouped && key_heads != 0 && heads % key_heads == 0));
+  };
+  auto mask_fits = [&] {
+    const c10::SymInt wanted[4] = {query.sym_size(0), query.sym_size(1), query.sym_size(2), key.sym_size(2)};
+    for (int64_t i = 0; i < mask->dim() && mask->dim() <= 4; ++i) {
+      auto own = mask->sym_size(mask->dim() - 1 - i);
+      if (own != 1 && own != wanted[3 - i]) {
+        return false;
+      }
+    }
+    return mask->dim() <= 4;
+  };
+  const bool ours = known_type && one_type && ranks && !batched && dropout == 0.0 && !mask_differentiated && fits() &&
+                    (!masked || mask_fits());
+  auto& context = at::globalContext();
+  const bool may_be_fused = context.userEnabledOverrideableSDP() || context.userEnabledFlashSDP() ||
+                            context.userEnabledMemEfficientSDP() || context.userEnabledCuDNNSDP();
+  if (ours && may_be_fused) {
+    return static_cast<int64_t>(sdp::SDPBackend::overrideable);
+  }
+  TORCH_CHECK(context.userEnabledMathSDP(), "No available kernel. Aborting execution: sdpa_kernel forbids the composition ",
+              "of matrix products (SDPBackend.MATH), and ",
+              ours ? "every fused kernel" : "the chip's fused kernel is not made for these arguments");
+  return static_cast<int64_t>(sdp::SDPBackend::math);
 }
 
 // ------------------------------------------------------------------------------------------------ autocast
@@ -675,6 +1102,7 @@ REGISTER_PRIVATEUSE1_DISPATCH(_fused_sdp_choice_stub, &choose_attention)
 
 // An operator without a kernel comes to ops/fallback.py, which comes here, by way of a key that no device has, when
 // the operator is the host's.
+TORCH_LIBRARY_IMPL(_, PrivateUse1, m) { m.fallback(torch::CppFunction::makeFromBoxedFunction<&check_and_run>()); }
 TORCH_LIBRARY_IMPL(_, PrivateUse2, m) { m.fallback(torch::CppFunction::makeFromBoxedFunction<&run_on_host>()); }
 
 TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
@@ -683,6 +1111,10 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
   m.impl("as_strided", as_strided);
   m.impl("view", view);
   m.impl("_reshape_alias", reshape_alias);
+  m.impl("_copy_from", check_and_copy);
+  for (auto* name : {"addcdiv", "addcdiv_", "addcmul", "addcmul_", "lerp.Tensor", "lerp_.Tensor"}) {
+    m.impl(name, torch::CppFunction::makeFromBoxedFunction<&bring_numbers_and_run>());
+  }
   m.impl("_copy_from_and_resize", copy_from_and_resize);
   m.impl("_local_scalar_dense", local_scalar_dense);
   for (auto* name : {"unfold", "view_as_real", "view_as_complex", "resize_", "set_.source_Tensor", "set_.source_Storage",
@@ -747,6 +1179,12 @@ void tapeout_watch_operators() {
 const char* tapeout_current_operator() {
   auto& names = running_operators();
   return names.empty() ? "" : names.back().c_str();
+}
+
+// Lets the arguments of an overload of aten ("add.out") be checked before its kernel, registered for PrivateUse3, runs.
+void tapeout_check_first(const char* overload) {
+  static auto* library = new torch::Library(torch::Library::IMPL, "aten", c10::DispatchKey::PrivateUse1, __FILE__, __LINE__);
+  library->impl(overload, torch::CppFunction::makeFromBoxedFunction<&check_and_run>());
 }
 
 void tapeout_set_fallback_policy(int policy) { ledger().policy = static_cast<FallbackPolicy>(policy); }

@@ -66,6 +66,45 @@ def test_every_dtype_and_mode_is_a_case():
     assert Case("add", "bool", "compiled") in found
 
 
+@pytest.mark.parametrize("mode", operators.LAYOUT_MODES)
+@pytest.mark.parametrize("name", ["gather", "masked_fill", "cat", "nn.functional.scaled_dot_product_attention"])
+def test_ways_to_run_an_operator(name, mode):
+    outcome = operators.judge(Case(name, "float32", mode), sample_limit=1)
+    assert outcome.verdict == Verdict.NATIVE, outcome.cause
+
+
+@pytest.mark.parametrize(
+    "replaced, told",
+    [
+        (lambda x, *others, **named: x.clone(), "taken, where the CPU raises RuntimeError: "),
+        (lambda x, *others, **named: x.zero_().view(-1, 7), "written, where the CPU raises RuntimeError: "),
+        (lambda x, *others, **named: len(others[3:][0]), "IndexError: "),
+    ],
+)
+def test_an_operator_that_takes_wrong_arguments_is_found(replaced, told):
+    """Shapes that do not broadcast, on a chip that computes, writes before it raises, or raises something else."""
+    x, y = torch.ones(3), torch.ones(4)
+
+    def add(x, y):
+        return torch.add(x, y) if x.device.type == "cpu" else replaced(x, y)
+
+    add.name = "add"
+    outcome = operators._judge_call(Case("add", "float32", "mutated"), add, (add, ((x, y), {})))
+    assert outcome.verdict in verdicts.FAULTS and outcome.cause.startswith(told)
+
+
+def test_mutations_of_an_operator():
+    """Each is another call; those that the CPU takes and those that it refuses are among them."""
+    told = []
+    for function, (positional, named) in operators.mutations(operators.database()["add"], torch.float32, 8):
+        try:
+            function(*positional, **named)
+            told.append("taken")
+        except (RuntimeError, TypeError):
+            told.append("refused")
+    assert set(told) == {"taken", "refused"} and len(told) > 10
+
+
 def judge_badly(suite: str, case: Case, sample_limit: int) -> Outcome:
     if case.name == "crash":
         os._exit(11)

@@ -12,6 +12,9 @@ from typing import Any
 
 import torch
 
+from tapeout.errors import LaunchError, SanitizerError
+from tapeout.pytorch import device
+
 # Which function of which module here implements an overload of aten.
 IMPLEMENTATIONS = {
     "mm.out": "matmul.mm_out",
@@ -217,23 +220,31 @@ _libraries: list[torch.library.Library] = []
 
 
 def register() -> None:
-    """Give torch's dispatcher an implementation of each overload and of all others. Called when it wakes."""
+    """Give torch's dispatcher an implementation of each overload and of all others. Called when it wakes.
+
+    The shim checks the arguments of an operator first, then calls what is registered here for PrivateUse3.
+    """
     library = torch.library.Library("aten", "IMPL")
-    for overload, path in IMPLEMENTATIONS.items():
-        library.impl(overload, _resolve_at_first_call(path), "PrivateUse1")
-    for overload, path in OF_SPARSE.items():
-        library.impl(overload, _resolve_at_first_call(path), "SparsePrivateUse1")
+    implementations = {overload: _resolve_at_first_call(path, overload) for overload, path in IMPLEMENTATIONS.items()}
     for name in WHOLE:
         operator = getattr(torch.ops.aten, name).default
-        library.impl(name, functools.partial(_resolve_at_first_call("fallback.run"), operator), "PrivateUse1")
+        implementations[name] = functools.partial(_resolve_at_first_call("fallback.run"), operator)
+    for overload, function in implementations.items():
+        library.impl(overload, function, "PrivateUse3")
+        if overload != "_copy_from":  # whose check is the shim's own
+            device.shim().tapeout_check_first(overload.encode())
+    for overload, path in OF_SPARSE.items():
+        library.impl(overload, _resolve_at_first_call(path), "SparsePrivateUse1")
     every_other = torch.library.Library("_", "IMPL")
-    every_other.fallback(_resolve_at_first_call("fallback.run"), "PrivateUse1")
+    every_other.fallback(_resolve_at_first_call("fallback.run"), "PrivateUse3")
     for key in ("SparsePrivateUse1", "SparseCsrPrivateUse1", "QuantizedPrivateUse1"):
         every_other.fallback(_resolve_at_first_call("fallback.refuse_layout"), key)
     _libraries.extend((library, every_other))
 
 
-def _resolve_at_first_call(path: str) -> Callable[..., Any]:
+def _resolve_at_first_call(path: str, overload: str | None = None) -> Callable[..., Any]:
+    """The function; what stops one of its kernels, such as an index out of range, ends in the error that the host has
+    for it. Without an overload the first argument is the operator."""
     function: Callable[..., Any] | None = None
 
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -241,6 +252,20 @@ def _resolve_at_first_call(path: str) -> Callable[..., Any]:
         if function is None:
             module, name = path.split(".")
             function = getattr(importlib.import_module(f"{__name__}.{module}"), name)
-        return function(*args, **kwargs)
+        try:
+            return function(*args, **kwargs)
+        except LaunchError as error:
+            if isinstance(error, SanitizerError):
+                raise
+            from tapeout.pytorch.ops import launch
+
+            given = (_operator(overload), *args) if overload else args
+            launch.refuse_as_the_host_does(*given, **kwargs)
+            raise
 
     return call
+
+
+def _operator(overload: str) -> Any:
+    packet, _, name = overload.partition(".")
+    return getattr(getattr(torch.ops.aten, packet), name or "default")

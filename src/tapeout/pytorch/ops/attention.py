@@ -18,7 +18,7 @@ import triton.language as tl
 from tapeout import chip as chips
 from tapeout.pytorch.ops import scalars
 from tapeout.pytorch.ops.launch import INTEGERS, POINTER, ceil_div, count, kernel, power_of_two_at_least
-from tapeout.pytorch.ops.matmul import MATRIX_DTYPES
+from tapeout.pytorch.ops.matmul import MATRIX_DTYPES, has_products, is_multiplied
 from tapeout.pytorch.ops.tiles import attention_tile
 
 LOG2_E = tl.constexpr(1.4426950408889634)
@@ -43,7 +43,8 @@ def _weights_of(
 ):  # fmt: skip
     """Weights of the keys from `start` on, relative to the largest score, which is new; and what shrinks the sums that
     were relative to the one before. `scale` has log2(e) in it, and the largest scores and weights are powers of two:
-    exp2 is what the vector engine has."""
+    exp2 is what the vector engine has. With a bias they are powers of four, so that a bias near float32's lowest number
+    (what masks of padding are made of) stays finite, and a row of them gives the mean of the values."""
     column = start + tl.arange(0, KEYS)
     if MASKED:  # scaled first: a score that does not count is minus infinity, whatever the scale
         scores *= scale
@@ -52,7 +53,7 @@ def _weights_of(
             if CAUSAL:
                 inside &= row[:, None] >= column[None, :]
             place = bias + row[:, None] * bias_row + column[None, :] * bias_column
-            scores += tl.load(place, mask=inside, other=-float("inf")).to(tl.float32) * LOG2_E
+            scores += tl.load(place, mask=inside, other=-float("inf")).to(tl.float32) * (0.5 * LOG2_E)
         else:
             visible = tl.minimum(row + 1, keys) if CAUSAL else row * 0 + keys
             scores = tl.where(column[None, :] < visible[:, None], scores, -float("inf"))
@@ -60,8 +61,14 @@ def _weights_of(
     else:
         new_largest = tl.maximum(largest, tl.max(scores, 1) * scale)
     reference = tl.where(new_largest == -float("inf"), 0.0, new_largest)
-    weights = tl.exp2(scores - reference[:, None]) if MASKED else tl.exp2(tl.fma(scores, scale, -reference[:, None]))
-    return weights, tl.exp2(largest - reference), new_largest
+    if HAS_BIAS:
+        weights = tl.exp2(2.0 * (scores - reference[:, None]))
+        shrink = tl.exp2(2.0 * (largest - reference))
+    else:
+        power = scores - reference[:, None] if MASKED else tl.fma(scores, scale, -reference[:, None])
+        weights = tl.exp2(power)
+        shrink = tl.exp2(largest - reference)
+    return weights, shrink, new_largest
 
 
 @triton.jit
@@ -108,7 +115,8 @@ def _attention(
     q = tl.load(
         query + row[:, None] * query_row + d[None, :], mask=(row[:, None] < queries) & (d[None, :] < size), other=0.0
     )
-    scale = natural_scale * LOG2_E
+    UNIT: tl.constexpr = 0.5 * LOG2_E if HAS_BIAS else LOG2_E
+    scale = natural_scale * UNIT
     largest = tl.full((QUERIES,), -float("inf"), tl.float32)
     total = tl.zeros((QUERIES,), tl.float32)
     result = tl.zeros((QUERIES, VALUE_SIZE), tl.float32)
@@ -146,7 +154,7 @@ def _attention(
     result = result / tl.where(total == 0.0, 1.0, total)[:, None]
     place = batch * out_batch + head * out_head + row[:, None] * out_row + dv[None, :]
     tl.store(out + place, result.to(out.dtype.element_ty), mask=(row[:, None] < queries) & (dv[None, :] < value_size))
-    log = tl.where(total == 0.0, 0.0, largest * (1.0 / LOG2_E) + tl.log(total))
+    log = tl.where(total == 0.0, 0.0, largest * (1.0 / UNIT) + tl.log(total))
     tl.store(log_sum + (batch * heads + head) * queries + row, log, mask=row < queries)
 
 
@@ -170,8 +178,54 @@ def _scores(
 
 
 @triton.jit
+def _weights_again(scores, largest, log_total, row, queries, HAS_BIAS: tl.constexpr):
+    """The weights of the forward pass. Without a bias, `largest` is the logarithm of the whole sum."""
+    inside = row < queries
+    power = scores - tl.load(largest + row, mask=inside, other=0.0)[:, None]
+    if HAS_BIAS:
+        power -= tl.load(log_total + row, mask=inside, other=0.0)[:, None]
+    return tl.exp(power)
+
+
+@triton.jit
+def _statistics(
+    query, key, bias, out_largest, out_log_total, scale,
+    heads, heads_per_key, queries, keys, size,
+    query_batch, query_head, query_row,
+    key_batch, key_head, key_row,
+    bias_batch, bias_head, bias_row, bias_column,
+    QUERIES: tl.constexpr, KEYS: tl.constexpr, SIZE: tl.constexpr, CAUSAL: tl.constexpr,
+):  # fmt: skip
+    """Of each row of scores with a bias: the largest, and the logarithm of the sum relative to it. One number would not
+    do: beside a score near float32's lowest number, the logarithm is lost in rounding."""
+    head = tl.program_id(1).to(tl.int64)
+    batch = tl.program_id(2).to(tl.int64)
+    row = tl.program_id(0).to(tl.int64) * QUERIES + tl.arange(0, QUERIES)
+    d = tl.arange(0, SIZE)
+    query += batch * query_batch + head * query_head
+    key += batch * key_batch + (head // heads_per_key) * key_head
+    bias += batch * bias_batch + head * bias_head
+    in_row = (row[:, None] < queries) & (d[None, :] < size)
+    q = tl.load(query + row[:, None] * query_row + d[None, :], mask=in_row, other=0.0)
+    largest = tl.full((QUERIES,), -float("inf"), tl.float32)
+    total = tl.zeros((QUERIES,), tl.float32)
+    for start in range(0, keys, KEYS):
+        column = start + tl.arange(0, KEYS)
+        in_key = (column[:, None] < keys) & (d[None, :] < size)
+        k = tl.load(key + column[:, None] * key_row + d[None, :], mask=in_key, other=0.0)
+        scores = _scores(q, k, bias, row, column, queries, keys, bias_row, bias_column, scale, CAUSAL, True)
+        new_largest = tl.maximum(largest, tl.max(scores, 1))
+        reference = tl.where(new_largest == -float("inf"), 0.0, new_largest)
+        total = total * tl.exp(largest - reference) + tl.sum(tl.exp(scores - reference[:, None]), 1)
+        largest = new_largest
+    place = (batch * heads + head) * queries + row
+    tl.store(out_largest + place, tl.where(total == 0.0, 0.0, largest), mask=row < queries)
+    tl.store(out_log_total + place, tl.where(total == 0.0, 0.0, tl.log(total)), mask=row < queries)
+
+
+@triton.jit
 def _gradient_of_query(
-    query, key, value, bias, gradient, log_sum, correction, of_query, scale,
+    query, key, value, bias, gradient, log_sum, log_total, correction, of_query, scale,
     heads, heads_per_key, queries, keys, size, value_size,
     query_batch, query_head, query_row,
     key_batch, key_head, key_row,
@@ -197,7 +251,6 @@ def _gradient_of_query(
     q = tl.load(query + row[:, None] * query_row + d[None, :], mask=in_row, other=0.0)
     in_gradient = (row[:, None] < queries) & (dv[None, :] < value_size)
     g = tl.load(gradient + row[:, None] * gradient_row + dv[None, :], mask=in_gradient, other=0.0)
-    log = tl.load(log_sum + line + row, mask=row < queries, other=0.0)
     less = tl.load(correction + line + row, mask=row < queries, other=0.0)
     result = tl.zeros((QUERIES, SIZE), tl.float32)
     end = keys
@@ -214,7 +267,7 @@ def _gradient_of_query(
             other=0.0,
         )
         scores = _scores(q, k, bias, row, column, queries, keys, bias_row, bias_column, scale, CAUSAL, HAS_BIAS)
-        weights = tl.exp(scores - log[:, None])
+        weights = _weights_again(scores, log_sum + line, log_total + line, row, queries, HAS_BIAS)
         of_scores = weights * (tl.dot(g, tl.trans(v), input_precision="ieee") - less[:, None]) * scale
         result = tl.dot(of_scores.to(k.dtype), k, result, input_precision="ieee")
     place = (line + row[:, None]) * size + d[None, :]
@@ -223,7 +276,7 @@ def _gradient_of_query(
 
 @triton.jit
 def _gradients_of_key_and_value(
-    query, key, value, bias, gradient, log_sum, correction, of_key, of_value, scale,
+    query, key, value, bias, gradient, log_sum, log_total, correction, of_key, of_value, scale,
     heads, heads_per_key, queries, keys, size, value_size,
     query_batch, query_head, query_row,
     key_batch, key_head, key_row,
@@ -265,11 +318,10 @@ def _gradients_of_key_and_value(
                 mask=(row[:, None] < queries) & (dv[None, :] < value_size),
                 other=0.0,
             )
-            log = tl.load(log_sum + line + row, mask=row < queries, other=0.0)
             less = tl.load(correction + line + row, mask=row < queries, other=0.0)
             shift = bias + batch * bias_batch + head * bias_head
             scores = _scores(q, k, shift, row, column, queries, keys, bias_row, bias_column, scale, CAUSAL, HAS_BIAS)
-            weights = tl.exp(scores - log[:, None])
+            weights = _weights_again(scores, log_sum + line, log_total + line, row, queries, HAS_BIAS)
             value_result = tl.dot(tl.trans(weights.to(g.dtype)), g, value_result, input_precision="ieee")
             of_scores = weights * (tl.dot(g, tl.trans(v), input_precision="ieee") - less[:, None]) * scale
             key_result = tl.dot(tl.trans(of_scores.to(q.dtype)), q, key_result, input_precision="ieee")
@@ -295,6 +347,30 @@ def _empty_like_query(query: torch.Tensor, value_size: int) -> torch.Tensor:
     return torch.empty_strided(shape, strides, dtype=query.dtype, device=query.device)
 
 
+def _check(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, dropout: float) -> None:
+    """Raises RuntimeError for operands that these kernels are not made for; a bias is checked where it is expanded.
+    NotImplementedError for a type that the matrix engine does not multiply."""
+    shapes = [tuple(tensor.shape) for tensor in (query, key, value)]
+    fits = all(len(shape) == 4 for shape in shapes) and (
+        (query.shape[0], query.shape[3]) == (key.shape[0], key.shape[3])
+        and key.shape[:3] == value.shape[:3]
+        and key.shape[1] > 0
+        and query.shape[1] % key.shape[1] == 0
+    )
+    if not fits or dropout or any(t.dtype != query.dtype or t.dtype not in MATRIX_DTYPES for t in (query, key, value)):
+        raise RuntimeError(
+            "the chip's fused attention takes query (B, H, Q, D), key and value (B, H or a divisor of it, K, D), of "
+            f"one of {', '.join(map(str, MATRIX_DTYPES))}, without dropout; not shapes {shapes} of "
+            f"{query.dtype}, {key.dtype} and {value.dtype} with dropout {dropout}"
+        )
+    if not is_multiplied(query.dtype):
+        raise NotImplementedError(
+            f"the matrix engine of chip {chips.active().name!r} multiplies neither {query.dtype} nor torch.float32 "
+            "(core.matrix.float32_rate is 0), which the fused attention needs: use torch.bfloat16, or choose "
+            "torch.nn.attention.SDPBackend.MATH with sdpa_kernel"
+        )
+
+
 def fused_attention(
     query: torch.Tensor,
     key: torch.Tensor,
@@ -307,7 +383,14 @@ def fused_attention(
     scale: float | None = None,
 ) -> tuple[object, ...]:
     """`aten::_scaled_dot_product_fused_attention_overrideable` without dropout: query (B, H, Q, D), key and value
-    (B, H or a divisor, K, D); bias broadcasts to (B, H, Q, K)."""
+    (B, H or a divisor, K, D); bias broadcasts to (B, H, Q, K). shim.cpp chooses it for such operands only."""
+    _check(query, key, value, dropout_p)
+    if not has_products(query.dtype):
+        out, *others = fused_attention(
+            query.float(), key.float(), value.float(), attn_bias, dropout_p, is_causal, scale=scale
+        )
+        assert isinstance(out, torch.Tensor)
+        return out.to(query.dtype), *others
     out = _empty_like_query(query, value.shape[-1])
     query, key, value = (t if t.stride(-1) == 1 else t.contiguous() for t in (query, key, value))
     written = out if out.stride(-1) == 1 else torch.empty(out.shape, dtype=out.dtype, device=out.device)
@@ -358,6 +441,13 @@ def fused_attention_backward(
 ) -> tuple[torch.Tensor | None, ...]:  # fmt: skip
     """Gradients of query, key and value, laid out as they are. A bias has none here: shim.cpp chooses this attention
     only without it."""
+    if not has_products(query.dtype):
+        of_wide = fused_attention_backward(
+            grad_out.float(), query.float(), key.float(), value.float(), attn_bias, grad_input_mask, out.float(),
+            logsumexp, cum_seq_q, cum_seq_k, max_q, max_k, dropout_p, is_causal, philox_seed, philox_offset,
+            scale=scale,
+        )  # fmt: skip
+        return tuple(None if t is None else t.to(query.dtype) for t in of_wide)
     gradients = [torch.empty_like(t) for t in (query, key, value)]
     of_query, of_key, of_value = (torch.empty(t.shape, dtype=t.dtype, device=t.device) for t in (query, key, value))
     gradient, query, key, value = (t if t.stride(-1) == 1 else t.contiguous() for t in (grad_out, query, key, value))
@@ -375,14 +465,30 @@ def fused_attention_backward(
         "CAUSAL": is_causal,
         "HAS_BIAS": has_bias,
     }
-    read = (query, key, value, bias, gradient, logsumexp, correction)
+    largest, log_total = logsumexp, logsumexp
+    scale_word = scalars.word(1.0 / math.sqrt(size) if scale is None else scale, torch.float32)
+    heads_per_key = heads // key.shape[1]
+    grid_of_queries = (ceil_div(queries, tiles[0]), heads, batches)
+    if has_bias:
+        largest, log_total = (torch.empty_like(logsumexp) for _ in range(2))
+        tensors: tuple[torch.Tensor, ...] = (query, key, bias, largest, log_total)
+        launch = kernel(
+            _statistics,
+            (*(POINTER[t.dtype] for t in tensors), "fp32", *INTEGERS[:15]),
+            **{name: constants[name] for name in ("QUERIES", "KEYS", "SIZE", "CAUSAL")},
+        )
+        if largest.numel():
+            sizes = (heads, heads_per_key, queries, keys, size)
+            strides = (*query.stride()[:3], *key.stride()[:3], *bias.stride()[:4])
+            launch(grid_of_queries, (*(t.data_ptr() for t in tensors), scale_word, *sizes, *strides))
+    read = (query, key, value, bias, gradient, largest, log_total, correction)
     words = (
-        scalars.word(1.0 / math.sqrt(size) if scale is None else scale, torch.float32),
-        heads, heads // key.shape[1], queries, keys, size, value_size,
+        scale_word,
+        heads, heads_per_key, queries, keys, size, value_size,
         *query.stride()[:3], *key.stride()[:3], *value.stride()[:3], *bias.stride()[:4], *gradient.stride()[:3],
     )  # fmt: skip
     for function, written, grid in (
-        (_gradient_of_query, (of_query,), (ceil_div(queries, tiles[0]), heads, batches)),
+        (_gradient_of_query, (of_query,), grid_of_queries),
         (_gradients_of_key_and_value, (of_key, of_value), (ceil_div(keys, tiles[1]), key.shape[1], batches)),
     ):
         tensors = (*read, *written)

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from tapeout import chip as chips
+from tapeout.pytorch.ops.launch import refuse_as_the_host_does
 
 Results = Sequence[torch.Tensor]
 
@@ -306,6 +307,9 @@ def _compile(
         GuardOnDataDependentSymNode,
     ) as error:
         return Refusal(f"Inductor refused it: {str(error).strip().splitlines()[0]}")
+    except Exception:  # what the caller gave is wrong, perhaps: then the host says it in torch's words
+        refuse_as_the_host_does(operator, *args, **kwargs)
+        raise
     guards = shapes.produce_guards_expression(fakes, ignore_static=False)
 
     def holds(others: list[torch.Tensor]) -> bool:

@@ -12,10 +12,11 @@ from typing import Any
 import torch
 import triton
 import triton.language as tl
+from torch._prims_common import suggest_memory_format
 
 from tapeout.pytorch.ops import fallback
 from tapeout.pytorch.ops.launch import INTEGERS, POINTER, ceil_div, count, kernel, power_of_two_at_least
-from tapeout.pytorch.ops.matmul import MATRIX_DTYPES, multiply
+from tapeout.pytorch.ops.matmul import is_multiplied, multiply
 
 TILE_ELEMENTS = 4096
 
@@ -92,14 +93,15 @@ def _grouped(tensor: torch.Tensor, groups: int) -> torch.Tensor:
 
 
 def _product_of_filters(
-    filters: torch.Tensor, columns: torch.Tensor, size: Triple, bias: torch.Tensor | None
+    filters: torch.Tensor, columns: torch.Tensor, size: Triple, bias: torch.Tensor | None, form: torch.memory_format
 ) -> torch.Tensor:
     """(batch, outputs, size): filters (groups, outputs, channels * taps) times what _unfold gave."""
     groups, outputs, inner = filters.shape
     batch, places = columns.shape[2:]
     matrix = columns.view(groups, inner, batch, places)
-    out = torch.empty((batch, groups * outputs, *size), dtype=columns.dtype, device=columns.device)
-    split = out.view(batch, groups, outputs, places)
+    shape = (batch, groups * outputs, *size)
+    out = torch.empty(shape, dtype=columns.dtype, device=columns.device, memory_format=form)
+    split = out.flatten(2).unflatten(1, (groups, outputs))
     for group in range(groups):
         shift = None
         if bias is not None:
@@ -116,7 +118,7 @@ def _product_of_filters(
 
 def _correlate(
     source: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, step: Triple, padding: Triple,
-    spread: Triple, groups: int,
+    spread: Triple, groups: int, form: torch.memory_format,
 ) -> torch.Tensor:  # fmt: skip
     size = _triple(
         (source.shape[2 + d] + 2 * padding[d] - spread[d] * (weight.shape[2 + d] - 1) - 1) // step[d] + 1
@@ -124,12 +126,12 @@ def _correlate(
     )
     taps = _triple(weight.shape[2:])
     columns = _unfold(source, taps, size, step, _triple(-p for p in padding), spread)
-    return _product_of_filters(_grouped(weight, groups), columns, size, bias)
+    return _product_of_filters(_grouped(weight, groups), columns, size, bias, form)
 
 
 def _spread(
     gradient: torch.Tensor, weight: torch.Tensor, size: Triple, bias: torch.Tensor | None, step: Triple,
-    padding: Triple, spread: Triple, groups: int,
+    padding: Triple, spread: Triple, groups: int, form: torch.memory_format,
 ) -> torch.Tensor:  # fmt: skip
     """The gradient of _correlate's source, which has that size; a transposed convolution."""
     batch, outputs = gradient.shape[:2]
@@ -143,7 +145,7 @@ def _spread(
     columns = _unfold(gradient, taps, size, (1, 1, 1), padding, _triple(-s for s in spread))
     channels = weight.shape[1]
     turned = weight.reshape(groups, outputs // groups, channels, math.prod(taps)).transpose(1, 2)
-    return _product_of_filters(turned.reshape(groups, channels, -1), columns, size, bias)
+    return _product_of_filters(turned.reshape(groups, channels, -1), columns, size, bias, form)
 
 
 def _gradient_of_filters(
@@ -168,8 +170,28 @@ def _in_three_dimensions(tensor: torch.Tensor) -> torch.Tensor:
     return tensor[(slice(None), slice(None), *(None,) * (5 - tensor.dim()))]
 
 
+def _without_dimensions(tensor: torch.Tensor, absent: int) -> torch.Tensor:
+    """Without the dimensions of one element that came in the place of absent ones."""
+    for _ in range(absent):
+        tensor = tensor.select(2, 0)
+    return tensor
+
+
 def _three(values: Sequence[int], filler: int) -> Triple:
     return _triple((*(filler,) * (3 - len(values)), *values))
+
+
+CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
+
+
+def _outer_form(tensor: torch.Tensor) -> torch.memory_format:
+    return CHANNELS_LAST.get(tensor.dim(), torch.contiguous_format)
+
+
+def _form(input: torch.Tensor, weight: torch.Tensor) -> torch.memory_format:
+    """How results lie in memory, in three dimensions: channels last if the input or the filters do."""
+    is_last = any(suggest_memory_format(t) is not torch.contiguous_format for t in (input, weight) if t.dim() > 3)
+    return torch.channels_last_3d if is_last else torch.contiguous_format
 
 
 NOT_OURS = "convolutions are made for one, two or three dimensions and the types of the matrix engine"
@@ -179,7 +201,7 @@ def _is_ours(*tensors: torch.Tensor | None) -> bool:
     given = [tensor for tensor in tensors if tensor is not None]
     first = given[0]
     return (
-        first.dtype in MATRIX_DTYPES and first.dim() in (3, 4, 5) and all(other.dtype == first.dtype for other in given)
+        is_multiplied(first.dtype) and first.dim() in (3, 4, 5) and all(other.dtype == first.dtype for other in given)
     )
 
 
@@ -192,7 +214,9 @@ def convolution(
             aten.convolution.default, NOT_OURS, input, weight, bias, stride, padding, dilation, transposed,
             output_padding, groups,
         )  # fmt: skip
-        return result.contiguous()  # as ours: the host may have put channels last
+        is_last = _form(input, weight) is not torch.contiguous_format
+        return result.contiguous(memory_format=_outer_form(input) if is_last else torch.contiguous_format)
+    form = _form(input, weight)
     source, filters = _in_three_dimensions(input), _in_three_dimensions(weight)
     step, before, spread = _three(stride, 1), _three(padding, 0), _three(dilation, 1)
     if transposed:
@@ -201,11 +225,11 @@ def convolution(
             (source.shape[2 + d] - 1) * step[d] - 2 * before[d] + spread[d] * (filters.shape[2 + d] - 1) + after[d] + 1
             for d in range(3)
         )
-        out = _spread(source, filters, size, bias, step, before, spread, groups)
+        out = _spread(source, filters, size, bias, step, before, spread, groups, form)
     else:
-        out = _correlate(source, filters, bias, step, before, spread, groups)
+        out = _correlate(source, filters, bias, step, before, spread, groups, form)
     count("aten::convolution")
-    return out.flatten(2, 7 - input.dim())  # without the dimensions of one element
+    return _without_dimensions(out, 5 - input.dim())
 
 
 def convolution_backward(
@@ -220,18 +244,21 @@ def convolution_backward(
             dilation, transposed, output_padding, groups, output_mask,
         )  # fmt: skip
         return result
+    form = _form(input, weight)
     gradient, source, filters = (_in_three_dimensions(t) for t in (grad_output, input, weight))
     step, before, spread = _three(stride, 1), _three(padding, 0), _three(dilation, 1)
     of_input = of_weight = of_bias = None
     if output_mask[0]:
         if transposed:
-            of_input = _correlate(gradient, filters, None, step, before, spread, groups)
+            of_input = _correlate(gradient, filters, None, step, before, spread, groups, form)
         else:
-            of_input = _spread(gradient, filters, _triple(source.shape[2:]), None, step, before, spread, groups)
-        of_input = of_input.view(input.shape)
+            of_input = _spread(gradient, filters, _triple(source.shape[2:]), None, step, before, spread, groups, form)
+        of_input = _without_dimensions(of_input, 5 - input.dim())
     if output_mask[1]:
         small, large = (source, gradient) if transposed else (gradient, source)
         of_weight = _gradient_of_filters(small, large, filters, step, before, spread, groups).view(weight.shape)
+        if form is not torch.contiguous_format:
+            of_weight = of_weight.contiguous(memory_format=_outer_form(weight))
     if output_mask[2]:
         of_bias = gradient.sum((0, 2, 3, 4))
     count("aten::convolution_backward")

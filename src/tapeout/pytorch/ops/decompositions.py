@@ -12,8 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tapeout.pytorch.ops.matmul import is_multiplied
+
 aten = torch.ops.aten
-MATRIX_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+HALF_DTYPES = (torch.float16, torch.bfloat16)
 
 
 @functools.cache
@@ -54,13 +56,14 @@ def table() -> dict[Any, Callable[..., Any]]:
 
 def _vector_product(self: Tensor, other: Tensor) -> Tensor:
     """Of types that the matrix engine does not have; NotImplemented for those that it has."""
-    if self.dtype in MATRIX_DTYPES:
+    if is_multiplied(self.dtype):
         return NotImplemented
-    return (self.unsqueeze(-1) * other.unsqueeze(-3)).sum(-2, dtype=self.dtype)
+    left, right = (t.float() if t.dtype in HALF_DTYPES else t for t in (self, other))
+    return (left.unsqueeze(-1) * right.unsqueeze(-3)).sum(-2, dtype=left.dtype).to(self.dtype)
 
 
 def _add_vector_product(self: Tensor, first: Tensor, second: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
-    if self.dtype in MATRIX_DTYPES:
+    if is_multiplied(first.dtype):
         return NotImplemented
     product = _vector_product(first, second) * alpha
     return product if beta == 0 else self * beta + product

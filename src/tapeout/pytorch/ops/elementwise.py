@@ -5,7 +5,7 @@ computes in the type PyTorch computes in (half types in float32) and rounds once
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ from tapeout.pytorch.ops.launch import (
     kernel,
     otherwise,
     power_of_two_at_least,
+    refuse_as_the_host_does,
 )
 
 TILE_ELEMENTS = 4096
@@ -249,7 +250,8 @@ def elementwise(
     first: torch.dtype | None = None,
     number: float = 0,
 ) -> bool:
-    """out = name(*inputs), the inputs cast to `common` (the first to `first`, if given). False: not for this kernel.
+    """out = name(*inputs), the inputs cast to `common` (the first to `first`, if given). False: not for this kernel,
+    which does not have one of the types.
 
     `number` is one more, in the type that is computed in, for what takes one that is no operand.
     """
@@ -260,6 +262,10 @@ def elementwise(
     plan = _plan(name, (out.shape, out.stride(), out.dtype), tuple(descriptions), common, first or common, here)
     if plan is None:
         return False
+    if isinstance(plan, Slices):
+        return all(
+            [elementwise(name, *part, common=common, first=first, number=number) for part in plan.of(out, inputs)]
+        )
     if 0 not in plan.grid:
         words = [out.data_ptr()]
         for place, value in enumerate(inputs):
@@ -274,6 +280,19 @@ def elementwise(
     return True
 
 
+@dataclass(frozen=True)
+class Slices:
+    """What has more dimensions than a launch goes over: one launch, or more, for each place of one dimension."""
+
+    dimension: int
+
+    def of(self, out: torch.Tensor, inputs: tuple[Operand, ...]) -> Iterator[tuple[torch.Tensor, *tuple[Operand, ...]]]:
+        whole = [value.expand(out.shape) if isinstance(value, torch.Tensor) else value for value in inputs]
+        for place in range(out.shape[self.dimension]):
+            parts = (v.select(self.dimension, place) if isinstance(v, torch.Tensor) else v for v in whole)
+            yield (out.select(self.dimension, place), *parts)
+
+
 @functools.lru_cache(maxsize=4096)
 def _plan(
     name: str,
@@ -282,7 +301,7 @@ def _plan(
     common: torch.dtype,
     first: torch.dtype,
     chip_identity: int,
-) -> Plan | None:
+) -> Plan | Slices | None:
     """Shapes repeat, so what follows from them is worked out once."""
     shape, out_strides, out_dtype = out
     tensors = [value for value in inputs if value is not None]
@@ -291,7 +310,7 @@ def _plan(
     broadcast = [_broadcast_strides(tensor[0], tensor[1], shape) for tensor in tensors]
     sizes, strides = collapsed(shape, [out_strides, *broadcast])
     if len(sizes) > MAX_DIMENSIONS:
-        return None
+        return Slices(min((size, dimension) for dimension, size in enumerate(shape) if size > 1)[1])
     padding = (0,) * (MAX_DIMENSIONS - len(sizes))
     sizes = sizes + (1,) * len(padding)
     compute = COMPUTE_DTYPES.get(common, common)
@@ -498,6 +517,8 @@ erf_out = _unary(aten.erf.out, "erf", floating=True)
 
 def gelu_out(self: torch.Tensor, *, approximate: str = "none", out: torch.Tensor) -> torch.Tensor:
     _fit(out, self)
+    if approximate not in ("none", "tanh"):
+        refuse_as_the_host_does(aten.gelu.out, self, approximate=approximate, out=out)
     name = "gelu" if approximate == "none" else "gelu_tanh"
     if _run(aten.gelu.out, name, out, self, common=self.dtype):
         return out
@@ -595,6 +616,8 @@ triu_out = _triangle(aten.triu.out, "triu")
 
 def masked_fill_(self: torch.Tensor, mask: torch.Tensor, value: Operand) -> torch.Tensor:
     operator = aten.masked_fill_.Tensor if isinstance(value, torch.Tensor) else aten.masked_fill_.Scalar
+    if mask.dtype != torch.bool or (isinstance(value, torch.Tensor) and value.dim()):
+        refuse_as_the_host_does(operator, self, mask, value)
     filling = _element(value, self.dtype)
     if _run(operator, "where", self, mask, filling, self, common=self.dtype, first=torch.bool):
         return self
@@ -736,7 +759,8 @@ def cat_out(tensors: list[torch.Tensor], dim: int = 0, *, out: torch.Tensor) -> 
     start = 0
     for part in parts:
         length = part.shape[dim]
-        elementwise("copy", out.narrow(dim, start, length), part, common=out.dtype, first=part.dtype)
+        if not elementwise("copy", out.narrow(dim, start, length), part, common=out.dtype, first=part.dtype):
+            return otherwise(aten.cat.out, tensors, dim, out=out)
         start += length
     count("aten::cat")
     return out

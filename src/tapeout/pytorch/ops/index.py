@@ -1,6 +1,7 @@
 """Selecting rows, ranges and membership: index_select, embedding, index with one index tensor, arange, isin."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,7 +10,16 @@ import triton.language as tl
 
 from tapeout.pytorch.ops import scalars
 from tapeout.pytorch.ops.elementwise import COMPUTE_DTYPES, SCALAR_TYPES, TRITON_DTYPES
-from tapeout.pytorch.ops.launch import INTEGERS, POINTER, ceil_div, count, kernel, otherwise, power_of_two_at_least
+from tapeout.pytorch.ops.launch import (
+    INTEGERS,
+    POINTER,
+    ceil_div,
+    count,
+    kernel,
+    otherwise,
+    power_of_two_at_least,
+    refuse_as_the_host_does,
+)
 
 ROW_TILE = 16
 COLUMN_TILE = 256
@@ -111,6 +121,8 @@ def gather_rows(source: torch.Tensor, index: torch.Tensor, *, wraps: bool = Fals
 
 
 def index_select(self: torch.Tensor, dim: int, index: torch.Tensor) -> torch.Tensor:
+    if index.dim() > 1:
+        refuse_as_the_host_does(aten.index_select.default, self, dim, index)
     if self.dim() and dim % self.dim() == 0:
         out = gather_rows(self, index.reshape(-1))
         if out is not None:
@@ -179,8 +191,48 @@ def _without_masks(indices: list[torch.Tensor | None], device: torch.device) -> 
     return expanded
 
 
+def _fits(self: torch.Tensor, indices: list[torch.Tensor | None]) -> bool:
+    """Whether masks have the shapes of what they choose from, and the others are integers that broadcast."""
+    place = 0
+    shape: tuple[int, ...] = ()
+    for index in indices:
+        if index is not None and index.dtype in (torch.bool, torch.uint8):
+            if index.shape != self.shape[place : place + index.dim()]:
+                return False
+            place += index.dim()
+            continue
+        place += 1
+        if index is None:
+            continue
+        if index.dtype not in (torch.int64, torch.int32) or not _broadcasts(index.shape, shape):
+            return False
+        shape = torch.broadcast_shapes(shape, index.shape)
+    return place <= self.dim()
+
+
+def _broadcasts(shape: Sequence[int], other: Sequence[int]) -> bool:
+    return all(1 in (n, m) or n == m for n, m in zip(reversed(shape), reversed(other), strict=False))
+
+
+def _chosen_shape(self: torch.Tensor, indices: list[torch.Tensor | None]) -> list[int]:
+    """The shape of self[indices], of indices without masks."""
+    places = [place for place, index in enumerate(indices) if index is not None]
+    picked = torch.broadcast_shapes(*(index.shape for index in indices if index is not None))
+    kept = [size for place, size in enumerate(self.shape) if place not in places]
+    together = places == list(range(places[0], places[-1] + 1)) if places else False
+    start = places[0] if together else 0
+    return [*kept[:start], *picked, *kept[start:]]
+
+
+def _expands(shape: Sequence[int], target: Sequence[int]) -> bool:
+    sizes = zip(reversed(shape), reversed(target), strict=False)
+    return len(shape) <= len(target) and all(own in (1, wanted) for own, wanted in sizes)
+
+
 def index_tensor(self: torch.Tensor, indices: list[torch.Tensor | None]) -> torch.Tensor:
     """self[indices], by a kernel of our own where one tensor indexes the first dimension."""
+    if not _fits(self, indices):
+        refuse_as_the_host_does(aten.index.Tensor, self, indices)
     indices = _without_masks(indices, self.device)
     first = indices[0] if indices else None
     if first is not None and all(other is None for other in indices[1:]):
@@ -233,10 +285,16 @@ def index_put_(
 ) -> torch.Tensor:  # fmt: skip
     """What `self[indices] = values` comes down to; torch's own way there has an operator that cannot be traced."""
     mask = indices[0] if len(indices) == 1 else None
-    if mask is not None and mask.dtype == torch.bool and values.numel() == 1 and not accumulate:
+    type_of_mask = None if mask is None or accumulate or values.numel() != 1 else mask.dtype
+    if not _fits(self, indices) or self.dtype != values.dtype or type_of_mask == torch.uint8:
+        refuse_as_the_host_does(aten.index_put_.default, self, indices, values, accumulate)
+        values = values.to(self.dtype)
+    if mask is not None and type_of_mask in (torch.bool, torch.uint8):
         padded = mask.to(self.device)[(..., *(None,) * (self.dim() - mask.dim()))]
         return self.masked_fill_(padded, values.reshape(()).to(self.dtype))
     indices = _without_masks(indices, self.device)
+    if not _fits(self, indices) or not _expands(values.shape, _chosen_shape(self, indices)):
+        refuse_as_the_host_does(aten.index_put_.default, self, indices, values, accumulate)
     if any(index is not None and index.numel() == 0 for index in indices):
         return self
     result: torch.Tensor = otherwise(aten.index_put_.default, self, indices, values, accumulate)

@@ -5,17 +5,21 @@ nothing but their types and constants, so a look-up in a dictionary replaces it.
 imported from here: `count`, `ceil_div`, `power_of_two_at_least`.
 """
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 import triton
+from torch.utils import _pytree as pytree
 from triton.compiler import ASTSource
 
 from tapeout import chip as chips
+from tapeout.pytorch import graphs
 from tapeout.pytorch.ledger import count as count
 from tapeout.pytorch.ops.sizes import ceil_div as ceil_div
 from tapeout.pytorch.ops.sizes import power_of_two_at_least as power_of_two_at_least
+from tapeout.runtime import clock
 
 TYPE_NAMES = {
     torch.float64: "fp64",
@@ -63,6 +67,22 @@ def _compile(function: "triton.JITFunction[Any]", types: tuple[str, ...], consta
     compiled._init_handles()
     launch: Launch = compiled.function.launch
     return launch
+
+
+def refuse_as_the_host_does(operator: Any, *arguments: Any, **keywords: Any) -> None:
+    """Run an overload on the host with copies of its arguments, for the error it raises there: for arguments that
+    something is wrong with. Where the host finds no fault, or there are no values to copy, nothing happens."""
+    if clock.timing_only or graphs.is_capturing():
+        return
+
+    def copy(leaf: Any) -> Any:
+        if isinstance(leaf, torch.Tensor):
+            return leaf.detach().cpu()
+        is_chip = isinstance(leaf, torch.device) and leaf.type == "chip"
+        return torch.device("cpu") if is_chip else None if isinstance(leaf, torch.Generator) else leaf
+
+    with contextlib.suppress(NotImplementedError):  # the host has no such operator, or not for the type
+        operator(*pytree.tree_map(copy, arguments), **pytree.tree_map(copy, keywords))
 
 
 def otherwise(operator: Any, *arguments: Any, **keywords: Any) -> Any:

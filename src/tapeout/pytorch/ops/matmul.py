@@ -9,11 +9,22 @@ import triton
 import triton.language as tl
 
 from tapeout import chip as chips
-from tapeout.pytorch.ops.launch import INTEGERS, POINTER, ceil_div, count, kernel, otherwise
+from tapeout.pytorch.ops.launch import INTEGERS, POINTER, ceil_div, count, kernel, otherwise, refuse_as_the_host_does
 from tapeout.pytorch.ops.tiles import lanes_are_faster, product_tile, row_tile
 
 MATRIX_DTYPES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
 """What the matrix engine multiplies, and the chip's name of it."""
+
+
+def has_products(dtype: torch.dtype) -> bool:
+    """Whether the active chip's matrix engine multiplies the type."""
+    name = MATRIX_DTYPES.get(dtype)
+    return name is not None and chips.active().core.matrix.multiply_accumulates_per_cycle(name) > 0
+
+
+def is_multiplied(dtype: torch.dtype) -> bool:
+    """Whether the matrix engine multiplies the type, or else float32, which holds its values and products exactly."""
+    return dtype in MATRIX_DTYPES and (has_products(dtype) or has_products(torch.float32))
 
 
 @triton.jit
@@ -104,7 +115,13 @@ def multiply(
     alpha: float = 1.0,
     beta: float = 0.0,
 ) -> None:
-    """out[b] = alpha * left[b] @ right[b] + beta * bias[b]; three dimensions each, bias broadcast to out's shape."""
+    """out[b] = alpha * left[b] @ right[b] + beta * bias[b]; three dimensions each, bias broadcast to out's shape, of a
+    type for which `is_multiplied`."""
+    if not has_products(left.dtype):
+        wide = torch.empty(out.shape, dtype=torch.float32, device=out.device)
+        multiply(left.float(), right.float(), wide, bias, alpha, beta)
+        out.copy_(wide)
+        return
     batches, rows, inner = left.shape
     columns = right.shape[2]
     if batches == 0 or rows == 0 or columns == 0:
@@ -156,8 +173,14 @@ def multiply(
     launch((ceil_div(columns, column_tile), ceil_div(rows, rows_of_tile), batches), tile_words)
 
 
+def _is_ours(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor) -> bool:
+    return is_multiplied(left.dtype) and right.dtype == left.dtype and out.dtype == left.dtype
+
+
 def mm_out(left: torch.Tensor, right: torch.Tensor, *, out: torch.Tensor) -> torch.Tensor:
-    if left.dtype not in MATRIX_DTYPES:
+    if len({left.dtype, right.dtype, out.dtype}) > 1:
+        refuse_as_the_host_does(torch.ops.aten.mm.out, left, right, out=out)
+    if not _is_ours(left, right, out):
         return otherwise(torch.ops.aten.mm.out, left, right, out=out)
     shape = (left.shape[0], right.shape[1])
     if out.shape != shape:
@@ -168,7 +191,9 @@ def mm_out(left: torch.Tensor, right: torch.Tensor, *, out: torch.Tensor) -> tor
 
 
 def bmm_out(left: torch.Tensor, right: torch.Tensor, *, out: torch.Tensor) -> torch.Tensor:
-    if left.dtype not in MATRIX_DTYPES:
+    if len({left.dtype, right.dtype, out.dtype}) > 1:
+        refuse_as_the_host_does(torch.ops.aten.bmm.out, left, right, out=out)
+    if not _is_ours(left, right, out):
         return otherwise(torch.ops.aten.bmm.out, left, right, out=out)
     shape = (left.shape[0], left.shape[1], right.shape[2])
     if out.shape != shape:
@@ -187,7 +212,9 @@ def addmm_out(
     alpha: float = 1,
     out: torch.Tensor,
 ) -> torch.Tensor:
-    if left.dtype not in MATRIX_DTYPES:
+    if len({bias.dtype, left.dtype, right.dtype, out.dtype}) > 1:
+        refuse_as_the_host_does(torch.ops.aten.addmm.out, bias, left, right, beta=beta, alpha=alpha, out=out)
+    if not _is_ours(left, right, out):
         return otherwise(torch.ops.aten.addmm.out, bias, left, right, beta=beta, alpha=alpha, out=out)
     shape = (left.shape[0], right.shape[1])
     if out.shape != shape:
@@ -213,7 +240,9 @@ def baddbmm_out(
     alpha: float = 1,
     out: torch.Tensor,
 ) -> torch.Tensor:
-    if left.dtype not in MATRIX_DTYPES:
+    if len({bias.dtype, left.dtype, right.dtype, out.dtype}) > 1:
+        refuse_as_the_host_does(torch.ops.aten.baddbmm.out, bias, left, right, beta=beta, alpha=alpha, out=out)
+    if not _is_ours(left, right, out):
         return otherwise(torch.ops.aten.baddbmm.out, bias, left, right, beta=beta, alpha=alpha, out=out)
     shape = (left.shape[0], left.shape[1], right.shape[2])
     if out.shape != shape:

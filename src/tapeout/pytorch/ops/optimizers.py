@@ -89,13 +89,22 @@ def _sgd(
 
 
 def _is_ours(*lists: Sequence[torch.Tensor]) -> bool:
-    """Whether all tensors of the same parameter lie in memory alike and without gaps."""
+    """Whether the kernels have the types of all tensors, and those of one parameter have its shape."""
     return all(
-        first.dtype in STATE_DTYPES
-        and 1 + sum((size - 1) * step for size, step in zip(first.shape, first.stride(), strict=True)) == first.numel()
-        and all(other.dtype in STATE_DTYPES and other.stride() == first.stride() for other in others)
+        all(tensor.dtype in STATE_DTYPES and tensor.shape == first.shape for tensor in (first, *others))
         for first, *others in zip(*(each for each in lists if each), strict=True)
     )
+
+
+def _lies_like(tensor: torch.Tensor, first: torch.Tensor) -> bool:
+    """Whether equal elements of both have the same place in memory; a dimension of one element has no say in it."""
+    steps = zip(tensor.shape, tensor.stride(), first.stride(), strict=True)
+    return all(size == 1 or own == other for size, own, other in steps)
+
+
+def _has_gaps(tensor: torch.Tensor) -> bool:
+    span = 1 + sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride(), strict=True))
+    return span != tensor.numel()
 
 
 def _on_chip(value: float | torch.Tensor) -> torch.Tensor:
@@ -131,9 +140,8 @@ def _adam_step(operator_name: str, decoupled: bool) -> object:
         for i, parameter in enumerate(self):
             state = (parameter, grads[i], exp_avgs[i], exp_avg_sqs[i], largest[i] if amsgrad else parameter)
             step = state_steps[i]
-            tensors = (*state, step, rate, step if grad_scale is None else grad_scale, found_inf)
             _update(
-                _adam, parameter.numel(), tensors, numbers,
+                _adam, state, (step, rate, step if grad_scale is None else grad_scale), found_inf, numbers,
                 DECOUPLED=decoupled, AMSGRAD=amsgrad, MAXIMIZE=maximize, SCALED=grad_scale is not None,
             )  # fmt: skip
         count(f"aten::{operator_name}")
@@ -142,22 +150,34 @@ def _adam_step(operator_name: str, decoupled: bool) -> object:
 
 
 def _update(
-    function: "triton.JITFunction[object]", size: int, tensors: Sequence[torch.Tensor | None], numbers: list[int],
-    **constants: bool,
+    function: "triton.JITFunction[object]", state: Sequence[torch.Tensor], told: Sequence[torch.Tensor],
+    found_inf: torch.Tensor | None, numbers: list[int], **constants: bool,
 ) -> None:  # fmt: skip
-    """One parameter. The last tensor says whether the step is to be taken at all, if it is given."""
+    """One parameter, the first of `state`. `found_inf`, if given, says whether the step is taken at all. What lies
+    otherwise in memory than the parameter is copied and written back."""
+    first = state[0].contiguous() if _has_gaps(state[0]) else state[0]
+    size = first.numel()
     if size == 0:
         return
-    given = [tensors[0] if tensor is None else tensor for tensor in tensors]
+    placed = {id(tensor): tensor for tensor in state}
+    for key, tensor in placed.items():
+        if not _lies_like(tensor, first):
+            placed[key] = torch.empty_strided(
+                first.shape, first.stride(), dtype=tensor.dtype, device=tensor.device
+            ).copy_(tensor)
+    tensors = [*(placed[id(tensor)] for tensor in state), *told, first if found_inf is None else found_inf]
     tile = min(TILE, power_of_two_at_least(size))
     launch = kernel(
         function,
-        (*(POINTER[t.dtype] for t in given if t is not None), "i64", *("fp32",) * len(numbers)),
+        (*(POINTER[t.dtype] for t in tensors), "i64", *("fp32",) * len(numbers)),
         **constants,
-        CHECKED=tensors[-1] is not None,
+        CHECKED=found_inf is not None,
         TILE=tile,
     )
-    launch((ceil_div(size, tile), 1, 1), (*(t.data_ptr() for t in given if t is not None), size, *numbers))
+    launch((ceil_div(size, tile), 1, 1), (*(t.data_ptr() for t in tensors), size, *numbers))
+    for tensor in state:
+        if placed[id(tensor)] is not tensor:
+            tensor.copy_(placed[id(tensor)])
 
 
 fused_adam = _adam_step("_fused_adam_", decoupled=False)
@@ -180,9 +200,9 @@ def fused_sgd(
     rate = _on_chip(lr)
     for i, parameter in enumerate(self):
         buffer = momentum_buffer_list[i] if momentum_buffer_list else parameter
-        tensors = (parameter, grads[i], buffer, rate, rate if grad_scale is None else grad_scale, found_inf)
         _update(
-            _sgd, parameter.numel(), tensors, _numbers(momentum, weight_decay, dampening),
+            _sgd, (parameter, grads[i], buffer), (rate, rate if grad_scale is None else grad_scale), found_inf,
+            _numbers(momentum, weight_decay, dampening),
             MOMENTUM=bool(momentum_buffer_list), NESTEROV=nesterov, FIRST=is_first_step, MAXIMIZE=maximize,
             SCALED=grad_scale is not None,
         )  # fmt: skip

@@ -13,9 +13,19 @@ import triton.language as tl
 from tapeout.pytorch.graphs import draw
 from tapeout.pytorch.ops import scalars
 from tapeout.pytorch.ops.elementwise import TRITON_DTYPES
-from tapeout.pytorch.ops.launch import INTEGERS, POINTER, ceil_div, count, kernel, otherwise, power_of_two_at_least
+from tapeout.pytorch.ops.launch import (
+    INTEGERS,
+    POINTER,
+    ceil_div,
+    count,
+    kernel,
+    otherwise,
+    power_of_two_at_least,
+    refuse_as_the_host_does,
+)
 
 TILE = 1024
+MOST_CATEGORIES = 1 << 24  # as torch has it
 # Bits of a uniform number, so that it is exact in its type and below one.
 UNIFORM_BITS = {torch.float64: 53, torch.float32: 24, torch.float16: 11, torch.bfloat16: 8}
 # How bounds and parameters of a distribution are passed.
@@ -138,6 +148,8 @@ def uniform_(
 ) -> torch.Tensor:
     if self.dtype not in UNIFORM_BITS:
         return otherwise(aten.uniform_.default, self, low, high, generator=generator)
+    if not 0 <= high - low <= torch.finfo(self.dtype).max:
+        refuse_as_the_host_does(aten.uniform_.default, self, low, high)
     _fill(self, "uniform", low, high, generator, UNIFORM_BITS[self.dtype])
     count("aten::uniform_")
     return self
@@ -300,6 +312,10 @@ def multinomial(
     self: torch.Tensor, num_samples: int, replacement: bool = False, *, generator: torch.Generator | None = None
 ) -> torch.Tensor:
     """Indices drawn with these weights: the first to arrive, if index i arrives at the rate weights[i]."""
+    categories = self.shape[-1] if self.dim() else 0
+    enough = num_samples > 0 and (replacement or num_samples <= categories)
+    if not (self.is_floating_point() and self.dim() in (1, 2) and enough and categories <= MOST_CATEGORIES):
+        refuse_as_the_host_does(aten.multinomial.default, self, num_samples, replacement)
     weights = (self if self.dtype in (torch.float32, torch.float64) else self.float()).contiguous()
     columns = weights.shape[-1]
     check = kernel(

@@ -15,7 +15,16 @@ import triton.language as tl
 from tapeout import chip as chips
 from tapeout.pytorch.ops import scalars
 from tapeout.pytorch.ops.elementwise import COMPUTE_DTYPES, TRITON_DTYPES
-from tapeout.pytorch.ops.launch import INTEGERS, POINTER, ceil_div, count, kernel, otherwise, power_of_two_at_least
+from tapeout.pytorch.ops.launch import (
+    INTEGERS,
+    POINTER,
+    ceil_div,
+    count,
+    kernel,
+    otherwise,
+    power_of_two_at_least,
+    refuse_as_the_host_does,
+)
 from tapeout.pytorch.ops.tiles import NORM_OPERATIONS, reduction_share, reduction_tile, rows_tile
 
 SCAN_ELEMENTS = 4096
@@ -495,6 +504,15 @@ def native_layer_norm(
     eps: float,
 ) -> tuple[torch.Tensor, ...]:
     operands = [self, *(t for t in (weight, bias) if t is not None)]
+    normalised = tuple(normalized_shape)
+    same_type = all(t.dtype in (self.dtype, torch.float32) for t in operands)
+    if (
+        not normalised
+        or self.shape[-len(normalised) :] != normalised
+        or not same_type
+        or any(t.shape != normalised for t in operands[1:])
+    ):
+        refuse_as_the_host_does(aten.native_layer_norm.default, self, normalized_shape, weight, bias, eps)
     if any(t.dtype not in NORM_DTYPES for t in operands) or self.numel() == 0:
         result: tuple[torch.Tensor, ...] = otherwise(
             aten.native_layer_norm.default, self, normalized_shape, weight, bias, eps

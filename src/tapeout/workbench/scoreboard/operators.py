@@ -5,11 +5,21 @@ are given. They run forward and, where PyTorch differentiates, backward. A resul
 as the tolerance of its dtype, or, where the operator itself is inaccurate, at most twice as far from the CPU's result
 in a wider dtype as the CPU's own result is; or if it is what NumPy or SciPy gives, where PyTorch names a function of
 theirs. Operators that draw random numbers or leave memory uninitialised are compared in shape and dtype.
+
+Three more modes run them eagerly in a way PyTorch's samples do not: `inference` in inference mode, with tensors made in
+it; `strided` with channels last, transposed or with gaps, and in seven dimensions that do not merge; `mutated` with
+arguments changed one by one (an axis of one element or of one too many, another type, an output that is too narrow or
+shares memory) and with those that PyTorch says are wrong. Where the CPU refuses such arguments, the chip must raise an
+error of the same type and write nothing; where it takes them, the results must agree.
 """
 
+import contextlib
 import functools
+import itertools
+import math
 import warnings
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
 import torch
@@ -20,6 +30,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tapeout.workbench import work
 from tapeout.workbench.scoreboard import verdicts
 from tapeout.workbench.scoreboard.verdicts import Case, Outcome, Verdict, worst
+
+LAYOUT_MODES = ("inference", "strided", "mutated")
+"""Modes in which an operator is run with one dtype only, the first that it has: what they are about has no type."""
 
 DTYPES = {name: getattr(torch, name) for name in verdicts.DTYPES}
 # Relative to the element, and absolute; the types not named are exact.
@@ -58,8 +71,12 @@ def cases(modes: tuple[str, ...]) -> list[Case]:
         for mode in modes
         for dtype_name, dtype in DTYPES.items()
         for name, op in sorted(database().items())
-        if dtype in op.supported_dtypes("cpu")
+        if dtype in op.supported_dtypes("cpu") and (mode not in LAYOUT_MODES or dtype is _first_dtype(op))
     ]
+
+
+def _first_dtype(op: Any) -> torch.dtype | None:
+    return next((dtype for dtype in DTYPES.values() if dtype in op.supported_dtypes("cpu")), None)
 
 
 def judge(case: Case, sample_limit: int) -> Outcome:
@@ -72,11 +89,16 @@ def judge(case: Case, sample_limit: int) -> Outcome:
     differentiable = op.supports_autograd and dtype in op.supported_backward_dtypes("cpu")
     torch._dynamo.reset()
     limit = sample_limit if dtype is torch.float32 else 1
-    with warnings.catch_warnings(), functorch_config.patch(enable_autograd_cache=False):
+    if case.mode == "mutated":
+        return _judge_mutated(case, op, dtype, limit)
+    differentiable = differentiable and case.mode != "inference"
+    mode = torch.inference_mode() if case.mode == "inference" else contextlib.nullcontext()
+    chosen = samples(op, dtype, differentiable, limit)
+    if case.mode == "strided":
+        chosen = list(itertools.chain.from_iterable(map(_strided_samples, chosen)))
+    with mode, warnings.catch_warnings(), functorch_config.patch(enable_autograd_cache=False):
         warnings.simplefilter("ignore")
-        outcomes = [
-            _judge_sample(case, op, sample, differentiable) for sample in samples(op, dtype, differentiable, limit)
-        ]
+        outcomes = [_judge_sample(case, op, sample, differentiable) for sample in chosen]
     if not outcomes:
         return Outcome(case, Verdict.SKIPPED, "no sample")
     decisive = worst(outcomes)
@@ -195,21 +217,45 @@ def _cotangent(root: torch.Tensor) -> torch.Tensor:
 
 
 def copied(arguments: Any, device: str, dtype: torch.dtype | None = None) -> Any:
-    """The arguments with tensors of their own on a device; a tensor met twice stays one tensor."""
+    """The arguments with tensors of their own on a device, as they lie in memory; a tensor met twice stays one tensor,
+    and tensors that share memory share it again."""
     made: dict[int, torch.Tensor] = {}
+    tensors = {id(leaf): leaf for leaf in pytree.tree_leaves(arguments) if isinstance(leaf, torch.Tensor)}
+    owners = Counter(_memory_of(tensor) for tensor in tensors.values())
+    memories: dict[Hashable, torch.Tensor] = {}
 
     def copy(leaf: Any) -> Any:
         if isinstance(leaf, torch.Tensor):
             if id(leaf) not in made:
                 widened = dtype if dtype is not None and leaf.is_floating_point() else leaf.dtype
-                copied = leaf.detach().clone().to(device=device, dtype=widened)
-                made[id(leaf)] = copied.requires_grad_(leaf.requires_grad)
+                given, memory = leaf.detach(), _memory_of(leaf)
+                if leaf.is_meta:
+                    made[id(leaf)] = given
+                elif owners[memory] == 1 and (leaf.layout is not torch.strided or _is_dense(given)):
+                    made[id(leaf)] = given.clone().to(device=device, dtype=widened)
+                else:
+                    if memory not in memories:
+                        whole = given.as_strided((leaf.untyped_storage().nbytes() // leaf.itemsize,), (1,), 0)
+                        memories[memory] = whole.clone().to(device=device, dtype=widened)
+                    made[id(leaf)] = memories[memory].as_strided(leaf.shape, leaf.stride(), leaf.storage_offset())
+                made[id(leaf)] = made[id(leaf)].detach().requires_grad_(leaf.requires_grad)
             return made[id(leaf)]
         if isinstance(leaf, torch.device) or leaf == "cpu":
             return torch.device(device)
         return dtype if dtype is not None and isinstance(leaf, torch.dtype) and leaf in WIDER else leaf
 
     return pytree.tree_map(copy, arguments)
+
+
+def _memory_of(tensor: torch.Tensor) -> Hashable:
+    """Equal for tensors that share memory and have one type."""
+    if tensor.layout is not torch.strided or tensor.is_meta or not tensor.numel():
+        return id(tensor)
+    return tensor.untyped_storage().data_ptr(), tensor.dtype
+
+
+def _is_dense(tensor: torch.Tensor) -> bool:
+    return tensor.clone().stride() == tensor.stride()
 
 
 def difference(got: list[Any], expected: list[Any], values_are_free: bool) -> str | None:
@@ -296,3 +342,166 @@ class _RandomnessWatch(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.seen = self.seen or torch.Tag.nondeterministic_seeded in func.tags
         return func(*args, **(kwargs or {}))
+
+
+# ---------------------------------------------------------------------------------------------- layouts
+
+
+def _strided_samples(sample: Any) -> Iterator[Any]:
+    """The sample with its tensors laid out otherwise, and in seven dimensions where all its tensors have one shape."""
+    leaves = [leaf for leaf in pytree.tree_leaves(_arguments(sample)) if isinstance(leaf, torch.Tensor)]
+    if any(leaf.layout is not torch.strided for leaf in leaves):
+        return
+    yield _with_leaves(sample, _laid_out_otherwise)
+    if leaves and leaves[0].numel() and all(leaf.shape == leaves[0].shape for leaf in leaves):
+        yield _with_leaves(sample, _in_seven_dimensions)
+
+
+def _arguments(sample: Any) -> Any:
+    return (sample.input, *sample.args), sample.kwargs
+
+
+def _with_leaves(sample: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    from torch.testing._internal.opinfo.core import SampleInput
+
+    def changed(leaf: Any) -> Any:
+        if not isinstance(leaf, torch.Tensor):
+            return leaf
+        return change(leaf.detach()).detach().requires_grad_(leaf.requires_grad)
+
+    (given, *others), named = pytree.tree_map(changed, _arguments(sample))
+    return SampleInput(
+        given, args=tuple(others), kwargs=named, output_process_fn_grad=sample.output_process_fn_grad, name=sample.name
+    )
+
+
+def _laid_out_otherwise(tensor: torch.Tensor) -> torch.Tensor:
+    if tensor.dim() in (4, 5):
+        last = torch.channels_last if tensor.dim() == 4 else torch.channels_last_3d
+        return tensor.contiguous(memory_format=last)
+    if tensor.dim() > 1:
+        return tensor.transpose(0, -1).contiguous().transpose(0, -1)
+    return torch.stack([tensor, tensor], -1)[..., 0]
+
+
+def _in_seven_dimensions(tensor: torch.Tensor) -> torch.Tensor:
+    """The elements of a tensor, repeated, in dimensions of which no two merge."""
+    shape = (3, 2, 1, 2, 3, 2, 2)
+    place = torch.arange(math.prod(shape)) % tensor.numel()
+    return tensor.reshape(-1)[place].reshape(shape).permute(0, 2, 4, 6, 1, 3, 5)
+
+
+# ---------------------------------------------------------------------------------------------- mutations
+
+
+MUTATIONS_OF_A_SAMPLE = 4
+"""For each sample that the limit allows: the arguments of one are changed in many ways, of which so many run."""
+
+Call = tuple[Callable[..., Any], Any]
+"""A function and its arguments."""
+
+
+def _judge_mutated(case: Case, op: Any, dtype: torch.dtype, limit: int) -> Outcome:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        outcomes = [
+            outcome for call in mutations(op, dtype, limit) if (outcome := _judge_call(case, op, call)) is not None
+        ]
+    if not outcomes:
+        return Outcome(case, Verdict.SKIPPED, "no sample")
+    decisive = worst(outcomes)
+    return Outcome(case, decisive.verdict, decisive.cause, len(outcomes))
+
+
+def mutations(op: Any, dtype: torch.dtype, limit: int) -> list[Call]:
+    """Calls that PyTorch says are wrong, and calls with arguments changed, evenly chosen."""
+    found: list[Call] = []
+    for sample in samples(op, dtype, False, 1):
+        found += _mutated(op, _arguments(sample))
+    most = limit * MUTATIONS_OF_A_SAMPLE
+    chosen = found if len(found) <= most else [found[i * len(found) // most] for i in range(most)]
+    return [*wrong_calls(op, limit), *chosen]
+
+
+def wrong_calls(op: Any, limit: int) -> list[Call]:
+    """Of the arguments that PyTorch says are wrong, up to so many, evenly chosen."""
+    if op.error_inputs_func is None:
+        return []
+    wrong = [(op, _arguments(error.sample_input)) for error in op.error_inputs("cpu")]
+    most = limit * MUTATIONS_OF_A_SAMPLE
+    return wrong if len(wrong) <= most else [wrong[i * len(wrong) // most] for i in range(most)]
+
+
+def _mutated(op: Any, arguments: Any) -> Iterator[Call]:
+    """Each of the first tensors with another size or type, then outputs that do not fit."""
+    leaves, structure = pytree.tree_flatten(arguments)
+    tensors = [place for place, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor) and leaf.numel()][:3]
+    for place in tensors:
+        for changed in _changed(leaves[place]):
+            yield op, pytree.tree_unflatten([*leaves[:place], changed, *leaves[place + 1 :]], structure)
+    positional, named = arguments
+    first = positional[0]
+    if not (op.supports_out and isinstance(first, torch.Tensor) and first.numel() > 1):
+        return
+    for out in (torch.zeros(first.shape, dtype=torch.int64), torch.zeros(1, dtype=first.dtype).expand(first.shape)):
+        yield op, (positional, {**named, "out": out})
+    if first.dim():
+        memory = first.detach().reshape(-1)[torch.arange(first.numel() + 1) % first.numel()]
+        shifted = memory[:-1].reshape(first.shape), memory[1:].reshape(first.shape)
+        yield op, ((shifted[0], *positional[1:]), {**named, "out": shifted[1]})
+    if op.inplace_variant is not None and first.dim():
+        yield op.inplace_variant, ((first.detach()[:1].expand(first.shape), *positional[1:]), named)
+
+
+def _changed(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
+    given = tensor.detach()
+    for dim in {0, given.dim() - 1} if given.dim() else ():
+        if given.shape[dim] > 1:
+            yield given.narrow(dim, 0, 1)
+        yield torch.cat([given, given.narrow(dim, 0, 1)], dim)
+    yield given.unsqueeze(0)
+    yield given.to(torch.int64 if given.dtype.is_floating_point else torch.float32)
+    if given.dtype is torch.float32:
+        yield given.half()
+
+
+def _judge_call(case: Case, op: Any, call: Call) -> Outcome | None:
+    """None if the CPU does not run such a call for want of a kernel."""
+    function, arguments = call
+    try:
+        expected: list[Any] | Exception = results(function, copied(arguments, "cpu"), False)
+    except NotImplementedError:
+        return None
+    except Exception as error:
+        if "not implemented for" in str(error):
+            return None
+        expected = error
+    on_chip = copied(arguments, "chip")
+    given = _values(on_chip)
+    before = work.so_far()
+    try:
+        got: list[Any] | Exception = results(function, on_chip, False)
+    except Exception as error:
+        got = error
+    if isinstance(expected, Exception):
+        wanted = verdicts.first_line(expected)
+        if not isinstance(got, Exception):
+            return Outcome(case, Verdict.WRONG, f"taken, where the CPU raises {wanted}", 1)
+        if not isinstance(got, type(expected)) and not verdicts.is_clear(got):
+            return Outcome(case, Verdict.BROKEN, f"{verdicts.first_line(got)}, where the CPU raises {wanted}", 1)
+        if difference(_values(on_chip), given, False):
+            return Outcome(case, Verdict.WRONG, f"written, where the CPU raises {wanted}", 1)
+        return Outcome(case, Verdict.NATIVE, sample_count=1)
+    if isinstance(got, Exception):
+        return verdicts.of_error(case, got)
+    free = op.name in UNINITIALISED or "rand" in op.name
+    if (fault := difference(got, expected, free)) and not _is_as_good_as_the_cpu(
+        function, arguments, False, got, expected
+    ):
+        return Outcome(case, Verdict.WRONG, fault, 1)
+    return verdicts.of_right_result(case, (work.so_far() - before).ops_on_host)
+
+
+def _values(arguments: Any) -> list[torch.Tensor]:
+    leaves = [leaf for leaf in pytree.tree_leaves(arguments) if isinstance(leaf, torch.Tensor)]
+    return [leaf.detach().cpu().clone() for leaf in leaves if leaf.layout is torch.strided and not leaf.is_meta]

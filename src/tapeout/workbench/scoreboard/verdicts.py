@@ -36,11 +36,11 @@ SEVERITY = (Verdict.SKIPPED, Verdict.NATIVE, Verdict.FALLBACK, Verdict.REFUSED, 
 
 @dataclass(frozen=True, order=True)
 class Case:
-    """One thing to judge: `name` in the suite's words, element type, and whether torch.compile runs it."""
+    """One thing to judge: `name` in the suite's words, element type, and how it runs."""
 
     name: str
     dtype: str
-    mode: str  # "eager" or "compiled"
+    mode: str  # "eager", "compiled" or, of operators, one of those that operators.py adds
 
     def __str__(self) -> str:
         return f"{self.name} {self.dtype} {self.mode}"
