@@ -83,3 +83,17 @@ def test_gathers(rows, columns, axis, dtype):
     y = np.zeros_like(x)
     launched(picked, [x, index, y], chip.load("tiny"), ROWS=rows, COLUMNS=columns, AXIS=axis)
     assert np.array_equal(y, np.take_along_axis(x, index.astype(np.int64), axis))
+
+
+@triton.jit
+def counted(x, y, SIZE: tl.constexpr, BINS: tl.constexpr):
+    value = tl.load(x + tl.arange(0, SIZE))
+    tl.store(y + tl.arange(0, BINS), tl.histogram(value, BINS, mask=value != 5))
+
+
+@pytest.mark.parametrize("bins", [4, 128])
+def test_histograms(bins):
+    x = np.random.default_rng(2).integers(-3, bins + 5, 32768).astype(np.int32)
+    y = np.zeros(bins, np.int32)
+    launched(counted, [x, y], chip.load("tiny"), SIZE=x.size, BINS=bins)
+    assert np.array_equal(y, np.bincount(x[(x >= 0) & (x < bins) & (x != 5)], minlength=bins))

@@ -59,6 +59,8 @@ def _histogram(operation: Operation, values: Term, mask: Term | None = None) -> 
     """How many elements equal each bin's number: every element compared with every bin, then added up."""
     type = operation.result.type
     (bins,), (size,) = type.shape, values.shape
+    if bins * size * type.dtype.size_bytes > HISTOGRAM_BYTES and type.dtype is DType.I32 and bins >= 4:
+        return _histogram_of_digits(values, bins, mask)
     at_once = min(bins, max(1, HISTOGRAM_BYTES // (size * type.dtype.size_bytes)))
     row = values.emit_shaped("tt.expand_dims", [values], values.value.type.with_shape((1, size)), {"axis": 0})
     parts = []
@@ -69,8 +71,34 @@ def _histogram(operation: Operation, values: Term, mask: Term | None = None) -> 
     return _concatenate(parts)
 
 
+def _histogram_of_digits(values: Term, bins: int, mask: Term | None) -> Term:
+    """The same by a product: of a number in two digits, which elements have each high digit, times which have each low
+    digit. Comparisons are as many as digits, not bins."""
+    bits = (bins.bit_length() - 1) // 2
+    (size,), low, high = values.shape, 1 << bits, bins >> bits
+    highs = _equal_rows(values >> bits, high, mask)
+    lows = _equal_rows(values & (low - 1), low, None)
+    columns = lows.emit_shaped("tt.trans", [lows], Type(DType.BF16, (size, low)), {"order": (1, 0)})
+    zeros = values.emit_shaped("arith.constant", [], Type(DType.F32, (high, low)), {"value": 0})
+    counts = highs.emit_shaped("tt.dot", [highs, columns, zeros], Type(DType.F32, (high, low)))  # exact up to 2**24
+    flat = counts.emit_shaped("tt.reshape", [counts], Type(DType.F32, (bins,)))
+    return flat.emit("arith.fptosi", [flat], DType.I32)
+
+
+def _equal_rows(digits: Term, count: int, mask: Term | None) -> Term:
+    """1 in row i where a digit is i and the mask allows, else 0."""
+    row = digits.emit_shaped("tt.expand_dims", [digits], digits.value.type.with_shape((1, *digits.shape)), {"axis": 0})
+    hits = _hits(row, 0, count, mask)
+    return hits.emit("arith.uitofp", [hits], DType.BF16)
+
+
 def _count_rows(row: Term, start: int, count: int, dtype: DType, mask: Term | None) -> Term:
     """For each of `count` bins from `start` on: how many elements of a row, where the mask allows, are equal to it."""
+    return _sum_rows(resize(_hits(row, start, count, mask), dtype))
+
+
+def _hits(row: Term, start: int, count: int, mask: Term | None) -> Term:
+    """In row i: which elements, where the mask allows, are start + i."""
     size = row.shape[1]
 
     def spread(tile: Term) -> Term:
@@ -83,7 +111,7 @@ def _count_rows(row: Term, start: int, count: int, dtype: DType, mask: Term | No
     if mask is not None:
         flat = mask.emit_shaped("tt.expand_dims", [mask], Type(DType.I1, (1, size)), {"axis": 0})
         hit = hit & spread(flat)
-    return _sum_rows(resize(hit, dtype))
+    return hit
 
 
 def _sum_rows(tile: Term) -> Term:
