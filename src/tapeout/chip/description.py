@@ -401,7 +401,7 @@ class Chip(Part):
 
 
 def _fault_of_field(field: "dataclasses.Field[Any]", value: Any) -> str | None:
-    """What is wrong with one value by itself, as the end of a sentence, or None."""
+    """Return what is wrong with one value by itself, as the end of a sentence, or None."""
     rules = field.metadata
     kind = rules["kind"]
     if kind == "count":

@@ -158,5 +158,5 @@ def _hops(level: Level, n: int) -> int:
 
 
 def _detour(level: Level, n: int) -> float:
-    """How often a byte crosses a link on its way, in the mean."""
+    """Return how often a byte crosses a link on its way, in the mean."""
     return 1.0 if level.fabric == "switch" else max(_hops(level, n) / 2, 1.0)

@@ -739,7 +739,8 @@ class Selector:
         self.bindings[result] = out
 
     def is_sum_for_the_next(self, value: Value) -> bool:
-        """Whether a product made just here is of use to one other operation only, which may then add to it in place."""
+        """Return whether a product made just here is of use to one other operation only, which may then add to it in
+        place."""
         owner = value.owner
         return (
             owner is not None

@@ -200,7 +200,7 @@ class _Run:
 
 
 def _keep_order(touching: list[Instr]) -> bool:
-    """Whether accesses to one memory may be run piece by piece: none stores, or all are of the same elements."""
+    """Return whether accesses to one memory may be run piece by piece: none stores, or all are of the same elements."""
     first = touching[0]
     if first.memory is None or len(touching) == 1 or not any(instr.unit is Unit.STORE for instr in touching):
         return True
@@ -459,7 +459,7 @@ class _Splitter:
             self.counted_loop(pieces, lambda piece: self.piece(instr, piece, pieces, {}, set(), set()))
 
     def holds(self, instr: Instr, digits: _Digits) -> bool:
-        """Whether what a piece of the instruction takes of each large tile is within the limit."""
+        """Return whether what a piece of the instruction takes of each large tile is within the limit."""
         sizes = _element_sizes(instr)
         return all(
             place.buffer not in self.large or _reached(place, digits.extents) * sizes[name] <= self.limit
@@ -722,7 +722,7 @@ def _named_places(instr: Instr) -> list[tuple[str, Place, bool]]:
 
 
 def _is_linear(place: Place, digits: _Digits, size: int, pieces: int) -> bool:
-    """Whether piece q of the operand lies in the q-th of `pieces` equal parts of its buffer."""
+    """Return whether piece q of the operand lies in the q-th of `pieces` equal parts of its buffer."""
     total = place.buffer.size_bytes
     if total % pieces:
         return False
@@ -771,7 +771,7 @@ def _written_first(run: _Run) -> dict[Buffer, _First]:
 
 
 def _reached(place: Place, extents: tuple[int, ...]) -> int:
-    """How many elements an operand goes through."""
+    """Return how many elements an operand goes through."""
     return _count(tuple(extent for extent, stride in zip(extents, place.strides, strict=True) if stride))
 
 

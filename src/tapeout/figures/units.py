@@ -87,7 +87,7 @@ class Unit:
         return scale, {symbol: power for symbol, power in powers.items() if power}
 
     def factor_to(self, other: "Unit") -> float:
-        """What a value in this unit is multiplied by to be in `other`. Raises EstimateError if they measure
+        """Return what a value in this unit is multiplied by to be in `other`. Raises EstimateError if they measure
         different things."""
         (mine, my_powers), (theirs, their_powers) = self.base(), other.base()
         if my_powers != their_powers:

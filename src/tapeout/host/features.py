@@ -39,7 +39,7 @@ class HostFeatures:
 
 
 def levels() -> tuple[str, ...]:
-    """What this host can run, the highest first."""
+    """Return what this host can run, the highest first."""
     if not _is_x86():
         return ("baseline",)
     present = llvm.get_host_cpu_features()

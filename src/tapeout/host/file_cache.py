@@ -46,7 +46,7 @@ def _opened(entry: bytes) -> bytes | None:
 
 
 def entry(folder: str, key: str) -> bytes | None:
-    """What was stored under a key, or None if there is nothing or it is damaged."""
+    """Return what was stored under a key, or None if there is nothing or it is damaged."""
     try:
         return _opened((directory() / folder / key[:2] / key).read_bytes())
     except OSError:

@@ -74,7 +74,7 @@ def load(library: Library) -> ctypes.CDLL:
 
 
 def place(library: Library) -> Path:
-    """Where a library that has been built is."""
+    """Return where a library that has been built is."""
     found = file_cache.found(FOLDER, library.key, ".so")
     if found is None:
         raise BuildError(f"Tapeout's {library.name} is not in {disk_cache.directory()} any more; start again")

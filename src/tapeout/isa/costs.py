@@ -148,7 +148,8 @@ def next_program(item: Instruction, chip: "Chip") -> Cost:
 
 
 def dispatch_cycles(item: Instruction, chip: "Chip") -> int:
-    """What the sequencer waits for the dispatcher when there is a program, on top of the instruction's cycles."""
+    """Return what the sequencer waits for the dispatcher when there is a program, on top of the instruction's
+    cycles."""
     overlap = 0 if chip.core.is_microcoded else sequencer_cycles(item, chip)
     return max(0, chip.host.dispatch_cycles - overlap)
 
@@ -419,7 +420,7 @@ def _operand_cycles(pattern: AccessPattern, count: int, dimension: int, k: int, 
 
 
 def single_group(item: "isa.MatrixMultiply", chip: "Chip") -> bool:
-    """Whether all sums of a matrix_multiply are in the array at once."""
+    """Return whether all sums of a matrix_multiply are in the array at once."""
     engine = chip.core.matrix
     batch, m, n, _ = item.shape
     tiles = batch * -(-m // engine.row_count) * -(-n // engine.column_count)

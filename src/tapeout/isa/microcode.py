@@ -452,7 +452,7 @@ def iota_program() -> MicroProgram:
 
 @functools.cache
 def gather_program(index_dtype: DType) -> MicroProgram:
-    """How far an index leads: index * stride, signed, of which the scratchpad's address takes the low bits."""
+    """Return how far an index leads: index * stride, signed, of which the scratchpad's address takes the low bits."""
 
     def meaning(b: Any, index: Any) -> Any:
         wide = b.sign_extend(index, Kind.I64)
@@ -551,5 +551,5 @@ def _encoded(step: Step, constants: dict[int, int], is_last: bool) -> int:
 
 
 def reduction_dtypes() -> Iterable[tuple[Function, DType]]:
-    """Which functions reduce which types."""
+    """Return which functions reduce which types."""
     return ((function, dtype) for function in REDUCTIONS for dtype in function.dtypes if dtype in COMPUTED)

@@ -102,7 +102,7 @@ def signal_count(item: Queued) -> int:
 
 
 def inward_shifts(shape: Sequence[int]) -> int:
-    """How often outer dimensions move in, so that vectors run along one that has more than an element."""
+    """Return how often outer dimensions move in, so that vectors run along one that has more than an element."""
     return next((n for n in range(4) if shape[3 - n] > 1), 0)
 
 
@@ -166,7 +166,7 @@ def tile_rows(pattern: AccessPattern, shape: Sequence[int], size: int, chip: "Ch
 
 
 def program_of(item: "isa.Map | isa.Convert | isa.Iota") -> MicroProgram:
-    """What the lanes run for an elementwise instruction."""
+    """Return what the lanes run for an elementwise instruction."""
     from tapeout.isa import definitions as isa
 
     if isinstance(item, isa.Convert):
@@ -443,7 +443,7 @@ def _fetched(time: int, last_row: int, latency: int) -> int:
 
 
 def is_made_one_by_one(item: "isa.Transfer") -> bool:
-    """Whether its addresses are made an element at a time."""
+    """Return whether its addresses are made an element at a time."""
     return any(field.name == "index" for field in item.operand_fields)
 
 

@@ -13,7 +13,7 @@ GROUP = "achieved, by operator models"
 
 
 def workloads() -> list[tuple[str, str, float, Table]]:
-    """What is timed: name, unit, work in that unit times seconds, and the operator."""
+    """Return what is timed: name, unit, work in that unit times seconds, and the operator."""
     decode = {"batch_size": 64, "step": 4095, "num_heads": 32, "num_key_value_heads": 8}
     prefill = {"batch_size": 4, "isl": 4096, "num_heads": 32, "num_key_value_heads": 8}
     return [

@@ -122,7 +122,7 @@ def fit_form(
 
 
 def features(table: Table, parts: Parts) -> Array:
-    """What the trees may ask of a row: sizes, words, the form's time and its hints."""
+    """Return what the trees may ask of a row: sizes, words, the form's time and its hints."""
     columns = [np.log2(np.maximum(table[name], 0.25)) for name in table.kind.fields]
     for word in table.kind.words:
         words, places = np.unique(table.words[word], return_inverse=True)

@@ -68,7 +68,7 @@ def campaigns() -> dict[str, Campaign]:
 
 
 def package_folder() -> Path | None:
-    """Where aiconfigurator-core keeps its tables, or None where it (or what reads them) is not installed."""
+    """Return where aiconfigurator-core keeps its tables, or None where it (or what reads them) is not installed."""
     found = util.find_spec("aiconfigurator_core")
     if found is None or not found.submodule_search_locations or util.find_spec("pyarrow") is None:
         return None
@@ -146,7 +146,8 @@ def split(rows: Table) -> tuple[Table, Table, Table]:
 
 
 def in_unseen_region(rows: Table) -> NDArray[np.bool_]:
-    """Which rows lie in regions that are never fitted, so that predictions there are known to be extrapolations."""
+    """Return which rows lie in regions that are never fitted, so that predictions there are known to be
+    extrapolations."""
 
     def shares(*fields: str) -> NDArray[np.float64]:
         texts = [

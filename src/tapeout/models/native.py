@@ -10,7 +10,7 @@ SOURCES = (Path(__file__).with_name("trees.cpp"), Path(__file__).with_name("form
 
 
 def source() -> Library:
-    """What they are built from, for this host."""
+    """Return what they are built from, for this host."""
     return for_this_host("operator models", SOURCES, "")
 
 

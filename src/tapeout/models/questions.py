@@ -31,7 +31,7 @@ FOLDER_VARIABLE = "TAPEOUT_MODELS"
 
 
 def own_folder() -> Path:
-    """Where parameters that a user fitted are kept."""
+    """Return where parameters that a user fitted are kept."""
     named = os.environ.get(FOLDER_VARIABLE)
     return Path(named) if named else Path.home() / ".config" / "tapeout" / "models"
 

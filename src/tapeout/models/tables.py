@@ -173,7 +173,7 @@ class Table:
 
 
 def share_of_hash(key: str) -> float:
-    """Where a key lies between 0 and 1, the same for everybody."""
+    """Return where a key lies between 0 and 1, the same for everybody."""
     return int(hashlib.sha256(key.encode()).hexdigest()[:8], 16) / 2**32
 
 

@@ -134,7 +134,7 @@ def _narrow_by_fields(b: Builder[V], dtype: DType, a: V, rounding: Rounding) -> 
 
 
 def _round_increment(b: Builder[V], bits: V, dropped: int) -> V:
-    """What to add before dropping low bits so that the rest is rounded to nearest even."""
+    """Return what to add before dropping low bits so that the rest is rounded to nearest even."""
     return _add(b, _and(b, _shr_u(b, bits, dropped), 1), (1 << (dropped - 1)) - 1)
 
 
@@ -254,7 +254,7 @@ FLOAT8 = (DType.F8E4M3, DType.F8E5M2)
 
 
 def accumulator_dtype(operand_dtype: DType) -> DType:
-    """What a matrix product of elements of this type accumulates in."""
+    """Return what a matrix product of elements of this type accumulates in."""
     return {DType.I8: DType.I32, DType.F64: DType.F64}.get(operand_dtype, DType.F32)
 
 

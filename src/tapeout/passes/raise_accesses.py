@@ -474,7 +474,7 @@ class _Raiser:
         self.out.append(made.own_results())
 
     def is_constant_like(self, value: Value) -> bool:
-        """Whether one scalar fills the whole tile."""
+        """Return whether one scalar fills the whole tile."""
         while value.owner is not None and value.owner.name in ("tt.broadcast", "tt.expand_dims", "tt.reshape"):
             value = value.owner.operands[0]
         if not value.type.shape:

@@ -41,7 +41,7 @@ def _in_block(operations: list[Operation]) -> list[Operation]:
 
 
 def _extremum(operation: Operation) -> str | None:
-    """What a selection is, if its condition says which of the two is chosen."""
+    """Return what a selection is, if its condition says which of the two is chosen."""
     if operation.name != "arith.select":
         return None
     condition, one, other = operation.operands

@@ -51,7 +51,8 @@ def share_overlapping_loads(kernel: Kernel) -> Kernel:
 
 
 def has_shared_loads(kernel: Kernel) -> bool:
-    """Whether there are tiles that this pass made. Their sides are of any length, so they cannot be split evenly."""
+    """Return whether there are tiles that this pass made. Their sides are of any length, so they cannot be split
+    evenly."""
     return any(operation.name == "tile.slice" and SHARED in operation.attributes for operation in walk(kernel.body))
 
 
@@ -125,7 +126,7 @@ def _member(group: list[_Member], operation: Operation, position: int) -> _Membe
 
 
 def _is_worth_it(group: list[_Member]) -> bool:
-    """Whether a quarter of what is loaded can be saved."""
+    """Return whether a quarter of what is loaded can be saved."""
     extent, union = _extents(group)
     return len(group) > 1 and 4 * union <= 3 * extent * len(group)
 
@@ -171,7 +172,8 @@ def _union(group: list[_Member]) -> tuple[list[Operation], list[Operation]]:
 
 
 def _linear(scalar: Scalar) -> _Linear:
-    """What a scalar is made of, as far as it is sums and constant multiples; arithmetic is taken not to overflow."""
+    """Return what a scalar is made of, as far as it is sums and constant multiples; arithmetic is taken not to
+    overflow."""
     if isinstance(scalar, int):
         return _Linear(scalar)
     owner = scalar.owner

@@ -130,7 +130,7 @@ class _Structurer:
     def _continue(
         self, path: _Path, block: Block, mapping: dict[Value, Value], stop: Block | None, location: str
     ) -> _Path:
-        """What follows at the block a path arrives at, if it does."""
+        """Return what follows at the block a path arrives at, if it does."""
         if path.arrives is False:
             return path
         rest = self._follow(block, mapping | dict(zip(block.arguments, path.passed, strict=True)), stop)

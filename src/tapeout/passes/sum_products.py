@@ -70,7 +70,8 @@ def _part_count(product: Operation, axis: int) -> int:
 
 
 def _parts(product: Operation, axis: int) -> list[Operation]:
-    """What computes the sums of corresponding elements of all parts of the product; the last operation's result."""
+    """Return what computes the sums of corresponding elements of all parts of the product; the last operation's
+    result."""
     count = _part_count(product, axis)
     shape = list(product.result.type.shape)
     shape[axis] //= count

@@ -36,7 +36,8 @@ def join_jagged_attention() -> None:
 
 
 def _has_even_lengths(query: Any) -> bool:
-    """Whether another dimension than the length of the sequences is the jagged one: torch takes its dense memory."""
+    """Return whether another dimension than the length of the sequences is the jagged one: torch takes its dense
+    memory."""
     return query.dim() > 3 and query._ragged_idx == 1
 
 

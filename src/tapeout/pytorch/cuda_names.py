@@ -352,7 +352,7 @@ def _module_on_chip(module: torch.nn.Module, device: Any = None) -> torch.nn.Mod
 
 
 def _load_onto_chip(storage: Any, location: str) -> Any:
-    """What torch.load does with a storage saved on a GPU, or asked for there."""
+    """Return what torch.load does with a storage saved on a GPU, or asked for there."""
     if not location.startswith("cuda"):
         return None
     return torch.UntypedStorage(storage.nbytes(), device=on_chip(location)).copy_(storage, False)

@@ -43,7 +43,7 @@ def when_used(then: Callable[[], None]) -> None:
 
 
 def is_initialized() -> bool:
-    """Whether the device has been used: the shim is loaded."""
+    """Return whether the device has been used: the shim is loaded."""
     return _shim is not None
 
 
@@ -120,7 +120,7 @@ def _choice(variable: str, allowed: tuple[str, ...]) -> str:
 
 
 def _clock_calls() -> ctypes.Structure:
-    """How the shim reaches this process's clock."""
+    """Return how the shim reaches this process's clock."""
     int64, none = ctypes.c_int64, None
     calls: dict[str, tuple[Any, ...]] = {
         "turn_on": (none,),

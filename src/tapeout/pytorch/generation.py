@@ -73,7 +73,7 @@ def _cache_length(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
 
 
 def _decode_step(compiled: Any) -> Callable[..., Any]:
-    """What generate calls for a decode step, compiled with the options torch.compile was given."""
+    """Return what generate calls for a decode step, compiled with the options torch.compile was given."""
     model = compiled._orig_mod
     compile_: Callable[[Any], Any] = compiled.dynamo_ctx
     blocks = _repeated_blocks(model)

@@ -57,7 +57,7 @@ class ChipInterface(DeviceInterface):
 
     @staticmethod
     def get_compute_capability(device: Any = None) -> str:
-        """What the driver calls the target: kernels are cached under it."""
+        """Return what the driver calls the target: kernels are cached under it."""
         from tapeout.triton_backend.driver import ChipDriver
 
         return str(ChipDriver().get_current_target().arch)

@@ -56,7 +56,7 @@ def _writes(graph: torch.fx.Graph) -> list[Node]:
 
 
 def _storage(value: Any) -> Any:
-    """What identifies the memory of a node's tensor; None without one."""
+    """Return what identifies the memory of a node's tensor; None without one."""
     return get_node_storage(value)
 
 
@@ -158,7 +158,8 @@ def _parts(operand: Any) -> Iterable[tuple[int | None, Any]]:
 
 
 def _reads_elsewhere(value: Node, storages: dict[Any, int], own: int | None) -> bool:
-    """Whether elements of `value` depend on other elements of the tensors in `storages` than those at their place."""
+    """Return whether elements of `value` depend on other elements of the tensors in `storages` than those at their
+    place."""
     pending, seen = [(value, False)], set()
     while pending:
         node, is_moved = pending.pop()

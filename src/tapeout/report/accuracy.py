@@ -65,7 +65,7 @@ def _decade(place: int) -> str:
 
 
 def fitted_page(lines: Sequence[tuple[str, str, str, int, float]], *, is_choice: bool) -> Page:
-    """What the files of parameters say."""
+    """Return what the files of parameters say."""
     why = "" if is_choice else " `pip install 'tapeout[models]'` brings measured rows, and errors by region and tier."
     return Page(
         "Accuracy of the operator models",

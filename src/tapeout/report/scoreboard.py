@@ -122,7 +122,7 @@ def page(suite: str, outcomes: Iterable[Outcome], suite_size: int, runs: Iterabl
 
 
 def _processor_time(rows: list[Outcome]) -> str:
-    """What cases took, as far as it was recorded."""
+    """Return what cases took, as far as it was recorded."""
     timed = [row.processor_s for row in rows if row.processor_s]
     if not timed:
         return ""
@@ -130,7 +130,7 @@ def _processor_time(rows: list[Outcome]) -> str:
 
 
 def _told(runs: Iterable[Run]) -> list[str]:
-    """What the runs that took a minute or longer took by the clock."""
+    """Return what the runs that took a minute or longer took by the clock."""
     long = [run for run in runs if run.wall_s >= 60]
     if not long:
         return []

@@ -68,7 +68,7 @@ def _parts_with_ones(m: Module, value: Value, name: str) -> tuple[list[Value], V
 
 
 def ones(m: Module, value: Value, name: str) -> Value:
-    """How many ones a value of 64 bits has: sums of neighbours, two bits wide, then four, and so on."""
+    """Return how many ones a value of 64 bits has: sums of neighbours, two bits wide, then four, and so on."""
     for width in (1, 2, 4, 8, 16, 32):
         lower = sum(((1 << width) - 1) << place for place in range(0, 64, 2 * width))
         value = wire(m, ((value & lower) + ((value >> width) & lower))[0:64], f"{name}_of_{2 * width}")

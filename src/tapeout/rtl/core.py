@@ -79,7 +79,7 @@ def gate_clock(m: Module, name: str, runs: Value) -> None:
 
 
 def has_work(m: Module, queue: Queue) -> Value:
-    """Whether a queue's engine has an instruction, or had one a few cycles ago."""
+    """Return whether a queue's engine has an instruction, or had one a few cycles ago."""
     name = queue.unit.value
     unfinished = Signal(8, name=f"{name}_unfinished")
     draining = Signal(range(DRAIN_CYCLES + 1), name=f"{name}_draining")
@@ -94,7 +94,7 @@ def has_work(m: Module, queue: Queue) -> Value:
 
 
 def held(m: Module, port: Value) -> Signal:
-    """What an input was at the last edge of the clock."""
+    """Return what an input was at the last edge of the clock."""
     value = Signal.like(port, name=f"{port.name}_held", reset_less=True)
     m.d.input += value.eq(port)
     return value

@@ -60,7 +60,7 @@ class View:
         return self.values[name, part]
 
     def names_register(self, name: str, part: int = 0) -> Value:
-        """Whether the field names a register other than register 0."""
+        """Return whether the field names a register other than register 0."""
         place = next(p for p in register_places(self.kind) if (p.field, p.part) == (name, part))
         return self.bits[place.bit : place.bit + 8].any()
 
@@ -72,7 +72,7 @@ class View:
         return TileOperand(self.field(name), self.register(name))
 
     def is_register(self, name: str) -> Value:
-        """Whether a tile operand is a register's value instead."""
+        """Return whether a tile operand is a register's value instead."""
         return self.tile(name).is_register
 
     def base(self, name: str) -> Value:

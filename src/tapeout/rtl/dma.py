@@ -139,7 +139,7 @@ class _Transfer:
                 m.d.sync += self.scalar[name].eq(content)
 
     def squeeze(self) -> Value:
-        """Whether the innermost dimension has one element and an outer one has more; then move them in, now."""
+        """Return whether the innermost dimension has one element and an outer one has more; then move them in, now."""
         m = self.m
         wants = wire(m, (self.shape[3] == 1) & (Cat(self.shape[0:3]) != (1 | 1 << 16 | 1 << 32)), "moves_in")
         with m.If(wants):

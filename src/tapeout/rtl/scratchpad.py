@@ -148,7 +148,7 @@ class RowSelection:
 
 
 def misplaced(m: Module, addresses: list[Value], lanes: Value, size: Value) -> Value:
-    """Whether an element does not lie at a multiple of its size (its logarithm)."""
+    """Return whether an element does not lie at a multiple of its size (its logarithm)."""
     mask = wire(m, ((1 << size) - 1)[0:3], "address_bits_that_must_be_zero")
     return Cat(lanes[n] & (address[0:3] & mask).any() for n, address in enumerate(addresses)).any()
 

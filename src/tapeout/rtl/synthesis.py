@@ -65,7 +65,7 @@ def module_texts(verilog: str) -> dict[str, str]:
 
 
 def hierarchy(texts: dict[str, str]) -> dict[str, Counter[str]]:
-    """How many instances of which modules each module has."""
+    """Return how many instances of which modules each module has."""
     return {
         name: Counter(kind.lstrip("\\") for kind, _ in _INSTANCE.findall(text) if kind.lstrip("\\") in texts)
         for name, text in texts.items()
@@ -73,7 +73,7 @@ def hierarchy(texts: dict[str, str]) -> dict[str, Counter[str]]:
 
 
 def instance_counts(modules: dict[str, Counter[str]]) -> Counter[str]:
-    """How many instances of each module are in the core, however deep."""
+    """Return how many instances of each module are in the core, however deep."""
     counts: Counter[str] = Counter()
 
     def count(name: str, times: int) -> None:
@@ -86,7 +86,8 @@ def instance_counts(modules: dict[str, Counter[str]]) -> Counter[str]:
 
 
 def blocks_of(modules: dict[str, Counter[str]]) -> list[str]:
-    """What is reported by itself: the parts the core is made of, and the modules that are used again and again."""
+    """Return what is reported by itself: the parts the core is made of, and the modules that are used again and
+    again."""
     parts = list(modules[TOP])
     shared = [name for name in modules if "." not in name and name != TOP]
     return [TOP, *parts, *(name for name in shared if name not in parts)]

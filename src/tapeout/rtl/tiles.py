@@ -94,7 +94,7 @@ def lanes_below(m: Module, count: Value, lane_count: int, name: str) -> Signal:
 
 
 def tile_ports(geometry: Geometry) -> dict[str, In]:
-    """What a reader or writer is told about a tile when it starts."""
+    """Return what a reader or writer is told about a tile when it starts."""
     return {
         "start": In(1),
         "size": In(2),

@@ -296,7 +296,7 @@ class VirtualClock:
         self._host_ps = max(self._host_ps, time_ps)
 
     def poll(self, time_ps: int, latency_ps: int) -> bool:
-        """Whether the host finds that time reached. Asking in vain costs a round trip, so asking again helps."""
+        """Return whether the host finds that time reached. Asking in vain costs a round trip, so asking again helps."""
         self._take_up()
         if time_ps <= self._host_ps:
             return True

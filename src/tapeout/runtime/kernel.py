@@ -46,7 +46,7 @@ def _alignment(parameter_type: str) -> int:
 
 
 def _word_format(parameter_type: str) -> str:
-    """How `struct` packs an argument: pointers and bits of floats have no sign."""
+    """Return how `struct` packs an argument: pointers and bits of floats have no sign."""
     return "q" if parameter_type[:1] == "i" else "Q"
 
 

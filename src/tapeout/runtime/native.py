@@ -14,7 +14,7 @@ SOURCES = tuple(Path(__file__).with_name(name) for name in ("native.cpp", "launc
 
 
 def source() -> Library:
-    """What the runtime is built from, for this host."""
+    """Return what the runtime is built from, for this host."""
     return for_this_host("runtime", SOURCES, abi.header())
 
 

@@ -27,7 +27,7 @@ _find_block: Any = None
 
 
 def checks() -> Checks | None:
-    """What is checked, or None."""
+    """Return what is checked, or None."""
     wanted = os.environ.get(VARIABLE, "")
     if wanted not in CHOICES:
         raise TapeoutError(f"{VARIABLE}={wanted!r} is not a choice; 1 and values are, and 0 for no checks")
@@ -35,7 +35,8 @@ def checks() -> Checks | None:
 
 
 def checks_of_a_kernel() -> Checks | None:
-    """What is checked in a kernel loaded now. Raises TapeoutError if tensors exist that the sanitizer has not seen."""
+    """Return what is checked in a kernel loaded now. Raises TapeoutError if tensors exist that the sanitizer has not
+    seen."""
     wanted = checks()
     if wanted is not None and _find_block is None:
         raise TapeoutError(f"{VARIABLE} was set too late: the sanitizer must be on before the chip is first used")
@@ -101,7 +102,7 @@ def _inside(program: Program, arguments: Sequence[int], address: int) -> str:
 
 
 def _nearest(program: Program, arguments: Sequence[int], address: int) -> str:
-    """How far an address is from the nearest tensor the kernel was given."""
+    """Return how far an address is from the nearest tensor the kernel was given."""
     distances = [
         (start - address if address < start else address - (start + size), name, size, address < start)
         for name, start, size in _blocks(program, arguments)

@@ -69,13 +69,13 @@ def vulnerable_areas(area: Estimate, technology: Technology) -> tuple[Estimate, 
 
 
 def transistor_count(die: Die, area: Estimate, technology: Technology) -> Estimate:
-    """What a designer would count: the node's cell density at the fill that published dies show."""
+    """Return what a designer would count: the node's cell density at the fill that published dies show."""
     density = technology[f"logic_density.{die.process_node}"] * technology["transistor_fill"]
     return (area * density).to("Gtransistor").called("transistors", provenance=Provenance.MODELLED)
 
 
 def approximated_transistor_count(die: Die, area: Estimate, technology: Technology) -> Estimate:
-    """What a foundry would attest under 15 CFR 772.1: density of the node times area of the die.
+    """Return what a foundry would attest under 15 CFR 772.1: density of the node times area of the die.
 
     The definition's wording was not at hand; this reading is recalled, hence assumed, and gives the larger figure.
     """

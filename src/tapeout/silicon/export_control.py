@@ -343,7 +343,7 @@ def _check(condition: Condition, quantities: Mapping[str, Estimate], chip: Accel
 
 
 def _remedy(condition: Condition, value: Estimate, chip: Accelerator) -> str:
-    """What would put the figure on the threshold."""
+    """Return what would put the figure on the threshold."""
     if condition.quantity not in _REMEDIES or not value.value:
         return ""
     factor = condition.threshold / value.value

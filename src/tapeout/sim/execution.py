@@ -118,7 +118,7 @@ class Frame:
     # Memory.
 
     def offsets_in_memory(self, addresses: Array, valid: Array, size: int, *, written: bool) -> Array:
-        """Where the bytes of the valid elements lie in the memory's array."""
+        """Return where the bytes of the valid elements lie in the memory's array."""
         offsets = np.broadcast_to(addresses, valid.shape)[valid] - self.memory.base
         outside = (offsets < 0) | (offsets > len(self.memory.data) - size)
         if outside.any():

@@ -25,7 +25,7 @@ Bytes = np.ndarray[Any, np.dtype[np.int64]]
 
 
 def joined(*clocks: Clock) -> Clock:
-    """What is known by whoever knows all of these."""
+    """Return what is known by whoever knows all of these."""
     return tuple(max(times) for times in zip(*clocks, strict=True))
 
 

@@ -871,7 +871,7 @@ class _Generator:
         self.queue(isa.Load(tile=tile, **common), [self.workspace], [target])
 
     def _indexed(self, area_bytes: int, *excluded: _Resource) -> tuple[Shape, int, dict[str, Any], list[_Resource]]:
-        """What load_indexed and store_indexed share; offset of the block in the area."""
+        """Return what load_indexed and store_indexed share; offset of the block in the area."""
         dtype = self.source.choice(list(DType))
         size = dtype.size_bytes
         index_dtype = self.source.choice((DType.I32, DType.I64))

@@ -62,7 +62,7 @@ class ChipBackend(BaseBackend):
         return target.backend == "chip"
 
     def hash(self) -> str:
-        """What a cached program depends on besides its kernel: the chip and this compiler's own source."""
+        """Return what a cached program depends on besides its kernel: the chip and this compiler's own source."""
         return f"{self.target.arch}-{_compiler_fingerprint()}"
 
     def parse_options(self, options: dict[str, Any]) -> ChipOptions:

@@ -148,7 +148,7 @@ def _address(argument: Any) -> int:
 
 
 def _converter(type: Any) -> Callable[[Any], Any]:
-    """How an argument of a Triton type becomes raw 64-bit words."""
+    """Return how an argument of a Triton type becomes raw 64-bit words."""
     if isinstance(type, tuple):
         inner = [None if part == "constexpr" else _converter(part) for part in type]
         return lambda values: [word for f, value in zip(inner, values, strict=True) if f for word in _flat(f(value))]
@@ -188,7 +188,7 @@ def _descriptor(descriptor: Any) -> list[int]:
 
 
 def is_chip_active() -> bool:
-    """Whether Triton's active driver is the chip's."""
+    """Return whether Triton's active driver is the chip's."""
     from triton.runtime import driver
 
     return isinstance(driver.active, ChipDriver)

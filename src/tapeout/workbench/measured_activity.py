@@ -36,7 +36,7 @@ def of_timings(name: str, timings: Iterable[Timing], duration_s: float) -> Activ
 
 
 def of_work(name: str, work: Work, duration_s: float) -> Activity:
-    """What the functional simulator counts, which is traffic to memory and nothing on the die: energy is a lower
+    """Return what the functional simulator counts, which is traffic to memory and nothing on the die: energy is a lower
     bound."""
     return Activity(
         name=name,

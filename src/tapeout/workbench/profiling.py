@@ -251,7 +251,7 @@ def _operations(timing: Timing) -> int:
 
 
 def _stall_shares(launches: Sequence[Launch]) -> dict[str, float]:
-    """What the engine that worked most waited for."""
+    """Return what the engine that worked most waited for."""
     busy: Counter[Unit] = Counter()
     for launch in launches:
         busy.update({unit: cycles for unit, cycles in launch.timing.busy_by_unit.items() if unit is not Unit.SEQUENCER})

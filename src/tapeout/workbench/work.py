@@ -37,7 +37,7 @@ class Work:
 
 
 def so_far() -> Work:
-    """What this process has had the chip do."""
+    """Return what this process has had the chip do."""
     from tapeout.pytorch import ledger
     from tapeout.runtime import counters
 

@@ -128,7 +128,7 @@ def quickly(machine: Machine, p: Mapping[str, float], table: Table) -> tuple[Arr
 
 
 def _hints(machine: Machine, table: Table, balance: Array) -> dict[str, Array]:
-    """What else decides which kernel a library takes and how full its last round is."""
+    """Return what else decides which kernel a library takes and how full its last round is."""
     m, n, k = table["m"], table["n"], table["k"]
     hints = {"balance": np.log2(balance), "result": np.log2(m * n), "weights": np.log2(n * k), "shape": np.log2(m / n)}
     hints |= {"depth": np.log2(k / n), "odd": m % 8, "work": np.log2(m * n) + np.log2(k)}

@@ -56,7 +56,7 @@ def _expand(operation: Operation, operations: list[Operation]) -> Term | None:
 
 
 def _histogram(operation: Operation, values: Term, mask: Term | None = None) -> Term:
-    """How many elements equal each bin's number: every element compared with every bin, then added up."""
+    """Return how many elements equal each bin's number: every element compared with every bin, then added up."""
     type = operation.result.type
     (bins,), (size,) = type.shape, values.shape
     if bins * size * type.dtype.size_bytes > HISTOGRAM_BYTES and type.dtype is DType.I32 and bins >= 4:

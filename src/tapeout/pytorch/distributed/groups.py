@@ -41,7 +41,7 @@ def world_if_any() -> World | None:
 
 
 def is_alone() -> bool:
-    """Whether this process stands for every rank of its world."""
+    """Return whether this process stands for every rank of its world."""
     return os.environ.get(ALONE_VARIABLE) == "1"
 
 

@@ -31,7 +31,7 @@ def _record_stream(tensor: torch.Tensor, stream: torch.Stream) -> None:
 
 
 def _has_compatible_shallow_copy_type(tensor: torch.Tensor, other: torch.Tensor) -> bool:
-    """Whether a parameter on the chip may take over other's memory: FSDP offloads parameters so."""
+    """Return whether a parameter on the chip may take over other's memory: FSDP offloads parameters so."""
     return other.device.type in ("chip", "cpu") and other.layout == torch.strided
 
 

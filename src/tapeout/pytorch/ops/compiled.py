@@ -98,7 +98,8 @@ def run(operator: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
 
 
 def is_running(operator: Any) -> bool:
-    """Whether this thread is inside the compiled function of that operator: then it calls what it should replace."""
+    """Return whether this thread is inside the compiled function of that operator: then it calls what it should
+    replace."""
     return operator in _busy.__dict__.get("operators", ())
 
 
@@ -108,7 +109,8 @@ def refuse(operator: Any, reason: str) -> None:
 
 
 def _describe(value: Any, tensors: list[torch.Tensor]) -> Hashable:
-    """What a compiled function depends on; a tensor's place among the different tensors of the call goes with it."""
+    """Return what a compiled function depends on; a tensor's place among the different tensors of the call goes with
+    it."""
     if isinstance(value, torch.Tensor):
         place = next((i for i, other in enumerate(tensors) if other is value), len(tensors))
         if place == len(tensors):
@@ -174,7 +176,7 @@ def _find(
 
 
 def _obstacle(operator: Any, args: Sequence[Any], kwargs: dict[str, Any], tensors: list[torch.Tensor]) -> str | None:
-    """What forbids compiling, as far as it can be told beforehand."""
+    """Return what forbids compiling, as far as it can be told beforehand."""
     from torch._inductor.lowering import fallbacks, lowerings
 
     for tensor in tensors:
@@ -365,7 +367,7 @@ def _widened(value: Any) -> Any:
 
 
 def _undisturbed(work: Callable[[], Any]) -> Any:
-    """What `work` returns in a thread of its own: it sees the operator as if called at the top.
+    """Return what `work` returns in a thread of its own: it sees the operator as if called at the top.
 
     A call may come from inside a mode, autograd, autocast or a compiled graph, each of which leaves its marks on the
     thread; the dispatch keys that a compiled graph excludes keep functionalization from unwrapping its tensors.

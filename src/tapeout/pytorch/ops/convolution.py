@@ -189,7 +189,7 @@ def _outer_form(tensor: torch.Tensor) -> torch.memory_format:
 
 
 def _form(input: torch.Tensor, weight: torch.Tensor) -> torch.memory_format:
-    """How results lie in memory, in three dimensions: channels last if the input or the filters do."""
+    """Return how results lie in memory, in three dimensions: channels last if the input or the filters do."""
     is_last = any(suggest_memory_format(t) is not torch.contiguous_format for t in (input, weight) if t.dim() > 3)
     return torch.channels_last_3d if is_last else torch.contiguous_format
 

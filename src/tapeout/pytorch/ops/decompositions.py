@@ -306,7 +306,7 @@ DIGAMMA_SHIFT = 10
 
 
 def _wide(x: Tensor) -> Tensor:
-    """What special functions are computed in: half types and integers in float32."""
+    """Return what special functions are computed in: half types and integers in float32."""
     return x if x.dtype in (torch.float32, torch.float64) else x.float()
 
 

@@ -397,7 +397,7 @@ def _number(value: Operand) -> Operand:
 
 
 def _element(value: Operand, dtype: torch.dtype) -> Operand:
-    """What is stored as it stands: a number must fit the type. A tensor on the chip is cast there."""
+    """Return what is stored as it stands: a number must fit the type. A tensor on the chip is cast there."""
     value = _number(value)
     return value if isinstance(value, torch.Tensor) else scalars.element(value, dtype)
 
@@ -723,7 +723,8 @@ def scalar_tensor(
 def zeros_with_memory(
     size: Any, *, dtype: Any = None, layout: Any = None, device: Any = None, pin_memory: Any = None
 ) -> torch.Tensor:
-    """What autograd takes for a gradient known to be zero. Elsewhere it has no memory, which kernels would read."""
+    """Return what autograd takes for a gradient known to be zero. Elsewhere it has no memory, which kernels would
+    read."""
     return torch.zeros(size, dtype=dtype, device=device)
 
 
@@ -732,7 +733,7 @@ def zero_(self: torch.Tensor) -> torch.Tensor:
 
 
 def copy_from(self: torch.Tensor, dst: torch.Tensor, non_blocking: bool = False) -> torch.Tensor:
-    """What copy_, to, contiguous and clone come down to. Copies from or to the host are the shim's."""
+    """Return what copy_, to, contiguous and clone come down to. Copies from or to the host are the shim's."""
     between_chip_tensors = self.device.type == dst.device.type
     keeps_low_bits = not self.is_floating_point() and not self.is_complex() and self.itemsize >= dst.itemsize
     if dst.dtype in SIGNED and between_chip_tensors and keeps_low_bits:

@@ -192,7 +192,7 @@ def _without_masks(indices: list[torch.Tensor | None], device: torch.device) -> 
 
 
 def _fits(self: torch.Tensor, indices: list[torch.Tensor | None]) -> bool:
-    """Whether masks have the shapes of what they choose from, and the others are integers that broadcast."""
+    """Return whether masks have the shapes of what they choose from, and the others are integers that broadcast."""
     place = 0
     shape: tuple[int, ...] = ()
     for index in indices:
@@ -384,7 +384,8 @@ def isin_out(
 
 
 def histc(self: torch.Tensor, bins: int = 100, min: float = 0, max: float = 0) -> torch.Tensor:
-    """How many elements lie in each of `bins` equal parts of [min, max]; of the elements' own range if min == max."""
+    """Return how many elements lie in each of `bins` equal parts of [min, max]; of the elements' own range if min ==
+    max."""
     if bins <= 0:
         raise RuntimeError(f"torch.histc: bins must be > 0, but got {bins}")
     low, high = float(min), float(max)

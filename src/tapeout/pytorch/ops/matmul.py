@@ -17,13 +17,14 @@ MATRIX_DTYPES = {torch.float32: "float32", torch.float16: "float16", torch.bfloa
 
 
 def has_products(dtype: torch.dtype) -> bool:
-    """Whether the active chip's matrix engine multiplies the type."""
+    """Return whether the active chip's matrix engine multiplies the type."""
     name = MATRIX_DTYPES.get(dtype)
     return name is not None and chips.active().core.matrix.multiply_accumulates_per_cycle(name) > 0
 
 
 def is_multiplied(dtype: torch.dtype) -> bool:
-    """Whether the matrix engine multiplies the type, or else float32, which holds its values and products exactly."""
+    """Return whether the matrix engine multiplies the type, or else float32, which holds its values and products
+    exactly."""
     return dtype in MATRIX_DTYPES and (has_products(dtype) or has_products(torch.float32))
 
 

@@ -89,7 +89,7 @@ def _sgd(
 
 
 def _is_ours(*lists: Sequence[torch.Tensor]) -> bool:
-    """Whether the kernels have the types of all tensors, and those of one parameter have its shape."""
+    """Return whether the kernels have the types of all tensors, and those of one parameter have its shape."""
     return all(
         all(tensor.dtype in STATE_DTYPES and tensor.shape == first.shape for tensor in (first, *others))
         for first, *others in zip(*(each for each in lists if each), strict=True)
@@ -97,7 +97,8 @@ def _is_ours(*lists: Sequence[torch.Tensor]) -> bool:
 
 
 def _lies_like(tensor: torch.Tensor, first: torch.Tensor) -> bool:
-    """Whether equal elements of both have the same place in memory; a dimension of one element has no say in it."""
+    """Return whether equal elements of both have the same place in memory; a dimension of one element has no say in
+    it."""
     steps = zip(tensor.shape, tensor.stride(), first.stride(), strict=True)
     return all(size == 1 or own == other for size, own, other in steps)
 

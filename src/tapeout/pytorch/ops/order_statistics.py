@@ -106,7 +106,7 @@ def mode(self: torch.Tensor, dim: int = -1, keepdim: bool = False) -> Pair:
 
 
 def _differs_from_previous(values: torch.Tensor, dim: int) -> torch.Tensor:
-    """Whether an element is another than the one before it along the dimension; the first one is."""
+    """Return whether an element is another than the one before it along the dimension; the first one is."""
     is_first = torch.ones(values.shape, dtype=torch.bool, device=values.device)
     size = values.shape[dim]
     if size > 1:

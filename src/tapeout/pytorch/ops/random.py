@@ -174,7 +174,7 @@ def exponential_(self: torch.Tensor, lambd: float = 1.0, *, generator: torch.Gen
 
 
 def geometric_(self: torch.Tensor, p: float, *, generator: torch.Generator | None = None) -> torch.Tensor:
-    """How many draws it takes until one succeeds: an exponential number rounded up."""
+    """Return how many draws it takes until one succeeds: an exponential number rounded up."""
     if self.dtype not in TRITON_DTYPES or not 0 < p < 1:
         return otherwise(aten.geometric_.default, self, p, generator=generator)
     real = torch.float64 if self.dtype == torch.float64 else torch.float32

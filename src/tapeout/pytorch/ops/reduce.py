@@ -408,7 +408,7 @@ min_all = _to_scalar(aten.min.default, "min")
 
 
 def equal(self: torch.Tensor, other: torch.Tensor) -> bool:
-    """Whether two tensors have the same shape and the same elements."""
+    """Return whether two tensors have the same shape and the same elements."""
     if self.shape != other.shape:
         return False
     count("aten::equal")

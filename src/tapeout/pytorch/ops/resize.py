@@ -28,7 +28,7 @@ def _averages(size: int, out_size: int) -> torch.Tensor:
 
 
 def _positions(size: int, out_size: int, align_corners: bool, factor: float | None) -> torch.Tensor:
-    """Where in the source each result element lies."""
+    """Return where in the source each result element lies."""
     place = torch.arange(out_size, dtype=torch.float64)
     if align_corners:
         return place * ((size - 1) / (out_size - 1)) if out_size > 1 else place * 0

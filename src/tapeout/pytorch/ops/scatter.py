@@ -156,7 +156,7 @@ def _reduce_along(found: torch.Tensor, dim: int, index: torch.Tensor, source: to
 
 
 def _offsets(shape: Sequence[int], strides: Sequence[int]) -> torch.Tensor:
-    """Where the elements of a tensor of that shape lie, one after the other."""
+    """Return where the elements of a tensor of that shape lie, one after the other."""
     places = torch.zeros(1, dtype=torch.int64)
     for size, stride in zip(shape, strides, strict=True):
         places = (places.unsqueeze(-1) + torch.arange(size) * stride).reshape(-1)

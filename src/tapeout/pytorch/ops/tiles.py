@@ -256,7 +256,8 @@ def reduction_tile(chip: Chip, rows: int, columns: int, turned: bool) -> Tile:
 
 
 def reduction_share(chip: Chip, rows: int, columns: int, tile: Tile) -> int:
-    """How many columns of a row a program reduces: all, unless cores would be left empty and there are very many."""
+    """Return how many columns of a row a program reduces: all, unless cores would be left empty and there are very
+    many."""
     programs = ceil_div(rows, tile[0])
     parts = min(max(1, chip.core_count // programs), max(1, tile[0] * columns // LEAST_SHARE))
     return _padded(ceil_div(columns, parts), tile[1])

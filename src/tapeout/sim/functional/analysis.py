@@ -92,7 +92,7 @@ def region_of(pattern: AccessPattern, shape: tuple[int, ...], element_bytes: int
 
 
 def may_overlap(a: Region, b: Region, ranges: dict[int, tuple[int, int]]) -> bool:
-    """Whether two regions can share a byte, by what is known of their registers."""
+    """Return whether two regions can share a byte, by what is known of their registers."""
     if a.register == b.register and a.version == b.version:
         return a.start < b.end and b.start < a.end
     if a.register not in ranges or b.register not in ranges:
@@ -103,7 +103,7 @@ def may_overlap(a: Region, b: Region, ranges: dict[int, tuple[int, int]]) -> boo
 
 
 def covers(a: Region, b: Region) -> bool:
-    """Whether writing region a leaves nothing of b."""
+    """Return whether writing region a leaves nothing of b."""
     same_space = a.register == b.register and a.version == b.version
     return a.dense and same_space and a.start <= b.start and b.end <= a.end
 

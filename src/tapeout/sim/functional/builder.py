@@ -109,7 +109,7 @@ class LlvmBuilder:
         return TYPE_OF_KIND[kind] if self.width == 1 else f"<{self.width} x {TYPE_OF_KIND[kind]}>"
 
     def suffix(self, kind: Kind) -> str:
-        """How an intrinsic's name says the type."""
+        """Return how an intrinsic's name says the type."""
         name = {"float": "f32", "double": "f64"}.get(TYPE_OF_KIND[kind], TYPE_OF_KIND[kind])
         return name if self.width == 1 else f"v{self.width}{name}"
 

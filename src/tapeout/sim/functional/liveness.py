@@ -120,7 +120,7 @@ class Liveness:
         return self._mask(region.start, region.end)
 
     def is_live(self, region: Region, live: Live) -> bool:
-        """Whether any byte of a region may still be read."""
+        """Return whether any byte of a region may still be read."""
         if not live:
             return False
         if UNKNOWN in live or region.register not in self.ranges:
@@ -137,7 +137,7 @@ class Liveness:
         return False
 
     def states(self, block: Block) -> dict[int, Live]:
-        """What is live before each instruction of a block, and (at its end) after the last."""
+        """Return what is live before each instruction of a block, and (at its end) after the last."""
         states = {block.end: self.at_end(block)}
         for index in range(block.end - 1, block.start - 1, -1):
             states[index] = self.before(index, states[index + 1])

@@ -379,7 +379,7 @@ def to_memory(builder: LlvmBuilder, dtype: DType, value: Value) -> str:
 
 
 def reread(builder: LlvmBuilder, value: Value, written: DType, read: DType) -> Value:
-    """What reading gives after writing `value`, without memory in between."""
+    """Return what reading gives after writing `value`, without memory in between."""
     if KIND_OF_DTYPE[written] is KIND_OF_DTYPE[read]:
         return value
     if written is DType.I1:

@@ -78,7 +78,7 @@ class Scheduler:
         return may_overlap(a, b, self.ranges)
 
     def _conflict(self, unit: Unit, node: Node) -> bool:
-        """Whether a node must stay behind a unit."""
+        """Return whether a node must stay behind a unit."""
         if node.item.unit in (Engine.LOAD, Engine.STORE) and unit.touches_hbm:
             return True
         for other in unit.nodes:
@@ -223,7 +223,7 @@ class Scheduler:
         return [] if self.liveness.is_live(region, live) else found
 
     def _view(self, unit: Unit, number: int, name: str, load: Node) -> Block | OperandView | None:
-        """How one operand would read the block of a load."""
+        """Return how one operand would read the block of a load."""
         item, reader = load.item, unit.nodes[number].item
         assert isinstance(item, isa.Load)
         pattern, version = getattr(reader, name), unit.nodes[number].read[name].version

@@ -166,7 +166,7 @@ class _Translator:
             self.text.add(f"br label %b{block.end}")
 
     def _ends_run(self, item: Instruction) -> bool:
-        """Whether what was collected must be written before this instruction."""
+        """Return whether what was collected must be written before this instruction."""
         if isinstance(item, ENDS_RUN):
             return True
         return written_register(item) in self.run_registers
@@ -440,7 +440,7 @@ class _Translator:
         return name
 
     def _pointer(self, node: Node, name: str) -> tuple[str, list[int]]:
-        """Where an operand lies, and its strides in bytes. A register operand lies in a slot of its own."""
+        """Return where an operand lies, and its strides in bytes. A register operand lies in a slot of its own."""
         operand, dtype = getattr(node.item, name), operand_dtype(type(node.item), name, node.item)
         if isinstance(operand, AccessPattern):
             address = self._address(operand.base, node.values[operand.register])
@@ -559,5 +559,5 @@ class _Translator:
 
 
 def _tiles_of(item: isa.Indexed) -> list[int]:
-    """Which of index and mask are tiles."""
+    """Return which of index and mask are tiles."""
     return [int(isinstance(operand, AccessPattern)) for operand in (item.index, item.mask)]

@@ -142,7 +142,7 @@ def unit_dimension(shape: tuple[int, ...], tile_strides: tuple[int, ...]) -> int
 def map_onto_block(
     strides: tuple[int, ...], extents: tuple[int, ...], block_shape: tuple[int, ...], tile_strides: tuple[int, ...]
 ) -> Mapping | NeedsCut | None:
-    """How steps through a tile (in elements, along `extents`) are steps through the block it was loaded from."""
+    """Return how steps through a tile (in elements, along `extents`) are steps through the block it was loaded from."""
     block = sorted(
         ((t, n, d) for d, (n, t) in enumerate(zip(block_shape, tile_strides, strict=True)) if n > 1), reverse=True
     )
@@ -260,7 +260,7 @@ class Group:
         return True
 
     def _is_in_rows(self, step: Step, cuts: tuple[int, ...], row: int, new: list[Key]) -> bool:
-        """Whether every access runs evenly along a row, so that one inner loop can do the row."""
+        """Return whether every access runs evenly along a row, so that one inner loop can do the row."""
         if row not in cuts:
             return False
         inner = cuts[: cuts.index(row)]
@@ -293,7 +293,8 @@ class Group:
         return [(self._recut_key(key, cuts), region) for key, region in keys]
 
     def view(self, step: int, name: str, block: "Block") -> View | None:
-        """How a step's operand is seen in the block whose tile it is, or None. May cut the iteration space finer."""
+        """Return how a step's operand is seen in the block whose tile it is, or None. May cut the iteration space
+        finer."""
         shape = self.steps[step].shape
         access = self.steps[step].operands[name]
         assert isinstance(access, Access)

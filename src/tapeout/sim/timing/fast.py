@@ -76,7 +76,7 @@ KIND_OF: dict[type, str] = {
 
 
 def source() -> Library:
-    """What the model is built from, for this host."""
+    """Return what the model is built from, for this host."""
     return for_this_host("timing model", (SOURCE,), abi.header())
 
 
@@ -266,7 +266,8 @@ def _transfer_op(item: isa.Transfer, chip: Chip) -> dict[str, Any]:
 
 
 def _vectors_op(item: isa.Transfer, row: dict[str, Any], chip: Chip) -> dict[str, Any]:
-    """What the engines of a microcoded core, which go vector by vector, need to know; dimensions as they walk them."""
+    """Return what the engines of a microcoded core, which go vector by vector, need to know; dimensions as they walk
+    them."""
     shifts = microcoded_cycles.inward_shifts(item.shape)
     rows, count = microcoded_cycles.transfer_rows(item, chip)
     names = ("strides", "low", "high", "extent", "index_own", "mask_own")

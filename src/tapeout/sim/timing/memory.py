@@ -183,7 +183,7 @@ class Memory:
             self._touch(ways, line or self._allocate(ways, line_number, 0))
 
     def holds(self, first: int, end: int) -> bool:
-        """Whether all these bytes are in the SRAM."""
+        """Return whether all these bytes are in the SRAM."""
         return all(any(way.number == number for way in ways) for ways, number in self._lines(first, end))
 
     def _lines(self, first: int, end: int) -> Iterator[tuple[list[_Line], int]]:

@@ -334,12 +334,12 @@ class _Engine:
         return self._start_time(self.queue[0])[-1][1] if self.queue else NEVER
 
     def _keeps_sums(self, queued: _Queued) -> bool:
-        """Whether the sums this instruction starts from are still in the array."""
+        """Return whether the sums this instruction starts from are still in the array."""
         held, written = self.core.held, queued.written
         return held is not None and written is not None and held.key == written.key
 
     def _start_time(self, queued: _Queued) -> list[tuple[str, int]]:
-        """What holds the instruction up, as (reason, until), the last one being its start."""
+        """Return what holds the instruction up, as (reason, until), the last one being its start."""
         item = queued.item
         # The front reads an entry once it is there and the one before has gone, then takes the semaphores.
         read = max(queued.enqueued, self.last_start + self.handover) + queued.front_cycles
@@ -563,7 +563,7 @@ class _Sequencer:
         return NEVER if self.halted else self._obstacle()[1]
 
     def _obstacle(self) -> tuple[str, int]:
-        """What the next instruction waits for, and until when."""
+        """Return what the next instruction waits for, and until when."""
         core, item = self.core, self._next()
         if item.unit is not Unit.SEQUENCER:
             engine = core.engines[item.unit]

@@ -106,7 +106,7 @@ def words(values: Sequence[int]) -> Tile:
 
 
 def program_needs_data(program: Program) -> bool:
-    """Whether the time of a program depends on the content of memory."""
+    """Return whether the time of a program depends on the content of memory."""
     return any(isinstance(item, isa.ScalarLoad | isa.Indexed) for item in program.instructions)
 
 
@@ -166,12 +166,12 @@ def trace_too_short(program: Program, program_id: tuple[int, int, int]) -> DataM
 
 
 def scalar_assumption(program: Program, index: int) -> str:
-    """What is said about a scalar that was loaded without a trace."""
+    """Return what is said about a scalar that was loaded without a trace."""
     return f"{program.location(index)}: the scalar loaded by instruction {index} is taken as 0"
 
 
 def tile_assumption(program: Program, index: int) -> str:
-    """What is said about indices that were not traced."""
+    """Return what is said about indices that were not traced."""
     return (
         f"{program.location(index)}: indices of instruction {index} ({program.instructions[index].mnemonic}) are taken "
         "as uniformly random within the memory allocated there, no element masked out"

@@ -91,7 +91,7 @@ def _address(
     strides: Sequence[int],
     base: int,
 ) -> int | None:
-    """Where an element lies in memory; None if it is masked."""
+    """Return where an element lies in memory; None if it is masked."""
     address = registers[item.base] - base + sum(i * s for i, s in zip(place, strides, strict=True))
     if isinstance(item, isa.Indexed):
         if mask is not None:

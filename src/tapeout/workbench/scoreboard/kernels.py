@@ -133,7 +133,7 @@ def _overload(name: str) -> Any:
 
 def _judge_call(case: Case, operator: Any, function: Callable[..., Any], call: Any) -> Outcome:
     def run(callee: Callable[..., Any], arguments: Any) -> list[Any]:
-        """What it returns, and its tensors afterwards."""
+        """Return what it returns, and its tensors afterwards."""
         with torch.no_grad():
             found = operators.results(callee, arguments, differentiable=False)
         return [*found, *(leaf.cpu() for leaf in pytree.tree_leaves(arguments) if isinstance(leaf, torch.Tensor))]
@@ -158,7 +158,7 @@ def _judge_call(case: Case, operator: Any, function: Callable[..., Any], call: A
 
 
 def _is_of_package(error: Exception, package: str) -> bool:
-    """Whether a line of the package's own checked an argument and raised the error."""
+    """Return whether a line of the package's own checked an argument and raised the error."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     own = f"{os.sep}{package}{os.sep}" in frame.filename
     return own and isinstance(error, AssertionError | ValueError | TypeError | IndexError | ZeroDivisionError)
@@ -221,7 +221,7 @@ def _related(packet: str) -> Iterator[Any]:
 
 
 def _names_of(name: str, info: Any) -> set[str]:
-    """What an operator of the database is called, without the module it is in."""
+    """Return what an operator of the database is called, without the module it is in."""
     return {each.rpartition(".")[2] for each in (name, info.name, *(alias.name for alias in info.aliases))}
 
 

@@ -89,7 +89,7 @@ def _judge_input(case: Case, info: Any, dtype: torch.dtype, given: Any, training
 
 
 def results(module: torch.nn.Module, arguments: Any) -> list[Any]:
-    """What the module returns, then the gradients of its inputs and parameters, all on the CPU."""
+    """Return what the module returns, then the gradients of its inputs and parameters, all on the CPU."""
 
     def run(*args: Any, **kwargs: Any) -> Any:
         return module(*args, **kwargs)
@@ -110,7 +110,7 @@ def results(module: torch.nn.Module, arguments: Any) -> list[Any]:
 
 
 def _is_as_near(got: list[Any], expected: list[Any], truth: list[Any]) -> bool:
-    """Whether each result is at most twice as far from the one in float64 as the CPU's own is."""
+    """Return whether each result is at most twice as far from the one in float64 as the CPU's own is."""
     relative, absolute = operators.TOLERANCES[torch.float32]
     for ours, theirs, exact in zip(got, expected, truth, strict=True):
         if theirs is None or not theirs.is_floating_point() or not theirs.numel():

@@ -95,7 +95,8 @@ def every_exponent(dtype: torch.dtype) -> torch.Tensor:
 
 
 def misfit(given: torch.Tensor, got: torch.Tensor, expected: torch.Tensor, exact: torch.Tensor) -> str | None:
-    """What is wrong with a result: its type, where it is no number, a sign of a zero, or its distance to the exact."""
+    """Return what is wrong with a result: its type, where it is no number, a sign of a zero, or its distance to the
+    exact."""
     if (got.dtype, got.shape) != (expected.dtype, expected.shape):
         return f"{got.dtype} {list(got.shape)} instead of {expected.dtype} {list(expected.shape)}"
     if not got.is_floating_point():

@@ -259,7 +259,7 @@ def _is_dense(tensor: torch.Tensor) -> bool:
 
 
 def difference(got: list[Any], expected: list[Any], values_are_free: bool) -> str | None:
-    """What is wrong with the results, or None."""
+    """Return what is wrong with the results, or None."""
     if len(got) != len(expected):
         return f"{len(got)} results instead of {len(expected)}"
     for position, (ours, theirs) in enumerate(zip(got, expected, strict=True)):
@@ -289,7 +289,7 @@ def _farthest(ours: torch.Tensor, theirs: torch.Tensor) -> str:
 
 
 def _is_as_good_as_the_cpu(op: Any, arguments: Any, differentiable: bool, got: list[Any], expected: list[Any]) -> bool:
-    """Whether results are at most twice as far from the CPU's results in a wider dtype as the CPU's own are."""
+    """Return whether results are at most twice as far from the CPU's results in a wider dtype as the CPU's own are."""
     given = {leaf.dtype for leaf in pytree.tree_leaves(arguments) if isinstance(leaf, torch.Tensor)}
     wider = next((WIDER[dtype] for dtype in WIDER if dtype in given), None)
     if wider is None:
@@ -313,7 +313,8 @@ def _is_as_good_as_the_cpu(op: Any, arguments: Any, differentiable: bool, got: l
 
 
 def _is_as_the_reference_has_it(op: Any, sample: Any, got: list[Any], expected: list[Any]) -> bool:
-    """Whether the first result is that of the NumPy or SciPy function which PyTorch names, and the others the CPU's."""
+    """Return whether the first result is that of the NumPy or SciPy function which PyTorch names, and the others the
+    CPU's."""
     given = sample.input
     if op.ref is None or sample.args or sample.kwargs or not isinstance(given, torch.Tensor):
         return False

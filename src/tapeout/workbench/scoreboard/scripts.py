@@ -248,7 +248,7 @@ def _last_line(run: subprocess.CompletedProcess[str]) -> str:
 
 
 def _difference(script: Script, got: str, expected: str) -> str:
-    """What is wrong about the figures a script printed; empty if nothing."""
+    """Return what is wrong about the figures a script printed; empty if nothing."""
     figures, references = ([float(text) for text in re.findall(script.figures, part)] for part in (got, expected))
     if not references or not figures:
         return f"it prints nothing like {script.figures}"

@@ -77,7 +77,7 @@ def worst(outcomes: Iterable[Outcome]) -> Outcome:
 
 
 def is_clear(error: BaseException) -> bool:
-    """Whether an error, or what caused it, was raised on purpose to say that this is not supported."""
+    """Return whether an error, or what caused it, was raised on purpose to say that this is not supported."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, NotImplementedError | TapeoutError):
