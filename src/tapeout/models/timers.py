@@ -7,6 +7,7 @@ A doubled size never takes less time: an answer is at least the answer for each 
 two. Forms obey by construction; trees may not, so rows whose halves could exceed them are evaluated too.
 """
 
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -24,7 +25,7 @@ from tapeout.models.machine import Machine, machine
 from tapeout.models.parameters import SIMULATED, Parameters, subject_of
 from tapeout.models.tables import COLLECTIVES, KINDS, ModelError, Table
 
-CHUNK = 8192
+CHUNK = 32768
 REPEAT_SPREAD = 0.03
 """What one measured row and its repetition differ by: campaigns of the same chip and software differ by 3 % and
 more."""
@@ -218,34 +219,69 @@ def evaluate(
 def never_less(
     form: Form, of: Machine, fitted: Fitted, table: Table, seconds: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """`seconds`, raised to those of every row with sizes halved where these are larger."""
+    """`seconds`, raised to those of every row with sizes halved where these are larger.
+
+    Rows that several others halve to are evaluated once. A half whose form, with the most that trees may add, is below
+    its parent's time cannot matter, nor can what it halves to.
+    """
     if fitted.trees is None:
         return seconds
-    best = seconds.copy()
     sizes = [name for name in form.sizes if name in table.columns]
-    origin = np.arange(len(table))
-    front, last = table, np.zeros(len(table), np.int64)
     most = np.exp(form.reach)
+    front, value = table, seconds
+    tables, values = [table], [seconds]
+    seen = _marks(table)
     while len(front):
-        halves: list[tuple[Table, NDArray[np.int64], NDArray[np.int64]]] = []
-        for number, name in enumerate(sizes):
-            values = front[name]
-            chosen = np.flatnonzero((last <= number) & (values >= 2) & (values % 2 == 0))
-            if not len(chosen):
-                continue
-            part = front.take(chosen)
-            halved = Table(part.kind, part.dtype, dict(part.columns) | {name: part[name] / 2}, part.words)
-            formed = form.time(of, fitted.parameters, halved).seconds
-            open_ = np.flatnonzero(formed * most > best[origin[chosen]])
-            if len(open_):
-                halves.append((halved.take(open_), origin[chosen][open_], np.full(len(open_), number)))
+        halves = []
+        for name in sizes:
+            chosen = np.flatnonzero((front[name] >= 2) & (front[name] % 2 == 0))
+            if len(chosen):
+                halved = _halved(front.take(chosen), name)
+                formed = form.time(of, fitted.parameters, halved).seconds
+                halves.append(halved.take(np.flatnonzero(formed * most > value[chosen])))
         if not halves:
             break
-        front = _joined([each for each, _, _ in halves])
-        origin = np.concatenate([each for _, each, _ in halves])
-        last = np.concatenate([each for _, _, each in halves])
-        np.maximum.at(best, origin, evaluate(form, of, fitted, front)[1])
-    return best
+        front = _joined(halves)
+        marks, first = np.unique(_marks(front), return_index=True)
+        first = first[~np.isin(marks, seen)]
+        front = front.take(first)
+        seen = np.concatenate([seen, _marks(front)])
+        value = evaluate(form, of, fitted, front)[1] if len(front) else np.empty(0)
+        tables.append(front)
+        values.append(value)
+    everything, best = _joined(tables), np.concatenate(values)
+    order = np.argsort(seen, kind="stable")
+    halves_of = []
+    for name in sizes:
+        rows = np.flatnonzero((everything[name] >= 2) & (everything[name] % 2 == 0))
+        wanted = _marks(_halved(everything.take(rows), name))
+        place = np.minimum(np.searchsorted(seen[order], wanted), len(seen) - 1)
+        known = seen[order][place] == wanted
+        halves_of.append((rows[known], order[place[known]]))
+    while True:
+        before = best.copy()
+        for rows, half in halves_of:
+            best[rows] = np.maximum(best[rows], best[half])
+        if (best == before).all():
+            return best[: len(table)]
+
+
+def _halved(table: Table, name: str) -> Table:
+    return Table(table.kind, table.dtype, dict(table.columns) | {name: table[name] / 2}, table.words)
+
+
+def _marks(table: Table) -> NDArray[np.uint64]:
+    """A number for each row that tells it from others."""
+    mark = np.zeros(len(table), np.uint64)
+    columns = [np.ascontiguousarray(values).view(np.uint64) for values in table.columns.values()]
+    for values in table.words.values():
+        words, places = np.unique(values, return_inverse=True)
+        codes = np.array([zlib.crc32(str(word).encode()) for word in words], np.uint64)
+        columns.append(codes[places])
+    for column in columns:
+        mark = (mark ^ column) * np.uint64(0x9E3779B97F4A7C15)
+        mark ^= mark >> np.uint64(29)
+    return mark
 
 
 def _joined(tables: Sequence[Table]) -> Table:
