@@ -221,34 +221,42 @@ def never_less(
 ) -> NDArray[np.float64]:
     """`seconds`, raised to those of every row with sizes halved where these are larger.
 
-    Rows that several others halve to are evaluated once. A half whose form, with the most that trees may add, is below
-    its parent's time cannot matter, nor can what it halves to.
+    A half whose form, with the most that trees may add, is below the time of the row it came from cannot matter, nor
+    can what it halves to. Rows that several others halve to are evaluated once, for the least of those times (`need`).
     """
     if fitted.trees is None:
         return seconds
     sizes = [name for name in form.sizes if name in table.columns]
     most = np.exp(form.reach)
-    front, value = table, seconds
+    front, need = table, seconds
     tables, values = [table], [seconds]
-    seen = _marks(table)
+    seen, seen_need = _marks(table), seconds
     while len(front):
-        halves = []
+        halves, needs = [], []
         for name in sizes:
             chosen = np.flatnonzero((front[name] >= 2) & (front[name] % 2 == 0))
             if len(chosen):
                 halved = _halved(front.take(chosen), name)
                 formed = form.time(of, fitted.parameters, halved).seconds
-                halves.append(halved.take(np.flatnonzero(formed * most > value[chosen])))
+                kept = np.flatnonzero(formed * most > need[chosen])
+                halves.append(halved.take(kept))
+                needs.append(need[chosen][kept])
         if not halves:
             break
-        front = _joined(halves)
+        front, need = _joined(halves), np.concatenate(needs)
+        least_first = np.argsort(need, kind="stable")
+        front, need = front.take(least_first), need[least_first]
         marks, first = np.unique(_marks(front), return_index=True)
-        first = first[~np.isin(marks, seen)]
-        front = front.take(first)
-        seen = np.concatenate([seen, _marks(front)])
-        value = evaluate(form, of, fitted, front)[1] if len(front) else np.empty(0)
-        tables.append(front)
-        values.append(value)
+        order = np.argsort(seen, kind="stable")
+        place = np.minimum(np.searchsorted(seen[order], marks), len(seen) - 1)
+        known = order[place]
+        is_new = (seen[known] != marks) | (need[first] < seen_need[known])
+        front, need = front.take(first[is_new]), need[first[is_new]]
+        if not len(front):
+            break
+        seen, seen_need = np.concatenate([_marks(front), seen]), np.concatenate([need, seen_need])
+        tables.insert(0, front)
+        values.insert(0, evaluate(form, of, fitted, front)[1])
     everything, best = _joined(tables), np.concatenate(values)
     order = np.argsort(seen, kind="stable")
     halves_of = []
@@ -263,7 +271,7 @@ def never_less(
         for rows, half in halves_of:
             best[rows] = np.maximum(best[rows], best[half])
         if (best == before).all():
-            return best[: len(table)]
+            return best[len(best) - len(table) :]
 
 
 def _halved(table: Table, name: str) -> Table:
