@@ -12,13 +12,17 @@ def annotate(
     script: ScriptArgument,
     arguments: ArgumentsArgument = None,
     chip: Annotated[str | None, typer.Option(metavar="NAME", help="A reference chip or a chip file.")] = None,
-    kernel: Annotated[str | None, typer.Option(metavar="NAME", help="Only kernels whose name contains this.")] = None,
-    lines_only: Annotated[bool, typer.Option("--lines-only", help="Leave the instructions out.")] = False,
+    kernel: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Show only kernels whose name contains this text.")
+    ] = None,
+    lines_only: Annotated[
+        bool, typer.Option("--lines-only", help="Show source lines only, without instructions.")
+    ] = False,
     timing_only: TimingOnlyOption = False,
     read_zeros: ReadZerosOption = False,
     module: ModuleOption = False,
 ) -> None:
-    """Run a script on a chip; show its kernels' source lines with their instructions, cycles and what they wait for."""
+    """Run a script on a chip; show its kernels' source lines with instructions, cycles and stalls."""
     from tapeout import chip as chips
     from tapeout.workbench import script as scripts
 

@@ -7,7 +7,7 @@ import typer
 
 
 def calibration(
-    output: Annotated[Path | None, typer.Option(help="Write it to this file instead of the terminal.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Write the page to this file instead of the terminal.")] = None,
 ) -> None:
     """Print the page that compares modelled and published die area and power (Markdown)."""
     from tapeout.silicon.calibration import render

@@ -14,13 +14,13 @@ class Dtype(enum.StrEnum):
 
 
 def chat(
-    question: Annotated[str, typer.Argument(help="What to ask.")],
-    chip: Annotated[str | None, typer.Option(help="A reference chip, or a chip file of your own.")] = None,
-    dtype: Annotated[Dtype, typer.Option(help="Type of weights and activations.")] = Dtype.float32,
+    question: Annotated[str, typer.Argument(help="Question to ask.")],
+    chip: Annotated[str | None, typer.Option(help="A reference chip or a chip file.")] = None,
+    dtype: Annotated[Dtype, typer.Option(help="Element type of weights and activations.")] = Dtype.float32,
     eager: Annotated[bool, typer.Option("--eager", help="Run operator by operator, without torch.compile.")] = False,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 128,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Maximum length of the answer, in tokens.")] = 128,
 ) -> None:
-    """Let SmolLM2-135M-Instruct answer a question on a chip, token by token."""
+    """Ask SmolLM2-135M-Instruct a question on a chip; print the answer token by token."""
     from tapeout import chip as chips
 
     console = Console()

@@ -10,14 +10,14 @@ from tapeout.cli.terminal import console as console_of
 
 def chips(
     chip: Annotated[
-        str | None, typer.Argument(help="A reference chip, a chip file or a chip of the catalog; without it, a list.")
+        str | None, typer.Argument(help="A reference chip, a chip file or a chip of the catalog (default: list all).")
     ] = None,
-    vendor: Annotated[str | None, typer.Option(help="Only the catalog's chips of this vendor.")] = None,
+    vendor: Annotated[str | None, typer.Option(help="List only chips of this vendor.")] = None,
     where: Annotated[
-        list[str] | None, typer.Option(help="Only the catalog's chips that meet this: 'memory_gb>=96'. Repeatable.")
+        list[str] | None, typer.Option(help="List only chips that meet this condition: 'memory_gb>=96'. Repeatable.")
     ] = None,
-    sort: Annotated[str, typer.Option(help="Sort the catalog by this column, largest first.")] = "",
-    catalog: Annotated[Path | None, typer.Option(help="A table of further chips, of the same form.")] = None,
+    sort: Annotated[str, typer.Option(help="Sort the list by this catalog column, largest first.")] = "",
+    catalog: Annotated[Path | None, typer.Option(help="Additional catalog of chips (CSV).")] = None,
 ) -> None:
     """List the reference chips and the catalog of other vendors' chips, or show every field of one chip."""
     from tapeout.chip import REFERENCE_CHIPS, Chip

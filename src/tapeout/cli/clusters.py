@@ -23,7 +23,7 @@ def size_bytes(text: str) -> int:
 
 
 def clusters(
-    cluster: Annotated[str | None, typer.Argument(help="A cluster's name or TOML file; without it, a list.")] = None,
+    cluster: Annotated[str | None, typer.Argument(help="A cluster's name or TOML file (default: list all).")] = None,
 ) -> None:
     """List the reference clusters, or show the levels of one."""
     from tapeout import cluster as known
@@ -38,13 +38,13 @@ def clusters(
 
 def collective(
     cluster: Annotated[str, typer.Argument(help="A cluster's name or TOML file.")],
-    operation: Annotated[str, typer.Argument(help="all_reduce, all_gather, reduce_scatter, all_to_all, …")],
-    size: Annotated[str, typer.Argument(help="As NCCL's tests count it: 64MiB, 1GB, 4096.")],
+    operation: Annotated[str, typer.Argument(help="Collective: all_reduce, all_gather, reduce_scatter, all_to_all, …")],
+    size: Annotated[str, typer.Argument(help="Size as NCCL's tests count it: 64MiB, 1GB, 4096.")],
     ranks: Annotated[
-        int | None, typer.Option(min=1, help="Ranks that take part, from place 0 on. Default: all, or 1,024.")
+        int | None, typer.Option(min=1, help="Number of ranks, from place 0 on (default: all, or 1,024).")
     ] = None,
 ) -> None:
-    """Say how long a collective takes on a cluster, by which algorithm, and what bounds it."""
+    """Show how long a collective takes on a cluster, which algorithm is used and what limits it."""
     from tapeout import cluster as known
     from tapeout.cluster.collectives import OPERATIONS
     from tapeout.report import clusters as report

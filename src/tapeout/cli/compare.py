@@ -9,14 +9,16 @@ from tapeout.report.page import Format, write
 
 
 def compare(
-    chips: Annotated[list[str], typer.Argument(help="Reference chips, chip files or chips of the catalog.")],
-    volume: Annotated[int, typer.Option(min=1, help="Chips made, for the price of described chips.")] = 100_000,
-    catalog: Annotated[Path | None, typer.Option(help="A table of further chips.")] = None,
-    technology: Annotated[Path | None, typer.Option(help="A file of further technology figures.")] = None,
-    form: Annotated[Format, typer.Option("--format", help="How to write it.")] = Format.text,
-    output: Annotated[Path | None, typer.Option(help="Write it to this file.")] = None,
+    chips: Annotated[
+        list[str], typer.Argument(help="Chips to compare: reference chips, chip files or chips of the catalog.")
+    ],
+    volume: Annotated[int, typer.Option(min=1, help="Production volume, for the price of described chips.")] = 100_000,
+    catalog: Annotated[Path | None, typer.Option(help="Additional catalog of chips (CSV).")] = None,
+    technology: Annotated[Path | None, typer.Option(help="File with additional technology figures.")] = None,
+    form: Annotated[Format, typer.Option("--format", help="Output format.")] = Format.text,
+    output: Annotated[Path | None, typer.Option(help="Write the output to this file.")] = None,
 ) -> None:
-    """Put chips side by side: raw figures, per watt, per dollar and per mm², and the rates that workloads reach."""
+    """Compare chips: raw figures, per watt, per dollar and per mm², and the rates that workloads reach."""
     from tapeout.models import achieved
     from tapeout.report import comparison as report
     from tapeout.silicon import comparison

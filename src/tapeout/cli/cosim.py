@@ -12,17 +12,17 @@ from tapeout.report.page import Format, write
 def cosim(
     script: ScriptArgument,
     arguments: ArgumentsArgument = None,
-    chip: Annotated[str, typer.Option(help="A reference chip, or a chip file of your own.")] = "tiny",
+    chip: Annotated[str, typer.Option(help="A reference chip or a chip file.")] = "tiny",
     waveform: Annotated[
-        Path | None, typer.Option(help="If the RTL differs, write its signals to this file (FST).")
+        Path | None, typer.Option(help="Write the RTL's signals to this file (FST) if it differs.")
     ] = None,
     module: ModuleOption = False,
-    form: Annotated[Format, typer.Option("--format", help="How to write it.")] = Format.text,
-    output: Annotated[Path | None, typer.Option(help="Write it to this file.")] = None,
+    form: Annotated[Format, typer.Option("--format", help="Output format.")] = Format.text,
+    output: Annotated[Path | None, typer.Option(help="Write the output to this file.")] = None,
 ) -> None:
-    """Run a script's kernels on the reference evaluator, the functional and the timing simulator and the RTL too.
+    """Compare a script's kernels on the reference evaluator, both simulators and the RTL.
 
-    Stops comparing at the first kernel that differs; then the exit status is 1.
+    Stops at the first kernel that differs, with exit status 1.
     """
     from tapeout.report import cosimulation as report
     from tapeout.workbench.cosimulation import compare_launches

@@ -27,43 +27,48 @@ class Work(enum.StrEnum):
 
 
 def cost(
-    chip: Annotated[str, typer.Argument(help="A reference chip, a chip file, or a chip of the catalog.")],
-    site: Annotated[Site, typer.Option(help="Where it stands: decides the price of power.")] = Site.us,
-    origin: Annotated[Origin, typer.Option(help="Of the chip, as the site's tariff sees it.")] = Origin.foreign,
-    chips: Annotated[int, typer.Option(min=1, help="Chips in the cluster: decides the network's share.")] = 1024,
-    volume: Annotated[int, typer.Option(min=1, help="Chips made, for a described chip.")] = 100_000,
+    chip: Annotated[str, typer.Argument(help="A reference chip, a chip file or a chip of the catalog.")],
+    site: Annotated[Site, typer.Option(help="Site of the cluster, which sets the price of power.")] = Site.us,
+    origin: Annotated[
+        Origin, typer.Option(help="Origin of the chip relative to --site, for import tariffs.")
+    ] = Origin.foreign,
+    chips: Annotated[int, typer.Option(min=1, help="Chips in the cluster, which sets the network's share.")] = 1024,
+    volume: Annotated[int, typer.Option(min=1, help="Production volume of a described chip.")] = 100_000,
     throughput: Annotated[
-        float | None, typer.Option(help="Of one chip while it works, a second: measured or simulated.")
+        float | None, typer.Option(help="Items per second of one busy chip, measured or simulated.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="Instead: tokens of this model's decode steps, by the operator models.")
+        str | None, typer.Option(help="Instead of --throughput: decode rate of this model, from the operator models.")
     ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Sequences in a step, with --model.")] = 64,
-    context: Annotated[int, typer.Option(min=1, help="Tokens of each sequence so far, with --model.")] = 4096,
-    tp: Annotated[int, typer.Option(min=1, help="Chips a layer is cut over, with --model.")] = 1,
-    dtype: Annotated[str, typer.Option(help="Element type of the weights, with --model.")] = "bfloat16",
+    batch: Annotated[int, typer.Option(min=1, help="Sequences in a step (with --model).")] = 64,
+    context: Annotated[int, typer.Option(min=1, help="Tokens already in each sequence (with --model).")] = 4096,
+    tp: Annotated[int, typer.Option(min=1, help="Tensor-parallel chips (with --model).")] = 1,
+    dtype: Annotated[str, typer.Option(help="Element type of the weights (with --model).")] = "bfloat16",
     run: Annotated[
-        Path | None, typer.Option(help="Instead: the times that `tapeout run --result` wrote; with --items.")
+        Path | None,
+        typer.Option(help="Instead of --throughput: file written by `tapeout run --result` (with --items)."),
     ] = None,
-    items: Annotated[float, typer.Option(help="What the simulated run made: tokens, recommendations, samples.")] = 0,
-    work: Annotated[Work, typer.Option(help="What the throughput counts.")] = Work.token,
-    training_flop: Annotated[float | None, typer.Option(help="Operations of a training run, to price it.")] = None,
-    training_share: Annotated[float, typer.Option(help="Share of bfloat16 peak the training run reaches.")] = 0.4,
-    against: Annotated[str | None, typer.Option(help="A chip one could buy instead: break-even volume.")] = None,
-    by: Annotated[str, typer.Option(help="The catalog's figure that counts one chip against the other.")] = (
-        "memory_gb_per_s"
-    ),
+    items: Annotated[
+        float, typer.Option(help="Tokens, recommendations or samples that the simulated run produced (with --run).")
+    ] = 0,
+    work: Annotated[Work, typer.Option(help="Unit of work that the throughput counts.")] = Work.token,
+    training_flop: Annotated[float | None, typer.Option(help="Price a training run of this many operations.")] = None,
+    training_share: Annotated[
+        float, typer.Option(help="Share of the bfloat16 peak that the training run reaches.")
+    ] = 0.4,
+    against: Annotated[str | None, typer.Option(help="Chip to buy instead: show the break-even volume.")] = None,
+    by: Annotated[str, typer.Option(help="Catalog column used to normalise the two chips.")] = ("memory_gb_per_s"),
     study: Annotated[
-        bool, typer.Option("--study", help='Put "four times an H100 at equal cost" to this chip.')
+        bool, typer.Option("--study", help='Show the study "four times an H100 at equal cost" for this chip.')
     ] = False,
-    catalog: Annotated[Path | None, typer.Option(help="A table of further chips.")] = None,
+    catalog: Annotated[Path | None, typer.Option(help="Additional catalog of chips (CSV).")] = None,
     technology: Annotated[
-        Path | None, typer.Option(help="A file of further figures of technology and economics.")
+        Path | None, typer.Option(help="File with additional figures of technology and economics.")
     ] = None,
-    form: Annotated[Format, typer.Option("--format", help="How to write it.")] = Format.text,
-    output: Annotated[Path | None, typer.Option(help="Write it to this file.")] = None,
+    form: Annotated[Format, typer.Option("--format", help="Output format.")] = Format.text,
+    output: Annotated[Path | None, typer.Option(help="Write the output to this file.")] = None,
 ) -> None:
-    """Owner's cost of a chip-hour and of a unit of work, what it turns on, and when a chip of one's own pays."""
+    """Show the owner's cost of a chip-hour and a unit of work, its sensitivities, and a break-even volume."""
     from tapeout.report import cost as report
     from tapeout.silicon import ownership
     from tapeout.silicon import study as studies

@@ -9,14 +9,18 @@ from tapeout.report.page import Format, write
 
 
 def datasheet(
-    chip: Annotated[str, typer.Argument(help="A reference chip, or a chip file of your own.")],
-    volume: Annotated[int, typer.Option(min=1, help="Chips made, over which development is spread.")] = 100_000,
-    margin: Annotated[float | None, typer.Option(help="The partner's gross margin, a share of the price.")] = None,
-    technology: Annotated[Path | None, typer.Option(help="A file of further technology figures.")] = None,
-    form: Annotated[Format, typer.Option("--format", help="How to write it.")] = Format.text,
-    output: Annotated[Path | None, typer.Option(help="Write it to this file.")] = None,
+    chip: Annotated[str, typer.Argument(help="A reference chip or a chip file.")],
+    volume: Annotated[
+        int, typer.Option(min=1, help="Production volume over which development cost is spread.")
+    ] = 100_000,
+    margin: Annotated[
+        float | None, typer.Option(help="Design partner's gross margin, as a share of the price.")
+    ] = None,
+    technology: Annotated[Path | None, typer.Option(help="File with additional technology figures.")] = None,
+    form: Annotated[Format, typer.Option("--format", help="Output format.")] = Format.text,
+    output: Annotated[Path | None, typer.Option(help="Write the output to this file.")] = None,
 ) -> None:
-    """Area, transistors, power, yield, cost and price of a described chip, each with range and provenance."""
+    """Estimate area, transistors, power, yield, cost and price of a described chip, each with range and provenance."""
     from tapeout.chip import load
     from tapeout.report import datasheet as report
     from tapeout.silicon import datasheet as silicon

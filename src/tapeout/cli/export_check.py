@@ -10,35 +10,41 @@ from tapeout.report.page import Format, write
 
 
 def export_check(
-    chip: Annotated[str, typer.Argument(help="A reference chip, a chip file, or a chip of the catalog.")],
+    chip: Annotated[str, typer.Argument(help="A reference chip, a chip file or a chip of the catalog.")],
     on: Annotated[
         datetime.datetime | None,
-        typer.Option(formats=["%Y-%m-%d"], help="Under the rules of this date; without it, today's."),
+        typer.Option(formats=["%Y-%m-%d"], help="Date whose rules apply (default: today)."),
     ] = None,
     approved_designer: Annotated[
         bool | None,
-        typer.Option("--approved-designer/--no-approved-designer", help="The designer is approved or authorized."),
+        typer.Option(
+            "--approved-designer/--no-approved-designer", help="State whether the designer is approved or authorized."
+        ),
     ] = None,
     packaged_outside: Annotated[
         bool | None,
         typer.Option(
             "--packaged-outside/--packaged-inside",
-            help="Packaged outside Macau and D:5 by the foundry, or by an approved packager.",
+            help="State whether the foundry packages it outside Macau and country group D:5, or an approved packager does.",
         ),
     ] = None,
     sold_in_us: Annotated[
         bool | None,
-        typer.Option("--sold-in-us/--not-sold-in-us", help="Commercially available in the United States."),
+        typer.Option(
+            "--sold-in-us/--not-sold-in-us",
+            help="State whether the chip is commercially available in the United States.",
+        ),
     ] = None,
     from_us: Annotated[
-        bool | None, typer.Option("--from-us/--not-from-us", help="Exported from the United States.")
+        bool | None,
+        typer.Option("--from-us/--not-from-us", help="State whether the chip is exported from the United States."),
     ] = None,
-    catalog: Annotated[Path | None, typer.Option(help="A table of further chips.")] = None,
-    technology: Annotated[Path | None, typer.Option(help="A file of further technology figures.")] = None,
-    form: Annotated[Format, typer.Option("--format", help="How to write it.")] = Format.text,
-    output: Annotated[Path | None, typer.Option(help="Write it to this file.")] = None,
+    catalog: Annotated[Path | None, typer.Option(help="Additional catalog of chips (CSV).")] = None,
+    technology: Annotated[Path | None, typer.Option(help="File with additional technology figures.")] = None,
+    form: Annotated[Format, typer.Option("--format", help="Output format.")] = Format.text,
+    output: Annotated[Path | None, typer.Option(help="Write the output to this file.")] = None,
 ) -> None:
-    """Say which clause decides a chip's export status, how far it is from each threshold, and what would move it."""
+    """Show which clause decides a chip's export status, the distance to each threshold, and what would change it."""
     from tapeout.report import export_control as report
     from tapeout.silicon import export_control
     from tapeout.silicon import technology as figures

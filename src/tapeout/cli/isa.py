@@ -7,7 +7,7 @@ import typer
 
 
 def isa(
-    output: Annotated[Path | None, typer.Option(help="Write it to this file instead of the terminal.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Write the manual to this file instead of the terminal.")] = None,
 ) -> None:
     """Print the instruction set manual (Markdown)."""
     from tapeout.isa.manual import render

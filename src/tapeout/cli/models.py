@@ -7,12 +7,14 @@ import typer
 
 from tapeout.report.page import Format, write
 
-models = typer.Typer(no_args_is_help=True, help="Accuracy of the operator models; measure, fit and predict rows.")
+models = typer.Typer(
+    no_args_is_help=True, help="Show the accuracy of the operator models; measure, fit and predict rows."
+)
 
 
 @models.command("list")
 def list_() -> None:
-    """Campaigns there are parameters for: chip, software and what was fitted."""
+    """List the campaigns that have fitted parameters: chip, software and operators."""
     from tapeout.models import parameters
     from tapeout.report import accuracy as report
 
@@ -21,15 +23,15 @@ def list_() -> None:
 
 @models.command()
 def accuracy(
-    chip: Annotated[str | None, typer.Argument(help="Only this chip.")] = None,
+    chip: Annotated[str | None, typer.Argument(help="Show only this chip.")] = None,
     fitted: Annotated[
         bool,
-        typer.Option("--fitted", help="What the parameter files say; computes nothing and needs no measured rows."),
+        typer.Option("--fitted", help="Show the errors recorded in the parameter files; needs no measured rows."),
     ] = False,
-    form: Annotated[Format, typer.Option("--format", help="How to write it.")] = Format.text,
-    output: Annotated[Path | None, typer.Option(help="Write it to this file.")] = None,
+    form: Annotated[Format, typer.Option("--format", help="Output format.")] = Format.text,
+    output: Annotated[Path | None, typer.Option(help="Write the output to this file.")] = None,
 ) -> None:
-    """Errors on measured rows that no fit has seen: by operator, region and tier, with coverage of the ranges."""
+    """Show errors on measured rows outside every fit: by operator, region and tier, with coverage of the ranges."""
     from tapeout.models import accuracy as errors
     from tapeout.models.measured import package_folder
     from tapeout.report import accuracy as report
@@ -42,11 +44,13 @@ def accuracy(
 
 @models.command()
 def measure(
-    device: Annotated[str, typer.Option(help="A device of PyTorch: cuda, npu, xpu, hpu, cpu, chip.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The table to write.")],
-    count: Annotated[int, typer.Option(min=1, help="Shapes: 32 take a minute, 200 and 2000 are better.")] = 32,
-    repeats: Annotated[int, typer.Option(min=1, help="Repetitions of each; the median counts.")] = 10,
-    dtype: Annotated[str, typer.Option(help="Element type.")] = "bfloat16",
+    device: Annotated[str, typer.Option(help="PyTorch device: cuda, npu, xpu, hpu, cpu or chip.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Table to write.")],
+    count: Annotated[
+        int, typer.Option(min=1, help="Number of shapes: 32 take a minute; 200 or 2000 give a better fit.")
+    ] = 32,
+    repeats: Annotated[int, typer.Option(min=1, help="Repetitions of each shape; the median counts.")] = 10,
+    dtype: Annotated[str, typer.Option(help="Element type of the operands.")] = "bfloat16",
 ) -> None:
     """Measure operators on a device with plain PyTorch, as rows for `tapeout models fit`."""
     from tapeout.models.measure import measure as run
@@ -56,18 +60,18 @@ def measure(
 
 @models.command()
 def fit(
-    rows: Annotated[Path | None, typer.Argument(help="Measured rows: op, dtype, sizes, seconds.")] = None,
+    rows: Annotated[Path | None, typer.Argument(help="Table of measured rows: op, dtype, sizes, seconds.")] = None,
     chip: Annotated[
-        str | None, typer.Option(help="The chip they were measured on, by its name in the catalog.")
+        str | None, typer.Option(help="Chip that the rows were measured on, by its name in the catalog.")
     ] = None,
-    campaign: Annotated[str | None, typer.Option(help="Instead: fit a campaign that ships anew.")] = None,
-    priors: Annotated[bool, typer.Option("--priors", help="Instead: fit the constants over chips anew.")] = False,
-    catalog: Annotated[Path | None, typer.Option(help="A table of further chips.")] = None,
+    campaign: Annotated[str | None, typer.Option(help="Refit this shipped campaign instead.")] = None,
+    priors: Annotated[bool, typer.Option("--priors", help="Refit the constants shared by all chips instead.")] = False,
+    catalog: Annotated[Path | None, typer.Option(help="Additional catalog of chips (CSV).")] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The file; without it, your folder of models.")
+        Path | None, typer.Option("--output", "-o", help="File to write (default: a file in your models folder).")
     ] = None,
 ) -> None:
-    """Fit parameters to measured rows; prints errors before and after on the half it did not fit."""
+    """Fit parameters to measured rows; print errors before and after on the half that was not fitted."""
     from tapeout.models import campaigns_fit, measured, parameters, questions, user_fit
     from tapeout.models.tables import ModelError
 
@@ -97,16 +101,20 @@ def fit(
 
 @models.command()
 def predict(
-    rows: Annotated[Path, typer.Argument(help="Operators: columns of aiconfigurator-core, or op, dtype and sizes.")],
-    chip: Annotated[str, typer.Option(help="The chip.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The table to write.")],
-    campaign: Annotated[str, typer.Option(help="Software that counts, where rows do not say it.")] = "",
+    rows: Annotated[
+        Path, typer.Argument(help="Table of operators: the columns of aiconfigurator-core, or op, dtype and sizes.")
+    ],
+    chip: Annotated[str, typer.Option(help="Chip to predict.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Table to write.")],
+    campaign: Annotated[str, typer.Option(help="Measured campaign to use for rows that name no software.")] = "",
     without_family: Annotated[
-        bool, typer.Option("--without-family", help="As if no chip of this family had been measured.")
+        bool, typer.Option("--without-family", help="Ignore measurements of the chip's own family.")
     ] = False,
-    measured: Annotated[Path | None, typer.Option(help="Rows measured on the chip, to stand on.")] = None,
-    assume: Annotated[bool, typer.Option("--assume", help="Take a usual value for a figure nobody published.")] = False,
-    catalog: Annotated[Path | None, typer.Option(help="A table of further chips.")] = None,
+    measured: Annotated[Path | None, typer.Option(help="Rows measured on the chip, to base predictions on.")] = None,
+    assume: Annotated[
+        bool, typer.Option("--assume", help="Use a typical value for figures that are not published.")
+    ] = False,
+    catalog: Annotated[Path | None, typer.Option(help="Additional catalog of chips (CSV).")] = None,
 ) -> None:
     """Add seconds, low, high, bound and provenance to each row of a table."""
     from tapeout.models import predict as predicting

@@ -15,9 +15,9 @@ def profile(
     arguments: ArgumentsArgument = None,
     chip: Annotated[str | None, typer.Option(metavar="NAME", help="A reference chip or a chip file.")] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write profile.json and trace.json into this folder.")
+        Path | None, typer.Option("--output", "-o", help="Write profile.json and trace.json to this folder.")
     ] = None,
-    all_cores: Annotated[bool, typer.Option("--all-cores", help="Show all cores in the trace, not only one.")] = False,
+    all_cores: Annotated[bool, typer.Option("--all-cores", help="Show all cores in the trace instead of one.")] = False,
     timing_only: TimingOnlyOption = False,
     read_zeros: ReadZerosOption = False,
     module: ModuleOption = False,

@@ -7,10 +7,10 @@ import typer
 
 
 def rtl(
-    chip: Annotated[str, typer.Argument(help="A reference chip, or a chip file of your own.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write to.")] = Path("build"),
+    chip: Annotated[str, typer.Argument(help="A reference chip or a chip file.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to.")] = Path("build"),
 ) -> None:
-    """Write Verilog of a chip's core, a testbench with a memory, and the lint rules that are waived."""
+    """Write a chip's core in Verilog, with a testbench, its memory and the waived lint rules."""
     from tapeout.chip import load
     from tapeout.rtl import files
 

@@ -40,11 +40,14 @@ class ScriptCommand(typer.core.TyperCommand):
 ScriptArgument = Annotated[
     str, typer.Argument(help="A Python script, or a command like pytest or torchrun.", metavar="SCRIPT")
 ]
-ModuleOption = Annotated[bool, typer.Option("-m", help="SCRIPT is a module, as for `python -m`.")]
-ArgumentsArgument = Annotated[list[str] | None, typer.Argument(help="The script's own arguments.", metavar="ARGS")]
-TimingOnlyOption = Annotated[bool, typer.Option("--timing-only", help="Compute nothing: only take the time.")]
+ModuleOption = Annotated[bool, typer.Option("-m", help="Run SCRIPT as a module, as `python -m` does.")]
+ArgumentsArgument = Annotated[list[str] | None, typer.Argument(help="Arguments of the script.", metavar="ARGS")]
+TimingOnlyOption = Annotated[bool, typer.Option("--timing-only", help="Compute no values; simulate time only.")]
 ReadZerosOption = Annotated[
-    bool, typer.Option("--read-zeros", help="With --timing-only: values read on the host are zero, not an error.")
+    bool,
+    typer.Option(
+        "--read-zeros", help="With --timing-only: return zeros for values read on the host instead of an error."
+    ),
 ]
 
 
@@ -58,19 +61,17 @@ def run(
     read_zeros: ReadZerosOption = False,
     module: ModuleOption = False,
     sanitize: Annotated[
-        bool, typer.Option("--sanitize", help="Check every access of every kernel; stop at the first mistake.")
+        bool, typer.Option("--sanitize", help="Check every memory access of every kernel; stop at the first error.")
     ] = False,
-    result: Annotated[Path | None, typer.Option(help="Write the times to this file too, as JSON.")] = None,
+    result: Annotated[Path | None, typer.Option(help="Also write the times to this file, as JSON.")] = None,
     cluster: Annotated[
-        str | None, typer.Option(help="A cluster's name or TOML file: how the chips of the ranks are joined.")
+        str | None, typer.Option(help="Cluster (name or TOML file) that connects the chips of the ranks.")
     ] = None,
     ranks: Annotated[
-        int | None, typer.Option(min=1, help="Run the script as this many ranks of torch.distributed, a chip each.")
+        int | None, typer.Option(min=1, help="Run the script as this many torch.distributed ranks, one chip each.")
     ] = None,
-    as_rank: Annotated[
-        int | None, typer.Option(help="With --of and --timing-only: run one rank, which stands for all.")
-    ] = None,
-    of: Annotated[int | None, typer.Option(min=1, help="With --as-rank: how many ranks there are.")] = None,
+    as_rank: Annotated[int | None, typer.Option(help="Run only this rank of --of ranks (needs --timing-only).")] = None,
+    of: Annotated[int | None, typer.Option(min=1, help="Total number of ranks (with --as-rank).")] = None,
 ) -> None:
     """Run a script on a chip and print the time the chip would have taken."""
     from tapeout import chip as chips

@@ -39,31 +39,34 @@ def scoreboard(
     suite: Annotated[
         Suite,
         typer.Argument(
-            help="Operators, modules or numbers of PyTorch, architectures, other packages' kernels, scripts."
+            help="Suite: PyTorch's operators, modules or numbers; architectures; other packages' kernels; scripts."
         ),
     ],
-    mode: Annotated[list[Mode], typer.Option(help="How cases run; of operators in every way.")] = [*Mode],  # noqa: B006
-    dtype: Annotated[list[str] | None, typer.Option(help="Element types, such as float32; all if not given.")] = None,
-    only: Annotated[str, typer.Option(help="Cases whose name holds this regular expression.")] = "",
-    every: Annotated[int, typer.Option(min=1, help="One case in so many, evenly spread.")] = 1,
-    samples: Annotated[int, typer.Option(min=1, help="Samples of a case, at most.")] = 2,
-    time_limit_s: Annotated[float, typer.Option(help="After so much processor time a case counts as broken.")] = 300,
-    outcomes: Annotated[
-        Path | None, typer.Option(help="Where outcomes are kept; cases in it are not run again.")
+    mode: Annotated[
+        list[Mode],
+        typer.Option(help="Modes to run; repeatable. Suites other than operators have eager and compiled only."),
+    ] = [*Mode],  # noqa: B006
+    dtype: Annotated[
+        list[str] | None, typer.Option(help="Element types, such as float32 (default: all). Repeatable.")
     ] = None,
+    only: Annotated[str, typer.Option(help="Run only cases whose name matches this regular expression.")] = "",
+    every: Annotated[int, typer.Option(min=1, help="Run every N-th case.")] = 1,
+    samples: Annotated[int, typer.Option(min=1, help="Maximum number of samples of a case.")] = 2,
+    time_limit_s: Annotated[float, typer.Option(help="CPU time in seconds after which a case counts as broken.")] = 300,
+    outcomes: Annotated[Path | None, typer.Option(help="File of outcomes; cases in it are not run again.")] = None,
     again: Annotated[
-        list[Again] | None, typer.Option(help="Judge kept cases of this verdict again, after a change.")
+        list[Again] | None, typer.Option(help="Rerun recorded cases with this verdict. Repeatable.")
     ] = None,
-    processes: Annotated[int | None, typer.Option(min=1, help="Processes; one for each core if not given.")] = None,
+    processes: Annotated[int | None, typer.Option(min=1, help="Number of processes (default: one per core).")] = None,
     page: Annotated[Path | None, typer.Option(help="Write the table to this Markdown file.")] = None,
     against: Annotated[
-        Path | None, typer.Option(help="End with 1 if a case is worse than on this page, written earlier.")
+        Path | None, typer.Option(help="Exit with 1 if a case is worse than on this earlier page.")
     ] = None,
     sources: Annotated[
-        Path | None, typer.Option(help="For scripts: the folder with their repositories, each named owner+name.")
+        Path | None, typer.Option(help="Folder with the repositories of the suite scripts, each named owner+name.")
     ] = None,
 ) -> None:
-    """Judge every case of a suite against the CPU. Ends with 1 if a result is wrong or a case broke."""
+    """Compare every case of a suite with the CPU. Exits with 1 if a result is wrong or a case breaks."""
     if suite is Suite.scripts:
         _judge_scripts(sources, only, time_limit_s, page)
         return

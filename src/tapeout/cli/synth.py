@@ -9,14 +9,14 @@ from tapeout.report.page import Format, write
 
 
 def synth(
-    chip: Annotated[str, typer.Argument(help="A reference chip, or a chip file of your own.")],
-    liberty: Annotated[Path | None, typer.Option(help="Map cells to this liberty file.")] = None,
-    technology: Annotated[Path | None, typer.Option(help="A file of further technology figures.")] = None,
+    chip: Annotated[str, typer.Argument(help="A reference chip or a chip file.")],
+    liberty: Annotated[Path | None, typer.Option(help="Liberty file to map cells to.")] = None,
+    technology: Annotated[Path | None, typer.Option(help="File with additional technology figures.")] = None,
     figures: Annotated[
         Path | None, typer.Option(help="Write the areas to this file, for `tapeout datasheet --technology`.")
     ] = None,
-    form: Annotated[Format, typer.Option("--format", help="How to write it.")] = Format.text,
-    output: Annotated[Path | None, typer.Option(help="Write it to this file.")] = None,
+    form: Annotated[Format, typer.Option("--format", help="Output format.")] = Format.text,
+    output: Annotated[Path | None, typer.Option(help="Write the output to this file.")] = None,
 ) -> None:
     """Synthesize every block of a chip's core with Yosys: gates, flip-flops, memory, area and clock."""
     from tapeout.chip import load
