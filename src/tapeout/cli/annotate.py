@@ -1,4 +1,4 @@
-"""`tapeout annotate`: what each source line of a script's kernels costs on a chip."""
+"""`tapeout annotate`: the cost of each source line of a script's kernels on a chip."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""`tapeout calibration`: how far the area and power model is from published chips."""
+"""`tapeout calibration`: the area and power model compared with published chips."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""`tapeout chips`: the chips there are, or one of them in full."""
+"""`tapeout chips`: the list of chips, or all fields of one."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""`tapeout clusters` and `tapeout collective`: how chips are joined, and what a collective takes there."""
+"""`tapeout clusters` and `tapeout collective`: how chips are connected, and the time of a collective."""
 
 import re
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""`tapeout cost`: what owning a chip costs."""
+"""`tapeout cost`: the cost of owning a chip."""
 
 import enum
 from pathlib import Path

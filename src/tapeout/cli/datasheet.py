@@ -1,4 +1,4 @@
-"""`tapeout datasheet`: what a described chip would be as silicon."""
+"""`tapeout datasheet`: a described chip as silicon."""
 
 from pathlib import Path
 from typing import Annotated

@@ -25,7 +25,7 @@ def export_check(
         bool | None,
         typer.Option(
             "--packaged-outside/--packaged-inside",
-            help="State whether the foundry packages it outside Macau and country group D:5, or an approved packager does.",
+            help="State whether the foundry packages it outside Macau and group D:5, or an approved packager does.",
         ),
     ] = None,
     sold_in_us: Annotated[

@@ -1,4 +1,4 @@
-"""`tapeout profile`: where a script's time goes on a chip."""
+"""`tapeout profile`: the time of a script on a chip, by kernel and operator."""
 
 from pathlib import Path
 from typing import Annotated

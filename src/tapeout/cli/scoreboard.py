@@ -1,4 +1,4 @@
-"""`tapeout scoreboard`: what of a suite of other people's programs runs on the chip."""
+"""`tapeout scoreboard`: the share of a suite of third-party programs that runs on the chip."""
 
 import enum
 import re

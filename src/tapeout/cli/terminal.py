@@ -1,4 +1,4 @@
-"""Where commands print and write."""
+"""Helpers for commands that print and write."""
 
 import codecs
 import os
@@ -10,11 +10,11 @@ from rich.console import Console
 from tapeout.errors import TapeoutError
 
 PIPE_COLUMNS = 140
-"""Into a file or a pipe, which have no width: room for the widest table."""
+"""Width for files and pipes, which have none: enough for the widest table."""
 
 
 def console(*, stderr: bool = False) -> Console:
-    """As wide as the terminal, or as COLUMNS says."""
+    """Return a console as wide as the terminal, or as COLUMNS says."""
     made = Console(stderr=stderr)
     if made.is_terminal or "COLUMNS" in os.environ:
         return made
@@ -31,7 +31,7 @@ _PLAIN = {
 
 
 def make_printable() -> None:
-    """Where the locale knows only ASCII, print the nearest letters instead of failing."""
+    """Print the nearest ASCII letters instead of failing if the locale knows only ASCII."""
     codecs.register_error(
         "tapeout.plain",
         lambda error: (_nearest(error.object[error.start : error.end]), error.end),  # type: ignore
@@ -48,7 +48,7 @@ def _nearest(text: str) -> str:
 
 
 def check_file_can_be_written(path: Path) -> None:
-    """Raises TapeoutError if it cannot be. Leaves what is there as it is."""
+    """Raise TapeoutError if the file cannot be written. An existing file is left unchanged."""
     try:
         is_new = not path.exists()
         with open(path, "a"):
@@ -60,7 +60,7 @@ def check_file_can_be_written(path: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Raises TapeoutError if the folder cannot be made, or nothing can be written into it."""
+    """Make the folder. Raises TapeoutError if it cannot be made or written into."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
