@@ -13,8 +13,8 @@ SCRIPT_OPTIONS = {"ignore_unknown_options": True}
 
 
 class ScriptCommand(typer.core.TyperCommand):
-    """A command that runs a program. Arguments after a module or a command like pytest belong to the program. So do those
-    after a script file, except for tapeout's own options. After -m, -h, --help or --, all belong to the script."""
+    """A command that runs a program. Arguments after a module or a command like pytest belong to the program. So do
+    those after a script file, except for tapeout's own options. All after -m, -h, --help or -- belong to the script."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         return super().parse_args(ctx, self._separated(args))
