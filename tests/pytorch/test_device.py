@@ -12,6 +12,7 @@ import torch
 import tapeout.chip
 from tapeout.errors import ChipError
 from tapeout.pytorch import device as chip_device
+from tapeout.pytorch import ledger
 from tapeout.runtime import clock
 from tapeout.workbench import work
 
@@ -270,3 +271,19 @@ def test_triton_finding_its_back_ends_does_not_import_torch_or_wake_the_device()
     )
     done = run(program)
     assert (done.returncode, done.stdout.strip()) == (0, "chip"), done.stderr
+
+
+@pytest.mark.parametrize(
+    "given",
+    [torch.ones(2), torch.arange(3000.0).view(50, 60) / 7, torch.tensor(2.5), torch.tensor([[1, -20]])]
+    + [torch.tensor([1e-9, float("nan"), float("inf")]), torch.ones(3, dtype=torch.float16) / 3]
+    + [torch.tensor([1 + 2j]), torch.tensor([True]), torch.ones(0, 3)],
+    ids=str,
+)
+def test_a_tensor_is_printed_as_the_hosts_and_nothing_is_computed_for_it(given):
+    tensor = given.to("chip")
+    ledger.reset()
+    text = repr(tensor)
+    counts = ledger.snapshot()
+    assert text.replace(", device='chip:0'", "") == repr(given)
+    assert not counts.on_host and set(counts.on_chip) <= {"aten::cat"}, counts  # the edges of a large tensor

@@ -31,12 +31,13 @@ def register() -> None:
             "use the two packages in separate processes (or environments)"
         )
     _registered = True
-    from tapeout.pytorch import before_first_use, device, moving_modules, sharing
+    from tapeout.pytorch import before_first_use, device, moving_modules, printing, sharing
 
     torch.utils.rename_privateuse1_backend(DEVICE_TYPE)
     torch._register_device_module(DEVICE_TYPE, device)
     torch.utils.generate_methods_for_privateuse1_backend(for_storage=True)
     moving_modules.keep_parameters_when_moving()
+    printing.lay_out_on_host()
     sharing.send_between_processes()
     sharing.exchange_by_dlpack()
     when_imported("safetensors", sharing.open_safetensors_on_chip)
