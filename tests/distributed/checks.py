@@ -51,7 +51,9 @@ def same(got: torch.Tensor, want: torch.Tensor) -> None:
 
 
 def collectives() -> None:
-    for dtype, shape in itertools.product((*FLOATS, *INTEGERS), ((5,), (3000,), (0,))):
+    cases = [(dtype, (5,)) for dtype in (*FLOATS, *INTEGERS)]
+    cases += itertools.product((torch.float32, torch.bfloat16, torch.int64), ((3000,), (0,)))
+    for dtype, shape in cases:
         parts = [of_rank(rank, shape, dtype) for rank in RANKS]
         mine = parts[RANK].to(CHIP)
         for op in ("sum", "max", "min", "product", "avg"):
