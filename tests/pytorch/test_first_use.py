@@ -74,7 +74,7 @@ def test_memory_of_the_accelerator_is_the_chips():
     assert accelerator.max_memory_allocated("chip:0") == device.max_memory_allocated() == device.memory_allocated()
     assert accelerator.memory_reserved() == device.memory_reserved()
     assert accelerator.get_memory_info() == device.mem_get_info()
-    assert accelerator.memory_stats()["num_ooms"] == 0
+    assert accelerator.memory_stats()["num_ooms"] == device.memory_stats()["num_ooms"]
     accelerator.empty_cache(), accelerator.empty_host_cache()
     assert torch.float16 in accelerator.get_device_capability()["supported_dtypes"]
     del kept
