@@ -7,4 +7,4 @@ DEPTH = 2 * GROUPS
 """Vectors a reader of tiles fetches ahead, and results that may wait for the writer."""
 
 FLUSH_CYCLES = 5
-"""From a matrix step's issue until its sum is in the cell."""
+"""Cycles from a matrix step's issue until its sum is in the cell."""

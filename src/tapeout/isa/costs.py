@@ -1,4 +1,4 @@
-"""What instructions cost on a chip: cycles an engine is taken, cycles until the result is there, work done.
+"""Costs of instructions on a chip: cycles an engine is busy, cycles until the result is there, work done.
 
 A chip's cores are of one of two designs (`core.design`). This module counts the pipelined one; the microcoded one, of
 which there is RTL, is counted in `tapeout.isa.microcoded_cycles`.
@@ -36,7 +36,7 @@ TAKEN_BRANCH_CYCLES = 3
 """A taken branch refills the fetch pipeline."""
 
 DESCRIPTOR_CYCLES = 4
-"""What a DMA engine needs to take up a descriptor."""
+"""Cycles that a DMA engine needs to take up a descriptor."""
 
 SPECIAL = frozenset(
     {
@@ -59,7 +59,7 @@ INTEGER_DIVISIONS = frozenset({Function.DIV_SIGNED, Function.DIV_UNSIGNED, Funct
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What one execution costs its engine.
+    """Cost of one execution to its engine.
 
     `occupancy_cycles`: until the engine can start the next instruction. `conflict_cycles`: those of them that are due
     to scratchpad banks. `latency_cycles`: from the last element going in to the last result written.
@@ -81,22 +81,22 @@ class Cost:
 
 
 def handover_cycles(chip: "Chip") -> int:
-    """Between engines, for each stage of a signal's way from one to the other."""
+    """Return the cycles of each stage of a hand-over from one engine to another."""
     return microcoded_cycles.HANDOVER_CYCLES if chip.core.is_microcoded else 0
 
 
 def release_cycles(item: Queued, chip: "Chip") -> int:
-    """From an instruction's end until its engine can start the next: signals are given one after the other."""
+    """Return the cycles from an instruction's end until its engine can start the next: signals are given in turn."""
     return handover_cycles(chip) * (2 + microcoded_cycles.signal_count(item))
 
 
 def issue_cycles(item: Queued, chip: "Chip") -> int:
-    """The sequencer's, for an instruction of a queue."""
+    """Return the sequencer's cycles for an instruction of a queue."""
     return microcoded_cycles.issue_cycles(item) if chip.core.is_microcoded else sequencer_cycles(item, chip)
 
 
 def front_cycles(item: Queued, chip: "Chip") -> int:
-    """From its issue until the engine could start it, if that and the queue are empty."""
+    """Return the cycles from an instruction's issue until its start, if engine and queue are empty."""
     return microcoded_cycles.front_cycles(item) if chip.core.is_microcoded else 0
 
 
@@ -212,7 +212,7 @@ def transfer_conflict(
 def _rows_touched(
     base: int, strides: tuple[int, ...], extents: tuple[int, ...], size: int, count: int, port: int, banks: int
 ) -> tuple[int, int]:
-    """Of the first `count` elements in loop order: port rows touched in all, and in the busiest bank."""
+    """Return the port rows that the first `count` elements in loop order touch: in all, and in the busiest bank."""
     rows = set()
     for number in range(min(count, math.prod(extents))):
         address, rest = base, number

@@ -1,4 +1,4 @@
-"""What an instruction is made of: field kinds, and the decorator that turns a class into an instruction.
+"""Parts of an instruction: field kinds, and the decorator that turns a class into an instruction.
 
 A field knows its width, how it is packed into bits and unpacked, and how it is written in assembly. An
 instruction is a frozen dataclass whose annotations are fields; `instruction` records it in `REGISTRY`, from
@@ -41,7 +41,7 @@ class EncodingError(TapeoutError):
 
 
 class Unit(enum.Enum):
-    """Who executes an instruction. The sequencer executes at once; the others have an in-order queue each."""
+    """Unit that executes an instruction. The sequencer executes at once; the others have an in-order queue each."""
 
     SEQUENCER = "sequencer"
     LOAD = "load"
@@ -105,7 +105,7 @@ class Field:
 
     @property
     def is_operand(self) -> bool:
-        """Whether it is a tile (or, where that is allowed, a register in its place)."""
+        """True if the operand is a tile (or, where that is allowed, a register in its place)."""
         return self.of is not None
 
 

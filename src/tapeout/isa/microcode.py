@@ -25,7 +25,7 @@ from tapeout.numerics.operations import INTEGERS, LOGICAL, REDUCTIONS, Function,
 
 
 class Operation(enum.Enum):
-    """What a lane does in one step; the value is its code. Integer results are cut to the step's width."""
+    """Operation of a lane in one step; the value is its code. Integer results are cut to the step's width."""
 
     COPY = 0
     ADD = 1
@@ -82,7 +82,7 @@ ITERATIVE = frozenset(op for op in Operation if op.value >= Operation.DIVIDE.val
 """Operations of the divider, which works on one group of elements at a time."""
 
 FLOAT_QUOTIENT_BITS = 27
-"""Of a float's quotient or root: 24 stay, one rounds, the first may be zero, one is to spare."""
+"""Bits of a float's quotient or root: 24 stay, one rounds, the first may be zero, one is to spare."""
 
 
 def division_cycles(operation: Operation, width: int) -> int:
@@ -116,7 +116,7 @@ WIDTHS = (1, 8, 16, 32, 64)
 
 
 class Place(enum.Enum):
-    """Where a value is; the value is its code."""
+    """Place of a value; the enumeration's value is its code."""
 
     TEMPORARY = 0
     OPERAND = 1
@@ -131,7 +131,7 @@ distance between neighbours picked)."""
 
 @dataclass(frozen=True)
 class Source:
-    """Where a step reads: a temporary, an operand (0 to 2), a constant's bits, a special value."""
+    """Source of a step's operand: a temporary, an operand (0 to 2), a constant's bits, a special value."""
 
     place: Place
     number: int
@@ -464,7 +464,7 @@ def gather_program(index_dtype: DType) -> MicroProgram:
 # ------------------------------------------------------------------------------------------ laid out in a memory
 
 COMPUTED = tuple(dtype for dtype in DType if dtype is not DType.F64)
-"""What the lanes compute with."""
+"""Element types that the lanes compute with."""
 
 Key = tuple[Any, ...]
 """("function", function, dtype), ("convert", dtype, result dtype, unsigned, rounding), ("iota",) or

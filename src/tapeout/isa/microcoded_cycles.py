@@ -1,4 +1,4 @@
-"""How long the microcoded core takes: cycles that follow from its RTL, stage by stage.
+"""Cycle counts of the microcoded core, derived from its RTL stage by stage.
 
 `tapeout.rtl` builds this core. What is counted here are its state machines, cycle by cycle; tests/rtl holds the counts
 against it. A service time runs from the cycle in which an engine takes an instruction to the one in which it is done.
@@ -32,32 +32,32 @@ if TYPE_CHECKING:  # the definitions name functions of `costs`, which imports th
     from tapeout.isa import definitions as isa
 
 HANDOVER_CYCLES = 1
-"""From one stage to the next between engines: from done to the first signal, from each signal to what may take it or to
-the next signal, from taking to starting."""
+"""Cycles for a hand-over between engines. Paid from completion to the first signal, from each signal to the next or to
+the instruction it releases, and from taking to starting."""
 
 FETCH_CYCLES = 2
-"""Until an instruction's first word is there."""
+"""Cycles until an instruction's first word is there."""
 
 ARITHMETIC_CYCLES = 4
-"""A step of the sequencer's microprograms."""
+"""Cycles of a step of the sequencer's microprograms."""
 
 SETUP_CYCLES = 3
-"""Of the vector engine, before its readers start: taking the instruction, its program's place, preparing."""
+"""Cycles of the vector engine before its readers start: take the instruction, find its microprogram, prepare."""
 
 READ_CYCLES = 2
-"""Of a reader of tiles, on top of the scratchpad's latency: into its buffer, and out of it."""
+"""Cycles of a reader of tiles, on top of the scratchpad's latency: into its buffer, and out of it."""
 
 WRITE_CYCLES = 4
-"""From a batch's last step to its first result at the writer."""
+"""Cycles from a batch's last step to its first result at the writer."""
 
 ARRIVAL_CYCLES = 3
-"""From a block's answer until the load engine can hand it to its writer."""
+"""Cycles from a block's answer until the load engine can hand it to its writer."""
 
 ANSWER_CYCLES = 2
-"""From a store's answer until the engine knows."""
+"""Cycles from a store's answer until the engine has registered it."""
 
 ATOMIC_CYCLES = 5
-"""From the last answer of a vector of atomics to the next vector."""
+"""Cycles from the last answer of a vector of atomics to the next vector."""
 
 
 def _turns(step: Step) -> int:
@@ -90,7 +90,7 @@ def issue_cycles(item: Queued) -> int:
 
 
 def front_cycles(item: Queued) -> int:
-    """From the push until a queue's front has read the entry and taken the semaphores, if it was empty."""
+    """Return the cycles from the push until an empty queue's front has read the entry and taken the semaphores."""
     return item.word_count + len(register_places(type(item))) + 3
 
 
@@ -182,13 +182,13 @@ def program_cycles(program: MicroProgram) -> int:
 
 
 Vectors = Sequence[Sequence[int]]
-"""For each vector of a tile the banks of its rows; ANY_BANK where that is not known."""
+"""Banks of the rows of each vector of a tile; ANY_BANK where that is not known."""
 
 ANY_BANK = -1
 
 
 class _Ports:
-    """Which banks are taken in which cycle, by the readers and the writer of one instruction. Who comes first is served
+    """Banks taken in each cycle by the readers and the writer of one instruction. The first to come is served
     first; that is the order of priority, because writing is booked before the reading that goes on meanwhile."""
 
     def __init__(self) -> None:
@@ -218,7 +218,7 @@ class _Reader:
         self.released: list[int] = []
 
     def there(self, count: int) -> int:
-        """When the first `count` vectors can be read, if places were given back when `released` says."""
+        """Return when the first `count` vectors can be read, if buffer places are released at the times `released`."""
         while self.asked < count:
             if self.asked >= DEPTH:
                 self.free = max(self.free, self.released[self.asked - DEPTH] + 1)
@@ -435,7 +435,7 @@ def matrix_cycles(item: "isa.MatrixMultiply", chip: "Chip") -> int:
 
 
 def _fetched(time: int, last_row: int, latency: int) -> int:
-    """When the state after the one that waits for the reader begins."""
+    """Return the cycle in which the state after the wait for the reader begins."""
     return max(time, last_row + latency + 1 if last_row else 0) + 1
 
 
@@ -448,7 +448,7 @@ def is_made_one_by_one(item: "isa.Transfer") -> bool:
 
 
 def transfer_lead_cycles(item: "isa.Transfer", chip: "Chip") -> int:
-    """From taking an instruction to the first vector's addresses, or (store) its data."""
+    """Cycles from taking an instruction to the first vector's addresses, or (store) its data."""
     lanes, latency = chip.core.vector.lane_count, chip.core.scratchpad.latency_cycles
     start = 1 + inward_shifts(item.shape)
     first = [rows[0] for rows in _rows_read(item, chip)]
@@ -459,12 +459,12 @@ def transfer_lead_cycles(item: "isa.Transfer", chip: "Chip") -> int:
 
 
 def _rows_read(item: "isa.Transfer", chip: "Chip") -> list[tuple[int, ...]]:
-    """Of each tile it reads the rows that each vector touches."""
+    """Return the rows that each vector touches, for each tile the instruction reads."""
     return [tile_rows(tile, use.extents, use.dtype.size_bytes, chip) for use, tile in tiles(item) if use.reads]
 
 
 def transfer_vector_cycles(item: "isa.Transfer", chip: "Chip") -> int:
-    """From one vector to the next on top of a cycle a request (at least one), and to its first request, less one."""
+    """Cycles from a vector to the next beyond a cycle a request (at least one), and to its first request, less one."""
     serial = chip.core.vector.lane_count if is_made_one_by_one(item) else 0
     if item.unit is Unit.LOAD:
         return serial + 1 if serial else 0
@@ -472,7 +472,7 @@ def transfer_vector_cycles(item: "isa.Transfer", chip: "Chip") -> int:
 
 
 def transfer_request_cycles(item: "isa.Transfer", chip: "Chip") -> int:
-    """From a vector's taking to its first request."""
+    """Cycles from taking a vector to its first request."""
     return 1 + (chip.core.vector.lane_count if is_made_one_by_one(item) and item.unit is Unit.STORE else 0)
 
 
@@ -491,8 +491,8 @@ def transfer_rows(item: "isa.Transfer", chip: "Chip") -> tuple[int, int]:
 
 
 def transfer_end(item: "isa.Transfer", taken: int, answered: int) -> int:
-    """When a transfer is done: `taken` says when the cycles of its last vector are over, `answered` when its last
-    answer is there (of a load: in the scratchpad)."""
+    """Return when a transfer is done: `taken` is the end of the cycles of its last vector, `answered` the time of its
+    last answer (of a load: in the scratchpad)."""
     if item.unit is Unit.LOAD:
         return answered + 1
     if item.mnemonic == "atomic":  # the old values are written

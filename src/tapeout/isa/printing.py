@@ -1,4 +1,4 @@
-"""What a kernel prints: how records lie in the print buffer, and how they read as text.
+"""Output of a kernel's prints: the layout of records in the print buffer, and their text.
 
 A kernel that prints has one parameter more, the address of a buffer in HBM of `BUFFER_BYTES`. Its first word counts
 the bytes of records; each record is the number of its `PrintFormat` and the program's coordinates (`RECORD_WORDS`

@@ -42,7 +42,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Program:
-    """What runs on the chip.
+    """The binary that runs on the chip.
 
     `scratchpad_bytes`: how much scratchpad a core needs. `workspace_bytes`: private HBM a core needs.
     `order_free`: programs of the grid share nothing they write (no atomics), so they may run in any order.

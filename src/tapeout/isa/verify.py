@@ -85,7 +85,7 @@ def _about_target(item: Instruction, program: Program) -> Iterator[str]:
 
 
 def about_fields(item: Instruction) -> Iterator[str]:
-    """What is wrong with an instruction whatever the chip: fields that do not go together."""
+    """Yield the faults of an instruction on any chip: fields that do not go together."""
     yield from FIELD_RULES.get(type(item), _no_rule)(item)
 
 

@@ -215,7 +215,7 @@ def _svg(block: Bars) -> str:
 
 
 def to_text(page: Page) -> str:
-    """As a terminal of 120 columns shows it, without colours."""
+    """Return the page as a terminal of 120 columns shows it, without colours."""
     written = io.StringIO()
     Console(width=120, file=written).print(to_terminal(page))
     return written.getvalue()

@@ -12,7 +12,7 @@ from tapeout.report.units import decimal, significant
 from tapeout.workbench.profiling import EnergyRow, KernelRow, Profile
 
 ROWS = 15
-"""How many rows of a table are shown; the JSON file has all."""
+"""Maximum rows of a table on the terminal; the JSON file has all."""
 
 
 def render(profile: Profile) -> Iterator[RenderableType]:

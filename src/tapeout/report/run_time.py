@@ -1,4 +1,4 @@
-"""How long a script took on a chip, in words, and on several chips as a table."""
+"""The time of a script: on one chip in words, on several chips as a table."""
 
 from collections.abc import Mapping, Sequence
 

@@ -1,4 +1,4 @@
-"""What became of other people's scripts, as lines for the terminal and as a page of docs/."""
+"""Outcomes of third-party scripts, as lines for the terminal and as a page of docs/."""
 
 import datetime
 import importlib.metadata

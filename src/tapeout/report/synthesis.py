@@ -1,4 +1,4 @@
-"""What synthesis of a core gave, as a page, and as figures for a technology file."""
+"""Results of the synthesis of a core, as a page and as figures for a technology file."""
 
 from tapeout.report.page import Block, Page, Paragraph, Table
 from tapeout.report.units import significant

@@ -53,7 +53,7 @@ def leading_zeros(m: Module, value: Value, name: str) -> tuple[Value, Value]:
 
 
 def _parts_with_ones(m: Module, value: Value, name: str) -> tuple[list[Value], Value]:
-    """For each k, at every multiple of 2**k, whether the 2**k bits from there on have a one; and whether any has. In
+    """Return, for each k and multiple of 2**k, whether the next 2**k bits have a one; and whether any bit is one. In
     words of at most 64 bits, which a simulator computes at once."""
     width = len(value)
     if width > 64:
@@ -88,7 +88,7 @@ class Operand:
 
 
 def unpack(m: Module, bits: Value, name: str) -> Operand:
-    """As it is: a subnormal's significand has leading zeros."""
+    """Unpack a float without normalising it: a subnormal's significand has leading zeros."""
     fraction, exponent = bits[0:23], bits[23:31]
     is_normal, is_top = exponent.any(), exponent.all()
     return Operand(
@@ -102,7 +102,7 @@ def unpack(m: Module, bits: Value, name: str) -> Operand:
 
 
 def unpack_normal(m: Module, bits: Value, name: str) -> Operand:
-    """With the significand shifted up until its top bit is set (not for zero)."""
+    """Unpack a float and shift its significand up until the top bit is set (not for zero)."""
     raw = unpack(m, bits, name)
     count, _ = leading_zeros(m, raw.significand, f"{name}_zeros")
     exponent = Signal(signed(10), name=f"{name}_normal_exponent")

@@ -16,12 +16,12 @@ from tapeout.rtl.sequencer import TARGET_WIDTH, Sequencer
 from tapeout.rtl.vector import VectorEngine
 
 DRAIN_CYCLES = 7
-"""For so long an engine's clock goes on after its last instruction was done, so that its pipelines run empty."""
+"""Cycles for which an engine's clock continues after its last instruction, so that its pipelines run empty."""
 
 
 @dataclass(frozen=True)
 class CoreSizes:
-    """What of a chip shapes its core's hardware."""
+    """Parameters of a chip that shape its core's hardware."""
 
     geometry: Geometry
     rows: int

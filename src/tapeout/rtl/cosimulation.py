@@ -29,8 +29,8 @@ Grid = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Comparison:
-    """What four machines made of one launch. `changed_bytes`: of memory, by the evaluator; `functional_bytes` and
-    `rtl_bytes`: how many the functional simulator and the RTL left different from it."""
+    """Results of one launch on four machines. `changed_bytes`: bytes of memory that the evaluator changed;
+    `functional_bytes` and `rtl_bytes`: bytes that the functional simulator and the RTL left different from it."""
 
     name: str
     grid: Grid
@@ -49,7 +49,7 @@ class Comparison:
 
     @property
     def cycle_error(self) -> float:
-        """What the timing simulator is off by, of the RTL's cycles."""
+        """Error of the timing simulator's cycles, as a share of the RTL's."""
         return self.timing_cycles / self.rtl_cycles - 1
 
 

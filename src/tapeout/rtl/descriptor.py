@@ -1,4 +1,4 @@
-"""Where the parts of a queued instruction lie in its queue's memory, derived from the instruction's definition.
+"""Layout of a queued instruction in its queue's memory, derived from the instruction's definition.
 
 An entry of a queue has the instruction's words, from 0 on, and from VALUES on the contents of the registers it names,
 one word each, in the order of its fields.

@@ -1,4 +1,4 @@
-"""Where a program first goes another way on the RTL than on the reference evaluator.
+"""The first instruction whose writes differ between the RTL and the reference evaluator.
 
 Takes what both write, instruction by instruction: the evaluator's by watching it, the RTL's from the trace its
 testbench leaves. A program free of races lets every instruction see the same data on both, so the first one that

@@ -25,7 +25,7 @@ from tapeout.rtl.vector import size_of
 
 ADDRESS_BITS = 48
 BOUND_BITS = 17
-"""Of a limit for an index, which is at most 65535."""
+"""Bits of a limit for an index, which is at most 65535."""
 
 
 def load_signature(block_bytes: int) -> Signature:
@@ -62,7 +62,7 @@ def store_signature(block_bytes: int) -> Signature:
 
 
 class _Transfer:
-    """What loads and stores share: the fields of the instruction, held while it runs, and the walk in memory."""
+    """Common part of loads and stores: the fields of the instruction, held while it runs, and the walk in memory."""
 
     def __init__(self, m: Module, geometry: Geometry, tiles: tuple[str, ...]) -> None:
         self.m = m

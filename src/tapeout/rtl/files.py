@@ -1,4 +1,4 @@
-"""What `tapeout rtl` writes: a core in Verilog, a testbench with a memory, and the lint rules that are waived."""
+"""Files of `tapeout rtl`: a core in Verilog, a testbench with a memory, and the lint rules that are waived."""
 
 from pathlib import Path
 

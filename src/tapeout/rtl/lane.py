@@ -1,4 +1,4 @@
-"""What one lane computes with: the arithmetic unit (three stages, a step a cycle) and the divider (a bit a cycle).
+"""Units of one lane: the arithmetic unit (three stages, a step a cycle) and the divider (a bit a cycle).
 
 The sequencer has an arithmetic unit and a divider of its own, without floats. Which operation means what is in
 `tapeout.isa.microcode.Operation`; what an operation gives, bit for bit, in `tapeout.numerics.builder`.

@@ -275,7 +275,7 @@ class MatrixEngine(Component):
             self.is_misplaced.eq(fetch.misplaced | put.misplaced),
         ]
         phase = Signal(2)
-        """What arrives: 0 accumulators, 1 lhs, 2 rhs."""
+        """Operand that arrives: 0 accumulators, 1 lhs, 2 rhs."""
         # A tag is a row (lhs), a step of k and a tile (rhs along n), a column (rhs along k), a row and tile (sums).
         tag_tile, tag_rest = fetch.tag[0:tile_bits], fetch.tag[tile_bits:]
         arrived = Signal(data.ArrayLayout(32, depth))

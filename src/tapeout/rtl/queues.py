@@ -35,7 +35,7 @@ class Semaphores(Component):
         self.memory = Memory(shape=unsigned(COUNT_BITS), depth=semaphore_count, init=[])
         self.was_given = Signal(semaphore_count)
         self.total = Signal(COUNT_BITS + NUMBER_BITS)
-        """Of all counts."""
+        """Sum of all counts."""
         super().__init__(
             {
                 "takers": In(TAKER).array(takers),

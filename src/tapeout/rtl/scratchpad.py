@@ -38,7 +38,7 @@ class Geometry:
 
     @property
     def offset_bits(self) -> int:
-        """Of a byte in a row."""
+        """Bits of a byte's offset in a row."""
         return (self.row_bytes - 1).bit_length()
 
     @property
@@ -135,7 +135,7 @@ def first_set(m: Module, bits: Value, name: str) -> Value:
 
 
 class RowSelection:
-    """Which elements of a vector lie in the row of the first that is left."""
+    """The elements of a vector that lie in the row of the first one left."""
 
     def __init__(self, m: Module, geometry: Geometry, addresses: list[Signal], left: Signal) -> None:
         first = first_set(m, left, "first")

@@ -29,7 +29,7 @@ TESTBENCH = Path(__file__).with_name("testbench.cpp")
 CYCLE_LIMIT = 50_000_000
 
 LAUNCH_CYCLES = 1
-"""What the testbench counts before the first fetch."""
+"""Cycles that the testbench counts before the first fetch."""
 
 
 class _Launch(ctypes.Structure):
@@ -84,7 +84,7 @@ EVENT = np.dtype([("cycle", "i8"), ("word", "i8"), ("core", "i4"), ("queue", "i4
 
 @dataclass(frozen=True)
 class RtlOutcome:
-    """What a run on the RTL took: cycles from the first fetch until the last core halted, instructions each queue
+    """Cost of a run on the RTL: cycles from the first fetch until the last core halted, instructions each queue
     began, and how long the host simulated it."""
 
     cycles: int
@@ -153,8 +153,9 @@ def run(
     optimised: bool = True,
     cycle_limit: int = CYCLE_LIMIT,
 ) -> RtlOutcome:
-    """As `tapeout.sim.evaluator.run`. `waveform`: a file (FST) for the signals of core 0. `trace`: a file for
-    every write (`WRITE_RECORD`), `timeline` for every beginning and end (`EVENT`). `optimised`: as for `library`.
+    """Run a program as `tapeout.sim.evaluator.run` does. `waveform`: a file (FST) for the signals of core 0. `trace`: a
+    file for every write (`WRITE_RECORD`), `timeline`: one for every start and end (`EVENT`). `optimised`: as for
+    `library`.
 
     Raises UnsupportedError for what the RTL does not have, before simulating anything, and a
     `tapeout.sim.faults.Fault` where the hardware reports one.

@@ -1,4 +1,4 @@
-"""What the RTL does not have, said before anything is simulated."""
+"""Checks for features that the RTL does not have, made before anything is simulated."""
 
 from tapeout.chip import Chip
 from tapeout.errors import UnsupportedError

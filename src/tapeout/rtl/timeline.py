@@ -1,4 +1,4 @@
-"""When each instruction ran: on the RTL, from the events its testbench leaves, beside what the timing simulator says.
+"""Times of each instruction: on the RTL, from its testbench's events, beside those of the timing simulator.
 
 Both count cycles from the first instruction's fetch. An instruction of a queue runs from the cycle in which its engine
 takes it to the one in which the engine is done; one of the sequencer from its fetch to the next.

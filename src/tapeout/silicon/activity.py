@@ -1,4 +1,4 @@
-"""What a die did: counts of operations by dtype and of bytes by level, in so many seconds.
+"""Activity of a die: counts of operations by dtype and of bytes by level, in a number of seconds.
 
 `Activity`s, for `tapeout.silicon.power` to price in joules: here of peak rates (`at_tdp`, `workloads`), in
 `tapeout.workbench.measured_activity` of what a simulator counted.
@@ -16,7 +16,7 @@ LEVELS = ("scratchpad", "last_level", "memory", "link", "host")
 
 @dataclass(frozen=True, kw_only=True)
 class Activity:
-    """What a die did in `duration_s`: counts, so simulators of any kind can fill it in.
+    """Activity of a die in `duration_s`, as counts, so that simulators of any kind can fill it in.
 
     Multiply-accumulates are the matrix engines', operations the vector engines'; bytes are read plus written at a
     level, for links and host sent plus received. What is left out counts as none.

@@ -57,8 +57,8 @@ def die_area(die: Die, technology: Technology) -> Estimate:
 
 
 def vulnerable_areas(area: Estimate, technology: Technology) -> tuple[Estimate, Estimate]:
-    """Of a die's area, what a defect kills in the cores and what it kills outside them: all but the share of memories
-    that spare rows and columns repair."""
+    """Return the areas, in the cores and outside them, where a defect is fatal: all but the share of memories that
+    spare rows and columns repair."""
     kept = {
         part.name: part * (1 - technology["repairable_memory_share"]) if part.name in MEMORY_BLOCKS else part
         for part in area.parts

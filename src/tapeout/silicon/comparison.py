@@ -23,8 +23,8 @@ _RATIOS = {
     "memory_gb_per_s": ("MB/s", "MB/s"),
     "memory_gb": ("MiB", "MiB"),
 }
-"""What is put in relation, in which unit, and how the page writes it: finer than the raw figures, so that ratios are
-not all zero point something."""
+"""Compared figures, with their unit and the unit on the page. It is finer than that of the raw figures, so that
+ratios are not all below one."""
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ class Limit:
 
     @property
     def close(self) -> bool:
-        """Whether the figure's range reaches beyond a limit that its value keeps."""
+        """True if the figure's range exceeds a limit that its value keeps."""
         return self.holds and self.figure.interval()[1] > self.limit.value
 
 

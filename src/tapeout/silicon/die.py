@@ -1,4 +1,4 @@
-"""What is on a die, as far as its area and power depend on it: counts of blocks, not their arrangement.
+"""Contents of a die that decide its area and power: counts of blocks, not their arrangement.
 
 Takes a chip description, or a row of the table of published dies; gives a `Die`. Both kinds pass through the same
 area and power model, so that its error on published dies says what it is worth on a described one.

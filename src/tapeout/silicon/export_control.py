@@ -212,7 +212,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Ruling:
-    """What the rules of `date` say of a chip, by its `quantities`. `eccn` is "" for a chip outside 3A090, None when
+    """Ruling on a chip under the rules of `date`, by its `quantities`. `eccn` is "" for a chip outside 3A090, None when
     that cannot be decided."""
 
     chip: Accelerator

@@ -23,7 +23,7 @@ from tapeout.silicon.technology import SiliconError, Technology
 
 @dataclass(frozen=True, kw_only=True)
 class Manufacturing:
-    """What one good packaged chip costs to make and to buy."""
+    """Cost of making and price of one good packaged chip."""
 
     dies_per_wafer: Estimate
     yielded: Estimate

@@ -1,4 +1,4 @@
-"""What owning a chip costs: per hour, per unit of work, and against buying another.
+"""Cost of owning a chip: per hour, per unit of work, and against buying another.
 
     capital a year  = (chip + server + network) x annuity(life) + facility x all-in kW x annuity(facility life)
     cost an hour    = (capital + maintenance + power price x all-in kW x load x hours) / hours of a year
@@ -27,7 +27,7 @@ HOURS_PER_YEAR = 8766
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
-    """Where the chips stand and how many there are. `origin` is the chip's, for the site's tariff of power."""
+    """Place of the chips and their number. `origin` is the chip's, for the site's tariff of power."""
 
     place: str = "us"
     origin: str = "foreign"
@@ -102,7 +102,7 @@ def _network_scale(chip_count: int) -> int:
 
 
 WORK_UNITS = {"token": 1e6, "recommendation": 1e9, "sample": 1e6}
-"""What is counted, and how many are priced together."""
+"""Units of work, and how many are priced together."""
 
 
 def cost_of_work(costs: Ownership, per_s: float, work: str) -> Estimate:
@@ -140,7 +140,7 @@ def cost_of_training_on(costs: Ownership, flop: float, model_flops_utilisation: 
 
 @dataclass(frozen=True, kw_only=True)
 class BreakEven:
-    """How many of the other chip must be replaced before development has paid for itself.
+    """Number of the other chip that must be replaced before development has paid for itself.
 
     `chips_each`: own chips for one of the other; `saving`: over the life, for one of the other, without development.
     `volume` is None when nothing is saved; `chance` is the share of samples in which something is.

@@ -45,7 +45,7 @@ class Claim:
 
 @dataclass(frozen=True, kw_only=True)
 class Capped:
-    """What a chip at a threshold of the export rules may be: its float8 peak, how many make four H100s, what each may
+    """Limits of a chip at a threshold of the export rules: its float8 peak, how many make four H100s, what each may
     cost an hour to equal one H100, and what one costs if the chip is free."""
 
     performance: float

@@ -1,4 +1,4 @@
-"""What Python and `fast.cpp` must agree on: structures of 64-bit words and enumerations, stated once.
+"""Interface between Python and `fast.cpp`: structures of 64-bit words and enumerations, stated once.
 
 `header()` is C++; a `Layout` packs named values into the words of its structure.
 """
@@ -46,7 +46,7 @@ KINDS = (
     "ATOMIC",
     "OTHER",
 )
-"""What the sequencer, or a DMA engine, treats in a way of its own."""
+"""Kinds of instruction that the sequencer, or a DMA engine, treats specially."""
 
 FAILURES = (
     "NO_FAILURE",

@@ -308,7 +308,7 @@ def simulate(
     memory_latency_cycles: int | None = None,
     regions: Sequence[MemoryRegion] = (),
 ) -> Timing:
-    """As `tapeout.sim.timing.simulate`."""
+    """Simulate a launch in C++; see `tapeout.sim.timing.simulate`."""
     prepared = _prepared(program, chip)
     system = _system(chip, memory_latency_cycles)
     size, program_count = prepared.size, math.prod(grid)

@@ -33,7 +33,7 @@ GAP_COUNT = 4
 """Gaps on its bus that a channel knows of; it forgets the earliest."""
 
 POSTPONED_REFRESHES = 8
-"""How many a bank that always has something to do may owe: JEDEC's standards allow eight."""
+"""Refreshes that a busy bank may postpone: JEDEC's standards allow eight."""
 
 
 def folded(number: int) -> int:
@@ -320,7 +320,7 @@ class Memory:
         return self.banks.setdefault((channel, number), _Bank(first_refresh))
 
     def finish(self, time: int) -> int:
-        """When everything dirty is in HBM, if all cores were done at `time`."""
+        """Return the time at which all dirty lines are in HBM, if all cores were done at `time`."""
         p = self.parameters
         line_bursts = self._bursts(p.line_bytes)
         last = time

@@ -62,7 +62,7 @@ def simulate(
     memory_latency_cycles: int | None = None,
     regions: Sequence[MemoryRegion] = (),
 ) -> Timing:
-    """As `tapeout.sim.timing.simulate`."""
+    """Simulate a launch in Python; see `tapeout.sim.timing.simulate`."""
     memory = Memory(MemoryParameters.of(chip, memory_latency_cycles))
     return _Launch(program, chip, grid, tuple(arguments), data, record, memory_base, workspace, memory, regions).run()
 
@@ -183,7 +183,7 @@ class _Core(SequencerState):
         return time, self.number, order
 
     def tokens_at(self, a: int, b: int) -> int:
-        """When one count of each of two semaphores (0: none) can be taken."""
+        """Return the time at which one count of each of two semaphores (0: none) can be taken."""
         time = 0
         if a and a == b:
             given = self.tokens.get(a, [])

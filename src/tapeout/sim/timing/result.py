@@ -1,4 +1,4 @@
-"""What a timing simulation says: cycles, where they went, and what was done, for one launch."""
+"""Result of a timing simulation: cycles, their causes, and the work done, for one launch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -28,7 +28,7 @@ REASONS = (
     "dispatch",
     "idle",
 )
-"""Why an engine did nothing, in the order of the last axis of the stall arrays.
+"""Reasons why an engine was idle, in the order of the last axis of the stall arrays.
 
 empty: nothing was issued to it. semaphore: it waited to be given one. queue full: the sequencer could not issue.
 dependency: a result of its own pipeline was not there yet. memory: a DMA engine had as many bytes in flight as it may,
@@ -114,7 +114,7 @@ class Timing:
 
     @property
     def seconds(self) -> float:
-        """On the chip, without the host's launch overhead."""
+        """Time on the chip, without the host's launch overhead."""
         return self.cycles / self.clock_hz
 
     @cached_property
@@ -140,7 +140,7 @@ def differences(one: Timing, other: Timing) -> list[str]:
 
 @dataclass(frozen=True)
 class MemoryCounts:
-    """What the memory system counted."""
+    """Counts of the memory system."""
 
     hbm_read_bytes: int
     hbm_written_bytes: int

@@ -22,7 +22,7 @@ Tile = np.ndarray[Any, np.dtype[np.int64]]
 
 @dataclass
 class ProgramData:
-    """What one program of the grid read, in order of execution.
+    """Values that one program of the grid read, in order of execution.
 
     `scalars`: values of scalar_load. `load_tiles`, `store_tiles`: for each instruction of the queue that has an index
     or mask tile, its indices, then its mask, flattened in loop order over their own extents (a dimension along which

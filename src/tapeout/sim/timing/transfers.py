@@ -1,4 +1,4 @@
-"""What a DMA descriptor asks of memory, plainly: its valid elements as requests, in the order the engine makes them."""
+"""Memory requests of a DMA descriptor, in plain form: its valid elements, in the order the engine makes them."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -57,7 +57,7 @@ def element_at(operand: AccessPattern, shape: tuple[int, ...], place: Sequence[i
 
 
 def _strides_and_ranges(item: isa.Transfer, registers: Sequence[int]) -> tuple[list[int], list[range]]:
-    """Of each dimension: bytes between neighbours, and the indices inside its bounds."""
+    """For each dimension: bytes between neighbours, and the indices inside its bounds."""
     if isinstance(item, isa.Atomic):
         return [0] * 4, [range(extent) for extent in item.shape]
     ranges = []
@@ -117,7 +117,7 @@ def vector_transfer(
     chip: Chip,
     memory_base: int,
 ) -> Transfer:
-    """What the engines of a microcoded core ask for, a vector of elements a packet, which may be empty: blocks of
+    """Yield the requests of a microcoded core's engines, a vector of elements a packet, which may be empty: blocks of
     `bytes_per_cycle`; of a store the part of a block that is written, or, where elements may lie on each other, each
     element."""
     size, lanes = item.dtype.size_bytes, chip.core.vector.lane_count
