@@ -142,3 +142,39 @@ leave:
         source = rows[0] if number == 0 else total
         total = total + source
         np.testing.assert_array_equal(memory.view(np.float32).reshape(-1, 256)[number + 1, :64], total)
+
+
+ROW_NUMBERS = """
+    iota dtype=i32 start=r2 steps=r0,r0,r3,r4 shape=1x1x32x64 result=@0xc000{0,0,64,1}
+    map2 function=add dtype=i32 shape=1x1x32x64 a=@0x4000{0,0,64,1} b=@0xc000{0,0,64,1} result=@0x4000{0,0,64,1}
+"""
+
+
+@pytest.mark.parametrize("extents", [(1, 1024, 2), (64, 16, 2), (32, 2, 32), (1, 16, 128), (2, 32, 32)], ids=str)
+@pytest.mark.parametrize("strides", [(4, 128), (132, 8)], ids=["transposed", "both long"])
+@pytest.mark.parametrize("more", ["", ROW_NUMBERS], ids=["", "with numbers"])
+def test_rows_scattered_in_hbm_are_reduced_whole(extents, strides, more):
+    """A reduction reads its rows where they lie in HBM, in one group with work on another tile whose
+    rows are parts of its own."""
+    shape, tile = "1x{}x{}x{}".format(*extents), f"{{0,{extents[1] * extents[2]},{extents[2]},1}}"
+    text = f"""
+    argument destination=r1 index=0
+    load_immediate destination=r2 value=4
+    load_immediate destination=r3 value={strides[0]}
+    load_immediate destination=r4 value={strides[1]}
+    load_immediate destination=r5 value=16384
+    load_immediate destination=r6 value=32768
+    scalar function=add destination=r5 a=r1 b=r5 dtype=i64
+    scalar function=add destination=r6 a=r1 b=r6 dtype=i64
+    load dtype=i32 base=r1 strides=r0,r0,r0,r2 shape=1x1x1x2048 tile=@0x8000{{0,0,0,1}}
+    load dtype=i32 base=r1 strides=r0,r0,r4,r3 shape=1x1x64x32 tile=@0x0{{0,0,32,1}} signal_a=s1
+    map1 function=copy dtype=i32 shape=1x1x32x64 a=@0x0{{0,0,1,32}} result=@0x4000{{0,0,64,1}} wait_a=s1
+    {more}
+    reduce function=max_s dtype=i32 shape=1x1x32x64 a=@0x4000{{0,0,64,1}} result=@0x6000{{0,0,1,0}} signal_a=s2
+    map1 function=copy dtype=i32 shape={shape} a=@0x8000{tile} result=@0xa000{tile} signal_a=s3
+    store dtype=i32 base=r5 strides=r0,r0,r0,r2 shape=1x1x1x32 tile=@0x6000{{0,0,0,1}} wait_a=s2
+    store dtype=i32 base=r6 strides=r0,r0,r0,r2 shape=1x1x1x2048 tile=@0xa000{{0,0,0,1}} wait_a=s3
+    halt
+    """
+    image = np.random.default_rng(0).integers(-1000, 1000, 16384, np.int32).view(np.uint8)
+    assert_agreement(program_of(text), (1, 1, 1), image)

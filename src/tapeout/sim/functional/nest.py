@@ -4,6 +4,7 @@ import functools
 import math
 from collections.abc import Callable
 
+from tapeout.errors import InternalError
 from tapeout.isa import definitions as isa
 from tapeout.numerics import functions
 from tapeout.numerics.builder import INTEGER_OF_BITS, KIND_OF_DTYPE, Kind
@@ -60,6 +61,8 @@ class _Nest:
         self.seen: dict[tuple[object, ...], _Place] = {}
         self.same: dict[tuple[int, str], tuple[int, str]] = {}
         """operands that are read where another one is already"""
+        self.view_strides: dict[tuple[str, int], str] = {}
+        """by view and dimension of its block: one name each, so that strides compare equal when they are"""
         self.iotas: dict[int, list[Stride]] = {}
         for index, step in enumerate(group.steps):
             for name, access in step.reads():
@@ -99,8 +102,11 @@ class _Nest:
             return _fixed(0)
         if dimension == view.unit:
             return _fixed(size * times)
-        at = self.text.let(f"getelementptr i8, ptr {view.name}, i64 {abi.offset_of('View', 'stride', dimension)}")
-        return (self.text.let(f"load i64, ptr {at}"), times)
+        key = (view.name, dimension)
+        if key not in self.view_strides:
+            at = self.text.let(f"getelementptr i8, ptr {view.name}, i64 {abi.offset_of('View', 'stride', dimension)}")
+            self.view_strides[key] = self.text.let(f"load i64, ptr {at}")
+        return (self.view_strides[key], times)
 
     def _iota_steps(self, step: Step) -> list[Stride]:
         """Increment along each dimension."""
@@ -131,6 +137,8 @@ class _Nest:
                 extents.append(extent)
             for done, column in zip(merged, columns, strict=True):
                 done[-1 if together else len(done) :] = [column[dimension]]
+        if self.group.row is not None and extents[-1] != self.group.row:
+            raise InternalError(f"a reduction's row of {self.group.row} elements became dimensions {extents}")
         self.extents = extents
         for place, strides in zip(self.places, merged, strict=False):
             place.strides = strides
