@@ -100,7 +100,7 @@ def test_a_cuda_script_runs_as_ranks_of_a_cluster(tmp_path):
     done = subprocess.run([*command, "train.py"], cwd=tmp_path, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert re.search(r"loss \d\.\d{6}", done.stdout), done.stdout
-    assert "2 ranks, board8" in done.stderr and "waiting for others" in done.stderr, done.stderr
+    assert "2 ranks, board8" in done.stderr and "exposed" in done.stderr, done.stderr
     assert len(re.findall(r"^ +[01] +training +[\d.]+ µs", done.stderr, re.M)) == 2, done.stderr
 
 
@@ -137,7 +137,7 @@ def test_one_process_stands_for_ten_thousand_ranks(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert f"bytes {2 * 2 * 2048 * 4}" in done.stdout and "objects 8 {'rank': 0}" in done.stdout
-    assert re.search(r"communication: [\d.]+ µs exposed, [\d.]+ .s hidden", done.stderr), done.stderr
+    assert re.search(r"communication: [\d.]+ .s exposed, [\d.]+ .s hidden", done.stderr), done.stderr
 
 
 @pytest.mark.parametrize(
