@@ -57,7 +57,8 @@ class Links:
 
 @dataclass(frozen=True, kw_only=True)
 class Software:
-    """What runs on it: the stack, PyTorch's name of the device, the library of collectives, the cluster's resource."""
+    """Software that runs on it: the stack, PyTorch's name of the device, the library of collectives, the cluster's
+    resource."""
 
     stack: Stated[str] | None = None
     torch_device: Stated[str] | None = None
@@ -67,7 +68,7 @@ class Software:
 
 @dataclass(frozen=True, kw_only=True)
 class Accelerator:
-    """A chip as whoever compares, prices or plans sees it.
+    """A chip as code that compares, prices or plans sees it.
 
     `peak` is operations a second by element type, a multiply-accumulate counting two. `design` is the description it
     was made from, None for a chip one can only buy. `transistors_attested` is the count export rules ask for.

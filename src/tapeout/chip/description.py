@@ -30,7 +30,7 @@ MICROCODED_LANES = 32
 """The most lanes a microcoded core has."""
 
 MICROCODED_MATRIX_RATES = {"float32": 0.25, "float16": 1, "float8": 1, "int8": 1}
-"""What a cell of a microcoded core's array does, relative to bfloat16."""
+"""Rates of a cell of a microcoded core's array, relative to bfloat16."""
 
 PROCESS_NODES = ("N7", "N6", "N5", "N4", "N3", "N2")
 
@@ -335,7 +335,7 @@ class Links(Part):
 
 @dataclass(frozen=True, kw_only=True)
 class Host(Part):
-    """How the host reaches the chip: copies and kernel launches."""
+    """The host's way to the chip: copies and kernel launches."""
 
     label: ClassVar[str] = "host"
 
@@ -470,6 +470,6 @@ def _construction_site(field_name: str) -> str | None:
 
 
 def shown_path(path: str) -> str:
-    """As the user would type it: relative when it is below the working directory."""
+    """Return the path as the user would type it: relative when it is below the working directory."""
     relative = os.path.relpath(path)
     return path if relative.startswith(os.pardir) else relative

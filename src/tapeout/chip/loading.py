@@ -1,4 +1,4 @@
-"""From a name or a file to a `Chip`, and the one chip that is active in this process.
+"""Loading of a `Chip` from a name or a file, and the one chip that is active in this process.
 
 A `.py` file is the user's program and is run. A `.toml` or `.json` file is data: it is parsed, checked
 against the description's fields and never runs anything.

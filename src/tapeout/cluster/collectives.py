@@ -1,4 +1,4 @@
-"""How long a collective takes on a cluster: the algorithm, the time, and what bounds it.
+"""Time of a collective on a cluster: the algorithm, the time, and the bound.
 
 Takes an operation, its size and the places of its ranks; gives a `CollectiveTime`. Pure arithmetic on the description:
 the same question has the same answer everywhere. `size_bytes` is what NCCL's tests call the size: of all_reduce,
@@ -36,7 +36,7 @@ OPERATIONS = (
 
 @dataclass(frozen=True)
 class CollectiveTime:
-    """What a collective takes. `bound`: "latency" or the level whose rate takes most of it."""
+    """Cost of a collective. `bound`: "latency" or the level whose rate takes most of it."""
 
     operation: str
     algorithm: str
@@ -52,7 +52,7 @@ class _Phase:
     algorithm: str
     step_count: int
     sent_bytes: float
-    """By one chip, across this level."""
+    """Bytes that one chip sends across this level."""
 
 
 def collective_time(cluster: Cluster, operation: str, size_bytes: int, places: Sequence[int]) -> CollectiveTime:

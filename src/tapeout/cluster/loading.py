@@ -1,4 +1,4 @@
-"""From a name or a TOML file to a `Cluster`."""
+"""Loading of a `Cluster` from a name or a TOML file."""
 
 import difflib
 import os

@@ -1,1 +1,1 @@
-"""From a kernel in tile IR to a Program; `pipeline.compile_kernel` lists every pass in order."""
+"""Compilation of a kernel in tile IR to a Program; `pipeline.compile_kernel` lists every pass in order."""

@@ -1,4 +1,4 @@
-"""Where the elements of a tile lie, dimension by dimension, and how an iteration of any shape becomes instructions.
+"""Places of a tile's elements, dimension by dimension, and the instructions for an iteration of any shape.
 
 Strides are in elements. A stride of 0 repeats an element along its dimension.
 """

@@ -1,4 +1,4 @@
-"""Which function of the engines an operation of the tile IR is."""
+"""Functions of the engines for operations of the tile IR."""
 
 from tapeout.numerics.dtypes import DType
 from tapeout.numerics.operations import AtomicFunction, Function
@@ -36,7 +36,7 @@ INTEGER_BINARY = {
 }
 BINARY = FLOAT_BINARY | INTEGER_BINARY
 LOGICAL = {Function.ADD: Function.XOR, Function.SUB: Function.XOR, Function.MUL: Function.AND}
-"""What arithmetic modulo 2 is on i1."""
+"""Arithmetic modulo 2 on i1."""
 UNARY = {
     "arith.negf": Function.NEG,
     "math.absf": Function.ABS,

@@ -57,13 +57,13 @@ class Place:
 
 @dataclass(eq=False, slots=True)
 class Home:
-    """Where a tile that outgrew the scratchpad lives in the core's workspace in HBM."""
+    """Place of a spilled tile in the core's workspace in HBM."""
 
     offset: int
 
 
 class Anywhere(enum.Enum):
-    """What an access in HBM touches when nothing is known of its root."""
+    """The memory that an access in HBM touches when nothing is known of its root."""
 
     ANYWHERE = enum.auto()
 

@@ -39,7 +39,7 @@ class _Item:
 
 
 class _Resources:
-    """Which resources are the same bytes."""
+    """Resources that are the same bytes."""
 
     def __init__(self, code: list[Node]) -> None:
         buffers: dict[Buffer, None] = {}

@@ -78,7 +78,7 @@ class Estimate:
 
     @property
     def uncertain(self) -> bool:
-        """Whether this input has a range of its own."""
+        """True if this input has a range of its own."""
         return self.formula is None and self.low < self.high
 
     def sensitivities(self) -> list["Sensitivity"]:
@@ -150,7 +150,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """What a figure becomes with one input at the low and at the high end of its range."""
+    """Values of a figure with one input at the low and at the high end of its range."""
 
     varied: Estimate
     at_low: float

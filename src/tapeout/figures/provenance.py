@@ -1,4 +1,4 @@
-"""How far a figure can be trusted: the one vocabulary of the project."""
+"""Degrees of trust in a figure: the one vocabulary of the project."""
 
 import enum
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ class EstimateError(TapeoutError, ValueError):
 
 
 class Provenance(enum.IntEnum):
-    """Where a figure comes from, strongest first. What is computed from several wears the weakest.
+    """Origin of a figure, strongest first. A figure computed from several has the weakest of theirs.
 
     `DEFINED` is a count, a conversion or a choice of a chip description: exact, and evidence of nothing.
     """

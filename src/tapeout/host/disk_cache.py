@@ -1,4 +1,4 @@
-"""Where Tapeout keeps what it can make again, and how a directory gets there whole.
+"""Cache on disk of files that Tapeout can make again; a directory appears there whole or not at all.
 
 TAPEOUT_CACHE_DIR names the place; without it, `tapeout` in the user's cache directory. Deleting it is always
 safe.

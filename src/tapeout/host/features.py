@@ -1,4 +1,4 @@
-"""Which vector units of this host Tapeout's own machine code uses: object code of kernels and C++ alike.
+"""Vector units of this host that Tapeout's machine code uses: object code of kernels and C++ alike.
 
 TAPEOUT_HOST_FEATURES lowers them, so that what runs on an older host can be tested and measured on a newer one. Results
 are the same bits on all of them.

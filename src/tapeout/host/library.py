@@ -27,7 +27,7 @@ from tapeout.host.features import host_features, host_fingerprint
 FOLDER = "cxx"
 ALWAYS = ("-std=c++20", "-fPIC")
 EXACT = ("-O3", "-ffp-contract=off", "-fwrapv", "-fno-math-errno", "-fno-trapping-math", "-pthread")
-"""For code that computes what the chip computes, bit for bit."""
+"""Compiler flags for code that computes what the chip computes, bit for bit."""
 
 
 class BuildError(TapeoutError):

@@ -1,4 +1,4 @@
-"""How far predictions are from rows that no fit has seen, by operator, element type, region and tier.
+"""Errors of predictions on rows that no fit has seen, by operator, element type, region and tier.
 
 With the package of measured rows the errors are computed anew on the check rows; without it, they are what the files of
 parameters say of rows left out when they were fitted.

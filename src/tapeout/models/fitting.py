@@ -26,7 +26,7 @@ LEVEL = 0.8
 
 @dataclass(frozen=True)
 class Fitted:
-    """What was fitted for one operator and element type. `spreads`: for each class of size, the ratios to the value
+    """Fit of one operator and element type. `spreads`: for each class of size, the ratios to the value
     that hold LEVEL of rows not fitted; `outside` the same for rows beyond the hull."""
 
     parameters: Mapping[str, float]

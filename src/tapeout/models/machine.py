@@ -1,4 +1,4 @@
-"""What a physical form needs to know of a machine, as plain numbers, taken from an `Accelerator`."""
+"""Facts of a machine that a physical form needs, as plain numbers, taken from an `Accelerator`."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from tapeout.figures import Estimate, Provenance
 from tapeout.models.tables import COLLECTIVES, PEAK_OF_DTYPE, ModelError
 
 CLASS_PRIORS = {"compute_units": 64.0, "last_level_mb": 64.0, "scaleup_gb_per_s": 100.0}
-"""What `--assume` takes for a figure nobody published: middling values of the catalog's data-centre chips."""
+"""Values that `--assume` takes for unpublished figures: middling values of the catalog's data-centre chips."""
 
 
 @dataclass(frozen=True)

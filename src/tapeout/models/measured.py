@@ -42,8 +42,8 @@ DTYPE_COLUMNS = {
 
 @dataclass(frozen=True)
 class Campaign:
-    """How a set of rows was measured: on which chip, with what, under which conditions. A campaign's launch cost, cache
-    state and clock are its own; nothing of them belongs to the chip."""
+    """Conditions under which a set of rows was measured: chip, software, mode of launch. A campaign's launch cost,
+    cache state and clock are its own; nothing of them belongs to the chip."""
 
     name: str
     chip: str

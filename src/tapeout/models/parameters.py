@@ -41,7 +41,7 @@ class Parameters:
 
 
 def hash_of_rows(tables: list[Table]) -> str:
-    """Of the keys and times of rows, in order of keys."""
+    """Digest of the keys and times of rows, in order of keys."""
     lines = sorted(
         f"{key} {seconds!r}"
         for table in tables
@@ -52,7 +52,7 @@ def hash_of_rows(tables: list[Table]) -> str:
 
 
 def written(parameters: Parameters) -> str:
-    """As TOML, the same bytes for the same parameters."""
+    """Return the parameters as TOML, the same bytes for the same parameters."""
     lines = [
         "# Fitted by `tapeout models fit`; do not edit.",
         f'campaign = "{parameters.campaign}"',
@@ -87,7 +87,7 @@ def _list(values: object) -> str:
 
 
 def read(text: str, where: str) -> Parameters:
-    """From TOML. Raises ModelError that names the place for a file that is not one of parameters."""
+    """Read parameters from TOML. Raises ModelError that names the place for a file that is not one of parameters."""
     try:
         kept = tomllib.loads(text)
         fitted = {

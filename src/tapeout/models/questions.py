@@ -1,4 +1,4 @@
-"""From what a user writes to a `Timer` for each chip and a table for an operator."""
+"""Translation of a user's words into a `Timer` for each chip and a table for an operator."""
 
 import os
 from collections.abc import Sequence

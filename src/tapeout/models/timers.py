@@ -1,4 +1,4 @@
-"""How long operators take on a chip: the best answer there is, with its range, its bound and where it comes from.
+"""Times of operators on a chip: the best available answer, with its range, bound and provenance.
 
 In order of trust: a row the user measured; the form fitted to the user's rows; the form and trees fitted to a campaign
 that ships; the form with parameters of many chips and this one's datasheet. Each has wider ranges than the one before.
@@ -27,12 +27,12 @@ from tapeout.models.tables import COLLECTIVES, KINDS, ModelError, Table
 
 CHUNK = 32768
 REPEAT_SPREAD = 0.03
-"""What one measured row and its repetition differ by: campaigns of the same chip and software differ by 3 % and
+"""Difference between one measured row and its repetition: campaigns of the same chip and software differ by 3 % and
 more."""
 UNMEASURED_SPREAD = (0.0, 0.72, 1.4)
 """The range of operators of which no rows were fitted on any chip."""
 ASSUMED_WIDENING = 1.25
-"""How much wider ranges are, as a logarithm, when the chip's own figures are assumed."""
+"""Widening of ranges, as a logarithm, when the chip's own figures are assumed."""
 _SIBLINGS = {
     "float16": ("bfloat16",),
     "half": ("bfloat16", "float16"),

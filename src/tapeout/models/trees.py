@@ -51,7 +51,7 @@ class Trees:
         return total
 
     def to_dict(self) -> dict[str, object]:
-        """As plain values that TOML holds."""
+        """Return the trees as plain values that TOML holds."""
         return {
             "base": float(f"{self.base:.6g}"),
             "depth": int(self.features.shape[1]),
@@ -146,7 +146,7 @@ def _at(array: NDArray[Any]) -> ctypes.c_void_p:
 
 
 def _edges(values: Array, bin_count: int) -> Array:
-    """At most `bin_count` - 1 thresholds, at quantiles between distinct values."""
+    """Return at most `bin_count` - 1 thresholds, at quantiles between distinct values."""
     distinct = np.unique(values)
     if len(distinct) <= bin_count - 1:
         return (distinct[1:] + distinct[:-1]) / 2

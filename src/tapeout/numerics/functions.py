@@ -1,4 +1,4 @@
-"""What every function, conversion and accumulation step of the chip computes, bit for bit.
+"""Definition of every function, conversion and accumulation step of the chip, bit for bit.
 
 Written once, over the primitives of `tapeout.numerics.builder`; the reference evaluator, the functional
 simulator and the RTL's tests all run this text. Operands and results travel as `KIND_OF_DTYPE` says.

@@ -199,7 +199,7 @@ def _fma_f32(a: Array, b: Array, c: Array) -> Array:
 
 
 def _fma_f64(a: Array, b: Array, c: Array) -> Array:
-    """In exact rational arithmetic, element by element."""
+    """Compute in exact rational arithmetic, element by element."""
     exact = [_fma_exact(float(x), float(y), float(z)) for x, y, z in zip(a.flat, b.flat, c.flat, strict=True)]
     return np.array(exact, np.float64).reshape(a.shape)
 

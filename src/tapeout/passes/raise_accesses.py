@@ -41,7 +41,7 @@ class Form:
 
 @dataclass(frozen=True)
 class Access:
-    """Where a tile lies in HBM. Element i is at base + sum(i_d * strides_bytes[d]) (+ index[i] * scale_bytes) and is
+    """Location of a tile in HBM. Element i is at base + sum(i_d * strides_bytes[d]) (+ index[i] * scale_bytes) and is
     touched if low[d] <= i_d < high[d] (None: no bound) and mask[i]. `fill` is what an untouched element loads as.
     `root` is the kernel parameter the address derives from, if known."""
 

@@ -1,4 +1,4 @@
-"""What the C++ shim tells this process's clock. Each function is one entry of the table `ClockCalls` in shim.h.
+"""Calls from the C++ shim to this process's clock. Each function is one entry of the table `ClockCalls` in shim.h.
 
 They are called from any thread, with or without a profile, but (except `turn_on`) only while time is kept.
 """

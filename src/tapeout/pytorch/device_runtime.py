@@ -168,7 +168,8 @@ def _make_triton_use_the_chip() -> None:
 
 
 def set_fallback(policy: str) -> None:
-    """What happens to an operator without a chip kernel: "count" it, "warn" once per operator, or raise an "error"."""
+    """Choose what happens to an operator without a chip kernel: "count" it, "warn" once per operator, or raise an
+    "error"."""
     if policy not in FALLBACK_POLICIES:
         raise TapeoutError(
             f"{FALLBACK_VARIABLE}={policy!r} is not a policy; choose one of {', '.join(FALLBACK_POLICIES)}"
@@ -187,7 +188,7 @@ def refuse_host(operator: str, reason: str) -> None:
 
 
 def name_operators() -> None:
-    """From now on what happens on the chip is noted with the aten operator that asked for it."""
+    """Record, from now on, activities of the chip with the aten operator that caused them."""
     loaded = shim()
     loaded.tapeout_watch_operators()
     clock.current_operator = lambda: loaded.tapeout_current_operator().decode()

@@ -1,4 +1,4 @@
-"""What waits until somebody else imports a module."""
+"""Hooks that run once a module has been imported."""
 
 import importlib.abc
 import importlib.util

@@ -28,7 +28,7 @@ WRITTEN_FOR_TORCH = "2.13"
 
 
 class ChipInterface(DeviceInterface):
-    """What Dynamo and Inductor ask of a device, answered by torch.chip."""
+    """Answers of torch.chip to what Dynamo and Inductor ask of a device."""
 
     device = chip_device.device  # type: ignore[assignment]
     Event = chip_device.Event  # type: ignore[assignment]

@@ -1,4 +1,4 @@
-"""How Inductor writes code for the chip: its Triton code generator with the few decisions that differ.
+"""Inductor's code generation for the chip: its Triton code generator with the few decisions that differ.
 
 Imported by inductor.py when Inductor is there; the generated modules import `ChipAsyncCompile` from here.
 """
@@ -212,7 +212,7 @@ class ChipScheduling(TritonScheduling):
             return collapsed([dim for dim in dims if not sizes.statically_known_equals(dim, sympy.S.One)], numel)
 
         def collapsed(dims: Sequence[Any], numel: Any) -> tuple[Any, ...]:
-            """As many dimensions as a kernel has, the leading ones made one."""
+            """Return as many dimensions as a kernel has, the leading ones merged into one."""
             if not dims:
                 return (numel,)
             joined = max(0, len(dims) - (config.triton.max_tiles or 2)) + 1

@@ -200,7 +200,8 @@ def _copied_where_written(node: Node, operands: Any, targets: Iterable[Node], na
 
 
 def is_overwritten_elsewhere(first: Any, second: Any) -> bool:
-    """Whether one of two nodes of Inductor's scheduler writes into an older buffer that the other uses at other places.
+    """Return whether one of two nodes of Inductor's scheduler writes into an older buffer that the other uses at other
+    places.
 
     At the same place it is safe: an iteration of a kernel loads what it needs before it stores.
     """

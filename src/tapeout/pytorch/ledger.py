@@ -1,4 +1,5 @@
-"""What ran where: aten operators on the chip, operators that fell back to the host, bytes between host and chip.
+"""Record of what ran where: aten operators on the chip, operators that fell back to the host, bytes between host and
+chip.
 
 The C++ shim counts; this reads its counters as values. Work inside a compiled graph's own Triton kernels is the
 kernel launcher's to count: here are the operators torch dispatched one by one.

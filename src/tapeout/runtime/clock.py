@@ -32,7 +32,7 @@ PICOSECONDS_PER_NANOSECOND = 1000
 
 
 class Kind(Enum):
-    """What an activity was."""
+    """Kind of an activity."""
 
     KERNEL = "kernel"
     COPY_TO_CHIP = "copy to chip"
@@ -50,7 +50,7 @@ RESOURCES = {
     Kind.COPY_TO_CHIP: "link to the chip",
     Kind.COPY_TO_HOST: "link to the host",
 }
-"""What does one piece of work at a time."""
+"""Resources that do one piece of work at a time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,11 +231,11 @@ class VirtualClock:
 
     @property
     def is_watched(self) -> bool:
-        """Whether every activity must be told in full."""
+        """True if every activity must be recorded in full."""
         return self.record or self.listener is not None
 
     def empty_sram(self) -> None:
-        """As if something else had used all of the last-level SRAM."""
+        """Empty the last-level SRAM, as if something else had used all of it."""
         if self.backlog is not None:
             self.backlog.empty_sram()
 
@@ -276,7 +276,7 @@ class VirtualClock:
             self._untimed_kernels[name] += 1
 
     def assume(self, assumption: str) -> None:
-        """What is launched next is timed on an assumption."""
+        """Mark the next launch as timed on an assumption."""
         with self._lock:
             self._assumptions[assumption] += 1
 
@@ -296,7 +296,8 @@ class VirtualClock:
         self._host_ps = max(self._host_ps, time_ps)
 
     def poll(self, time_ps: int, latency_ps: int) -> bool:
-        """Return whether the host finds that time reached. Asking in vain costs a round trip, so asking again helps."""
+        """Return whether the host clock has passed that time. A failed poll costs one round trip, so polling again
+        helps."""
         self._take_up()
         if time_ps <= self._host_ps:
             return True

@@ -1,4 +1,5 @@
-"""What ran: kernels compiled and launched, instructions by engine, bytes to and from HBM, since start or `reset`."""
+"""Counts of work: kernels compiled and launched, instructions by engine, bytes to and from HBM, since start or
+`reset`."""
 
 import ctypes
 from dataclasses import dataclass

@@ -72,7 +72,7 @@ class TimedKernel:
             self.execute(grid, arguments)
 
     def execute(self, grid: tuple[int, int, int], arguments: Sequence[int]) -> None:
-        """What `launch` does if nobody stands in for it: here, let the chip's time pass."""
+        """Launch without a stand-in: here, let the chip's time pass."""
         words = self._words(grid, arguments)
         if min(grid) > 0:
             self._keep_time(words)

@@ -1,4 +1,4 @@
-"""How long a launch takes on the chip: asks the timing simulator, and remembers.
+"""Times of launches on the chip: asks the timing simulator, and caches its answers.
 
 A launch is timed with its tensors at canonical addresses: as if each allocation its arguments point into had been made
 in an empty HBM, one after another, in the order of the arguments. So a time does not depend on where the allocator
@@ -21,7 +21,7 @@ from tapeout.sim import timing
 
 REMEMBERED_LAUNCHES = 16_384
 BLOCK_WORDS = 4
-"""Of each of a launch's allocations: where it is, its bytes, where it would be, and whether it is in the SRAM."""
+"""For each of a launch's allocations: where it is, its bytes, where it would be, and whether it is in the SRAM."""
 
 
 @functools.cache
@@ -72,7 +72,7 @@ def timed(program: Program, chip: Chip) -> TimedProgram:
 
 
 class Backlog:
-    """What C++ keeps for a clock: launches it has not taken up, and which allocations lie in the last-level SRAM."""
+    """C++ state of a clock: launches it has not taken up, and which allocations lie in the last-level SRAM."""
 
     def __init__(self) -> None:
         self.handle = library().tapeout_clock()
@@ -120,7 +120,7 @@ def _placed(handle: int, program: TimedProgram, words: bytes, data_digest: bytes
 
 
 _remembered: dict[bytes, timing.Timing | None] = {}
-"""By the digest of a launch; None: its time depends on data that are not given."""
+"""Launch times by the digest of a launch; None: its time depends on data that are not given."""
 
 
 def _simulated(program: TimedProgram, placed: Placed, data: timing.FlatTrace | None) -> timing.Timing | None:

@@ -34,7 +34,7 @@ ALONE_VARIABLE = "TAPEOUT_AS_RANK"
 
 @dataclass(frozen=True)
 class Member:
-    """What a rank says of itself when a group is made. `chip` is "" without one; `links`: rate and latency."""
+    """Facts that a rank sends when a group is made. `chip` is "" without one; `links`: rate and latency."""
 
     host: str
     process: int
@@ -54,7 +54,7 @@ class Member:
 
     @property
     def is_gone(self) -> bool:
-        """Whether the process is known to have ended; of another host nothing is known."""
+        """True if the process is known to have ended; of another host nothing is known."""
         if self.host != socket.gethostname():
             return False
         try:
@@ -66,7 +66,7 @@ class Member:
 
 @dataclass
 class Communication:
-    """What one kind of collective took on this rank, in picoseconds.
+    """Time of one kind of collective on this rank, in picoseconds.
 
     `total_ps` is the time of the operations themselves. The cores did nothing for `exposed_ps` of it, and for
     `waited_ps` after this rank was ready and before the last one was; the rest was hidden behind kernels.

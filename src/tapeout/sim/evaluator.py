@@ -40,7 +40,7 @@ recognise."""
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run did: instructions executed by each unit."""
+    """Result of a run: instructions executed by each unit."""
 
     instruction_counts: Mapping[Unit, int]
 

@@ -1,4 +1,4 @@
-"""What each instruction does to registers, scratchpad and memory: two tables, from instruction class to function.
+"""Effects of each instruction on registers, scratchpad and memory: two tables, from instruction class to function.
 
 `EXECUTE` has the instructions of the queues, `STEP` those of the sequencer (branches, waits and halt are the
 sequencer's own business and in `evaluator`). Their fields agree with each other, as `tapeout.isa.verify` checks. The
@@ -32,7 +32,7 @@ BUILDER: Builder[Array] = NumpyBuilder()
 
 
 class Frame:
-    """What one executing instruction sees: memory, scratchpad, register values; it notes the bytes it
+    """State that one executing instruction sees: memory, scratchpad, register values; it notes the bytes it
     touches."""
 
     def __init__(self, memory: Memory, scratchpad: Array, registers: Sequence[int], place: str) -> None:

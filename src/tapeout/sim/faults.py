@@ -1,4 +1,4 @@
-"""What can go wrong while a program runs, as exceptions that name the instruction, its source line and the
+"""Faults of a running program, as exceptions that name the instruction, its source line and the
 program.
 
 All of them mean that the program is wrong (or was given wrong arguments), not the simulator.

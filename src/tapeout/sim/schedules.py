@@ -1,4 +1,4 @@
-"""In which order the reference evaluator lets the sequencers and queues take their next instruction.
+"""Orders in which the reference evaluator lets the sequencers and queues take their next instruction.
 
 Every schedule is a legal machine. A program whose synchronisation is right gives the same bytes under all
 of them.
@@ -14,7 +14,7 @@ from tapeout.sim.ordering import AGENTS
 
 
 class Agent(Protocol):
-    """Who may take a step: the sequencer or one queue of a core."""
+    """Agent that may take a step: the sequencer or one queue of a core."""
 
     core_number: int
     unit: Unit

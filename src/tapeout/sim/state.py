@@ -26,8 +26,8 @@ NO_MEMORY = Memory(0, np.zeros(0, np.uint8))
 
 
 class SequencerState:
-    """What the sequencer's own instructions read and write on one core. `programs`: those of the grid that the core
-    has still to run."""
+    """State that the sequencer's own instructions read and write on one core. `programs`: those of the grid that the
+    core has still to run."""
 
     def __init__(
         self,

@@ -1,1 +1,1 @@
-"""What tests and benchmarks share: random programs."""
+"""Common code of tests and benchmarks: random programs."""

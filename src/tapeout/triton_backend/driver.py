@@ -31,7 +31,7 @@ def _round_to_bf16(value: float) -> float:
 
 
 class _Utilities:
-    """What Triton asks of a driver beyond launching."""
+    """Functions that Triton asks of a driver beyond launching."""
 
     def load_binary(self, name: str, binary: bytes, shared: int, device: int) -> tuple[Any, Any, int, int, int]:
         from tapeout import runtime

@@ -1,4 +1,4 @@
-"""What each source line of the kernels cost: its instructions, their cycles, and what they waited for.
+"""Cost of each source line of the kernels: its instructions, their cycles, and their stalls.
 
 Takes the launches a recording clock kept and the lines programs carry for their instructions; gives frozen
 `Annotation`s, one a program, that the terminal listing reads. Cycles are summed over cores and launches: an engine's

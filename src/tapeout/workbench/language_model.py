@@ -36,7 +36,7 @@ class LanguageModel:
 
 @dataclass(frozen=True)
 class Answer:
-    """What was said, when each token came on the host's clock since the question, and what the chip did."""
+    """An answer: its text, the host time of each token since the question, and the work of the chip."""
 
     text: str
     prompt_token_count: int

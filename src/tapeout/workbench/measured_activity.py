@@ -1,4 +1,4 @@
-"""What a simulator counted, as an `Activity` that `tapeout.silicon.power` prices in joules."""
+"""Counts of a simulator, as an `Activity` that `tapeout.silicon.power` prices in joules."""
 
 from collections import Counter
 from collections.abc import Iterable

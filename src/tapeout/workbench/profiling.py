@@ -1,4 +1,4 @@
-"""Where a script's time went: by operator, kernel and engine, and what bounds each.
+"""Time of a script by operator, kernel and engine, and the bound of each.
 
 Takes the activities a recording clock kept; gives a frozen `Profile` that the terminal summary, the JSON file and the
 trace read. A kernel's limits are the times it could not have been faster than: its products at the matrix engines'
@@ -75,7 +75,7 @@ class EngineRow:
 
 @dataclass(frozen=True)
 class EnergyRow:
-    """What the run would have taken in joules, by block, as far as its launches were counted; modelled.
+    """Energy of the run in joules, by block, as far as its launches were counted; modelled.
 
     `low_j` and `high_j` are the middle 90 % of what the model's uncertain inputs allow; `provenance` is the weakest of
     theirs. Copies between host and chip are not in it.
@@ -90,7 +90,7 @@ class EnergyRow:
 
 @dataclass(frozen=True)
 class Profile:
-    """What a script did with a chip's time, longest rows first.
+    """Uses of a chip's time by a script, longest rows first.
 
     Shares are of `run.total_ps` for kernels and operators, of the kernels' time for engines. `cores_idle_ps`: no kernel
     ran, mostly because the host was launching. `energy` is None for a run that took no time.
@@ -149,7 +149,7 @@ def _launch(activity: Activity) -> Launch:
 
 
 def operator_of(activity: Activity) -> str:
-    """Who asked for it: the aten operator, or what Inductor fused into a kernel of its own, or the user's kernel."""
+    """Origin of a launch: the aten operator, the operators that Inductor fused into a kernel, or the user's kernel."""
     if activity.operator:
         return activity.operator
     fused = re.fullmatch(r"triton_[a-z]+_fused_(.+?)(_\d+)?", activity.name)

@@ -28,7 +28,7 @@ from tapeout.runtime import clock
 
 @dataclass(frozen=True)
 class RunTime:
-    """What a script took on a chip. `total_ps` leaves out `host_operators` and `untimed_kernels`: nobody knows theirs.
+    """Time of a script on a chip. `total_ps` leaves out `host_operators` and `untimed_kernels`: nobody knows theirs.
 
     `busy_ps` and `counts` by kind of work (`tapeout.runtime.clock.Kind`). `assumptions`: what the times of some
     launches rest on for want of data, with the number of launches. `status`: the script's exit status.
@@ -48,12 +48,12 @@ class RunTime:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing ran on the chip."""
+        """True if nothing ran on the chip."""
         return not (self.counts or self.host_operators or self.untimed_kernels)
 
     @property
     def is_whole(self) -> bool:
-        """Whether `total_ps` is the time of everything."""
+        """True if `total_ps` is the time of everything."""
         return not self.host_operators and not self.untimed_kernels
 
     def items_per_s(self, item_count: float, chip_name: str) -> float:
@@ -99,7 +99,7 @@ class Script:
 
     @property
     def path(self) -> Path:
-        """Where the program is, if it is no module. Raises TapeoutError if it is nowhere."""
+        """Return the path of the program, if it is no module. Raises TapeoutError if it is nowhere."""
         path = Path(self.name)
         if path.is_file():
             return path

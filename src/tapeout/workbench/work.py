@@ -1,4 +1,4 @@
-"""What the chip did: a total of the process so far, and the difference of two totals.
+"""Work of the chip: a total of the process so far, and the difference of two totals.
 
 Brings together the runtime's counters (kernels, instructions, traffic) and the device's ledger of operators.
 """

@@ -1,4 +1,4 @@
-"""What forms share: the shape of one, and arithmetic on parts of a time."""
+"""Common parts of forms: the shape of one, and arithmetic on parts of a time."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Which formula stands for which operation of Triton or function of libdevice, and how accurate each is.
+"""Formulas for operations of Triton and functions of libdevice, and the accuracy of each.
 
 `find` takes the name of a Triton operation or of a libdevice function (`__nv_...`, what Triton's `libdevice` calls) and
 the type of its first operand; it gives a formula over `Term`s, or None. `ACCURACY_ULP` states how good each is.

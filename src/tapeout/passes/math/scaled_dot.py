@@ -9,7 +9,7 @@ from tapeout.tile.ir import Operation
 
 FLOAT4 = "e2m1"
 FLOAT4_BIAS_STEP = 126
-"""What the exponent biases of bf16 and e2m1 differ by."""
+"""Difference of the exponent biases of bf16 and e2m1."""
 
 
 def dot_scaled(operation: Operation, operands: list[Term]) -> Term:

@@ -24,7 +24,7 @@ from tapeout.pytorch.ops.tiles import attention_tile
 LOG2_E = tl.constexpr(1.4426950408889634)
 GRADIENT_TILE = 64
 LEAST_STEPS_AHEAD = 8
-"""Tiles of keys from which on the scores of the next are computed ahead: one tile's worth is computed in vain."""
+"""Tiles of keys from which on the scores of the next are computed ahead: the scores of one tile are then not used."""
 
 
 @triton.jit

@@ -36,7 +36,7 @@ class Function:
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why an operator is not to be had from Inductor."""
+    """Reason why Inductor cannot compile an operator."""
 
     reason: str
 

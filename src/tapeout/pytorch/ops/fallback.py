@@ -1,4 +1,4 @@
-"""What happens to an operator without a kernel of its own: Inductor writes one (compiled.py), else it runs on the host.
+"""Operators without a hand-written kernel: Inductor compiles them (compiled.py), else they run on the host.
 
 torch calls `run` for every overload nobody registered. The host's part is C++ (shim.cpp), reached by a dispatch key
 that belongs to no device.

@@ -1,4 +1,4 @@
-"""What torch asks about a tensor and the stream that uses it."""
+"""Operators on a tensor and the stream that uses it."""
 
 import torch
 

@@ -17,7 +17,7 @@ from tapeout.chip import Chip
 from tapeout.pytorch.ops.sizes import ceil_div, power_of_two_at_least
 
 STEP_CYCLES = 64
-"""What a step of the inner loop costs besides its work: issuing its instructions and handing over tiles."""
+"""Cost of a step of the inner loop besides its work: issuing its instructions and handing over tiles."""
 
 NEAR = 17 / 16
 """Estimates are no better than this."""
@@ -35,8 +35,8 @@ def _array_steps(chip: Chip, rows: int, columns: int) -> int:
 
 
 def _load_bytes_per_cycle(chip: Chip, active_cores: int) -> float:
-    """What one core's DMA brings when so many are at work: its port, its share of the last-level SRAM, and what it may
-    have in flight over the time it takes from HBM."""
+    """Return the rate of one core's DMA when so many are at work: the least of its port, its share of the last-level
+    SRAM, and what it may have in flight over the time it takes from HBM."""
     sram, hbm, dma = chip.last_level_sram, chip.hbm, chip.core.load_dma
     latency_cycles = sram.latency_cycles + hbm.latency_ns * chip.clock_hz // 10**9
     share = sram.slice_count * sram.bytes_per_cycle_per_slice / active_cores
@@ -48,7 +48,7 @@ Tile = tuple[int, ...]
 
 @dataclass(frozen=True)
 class _Choice:
-    """A tile: its estimated cycles, how many elements it computes in vain or not, and what makes it the better one."""
+    """A tile: its estimated cycles, the elements it computes including padding, and its merit among equals."""
 
     tile: Tile
     cycles: float
@@ -57,8 +57,8 @@ class _Choice:
 
 
 def _best(chip: Chip, choices: list[_Choice]) -> Tile:
-    """Of the tiles that are as fast as the fastest (a launch with its overhead may take NEAR times as long), one that
-    computes least in vain, of them the one with most merit: what the chip does not mind, the simulating host does."""
+    """Pick the fastest tile. Among tiles whose launch, with its overhead, takes at most NEAR times as long, prefer the
+    one with the least padding, then the most merit: the chip does not care, but simulating padding costs host time."""
     launch = chip.host.launch_ns * chip.clock_hz / 10**9
     limit = NEAR * (min(choice.cycles for choice in choices) + launch)
     near = [choice for choice in choices if choice.cycles + launch <= limit]
@@ -73,7 +73,8 @@ def product_tile(
 
 
 def _rounded(extent: int) -> int:
-    """Up to one of eight steps an octave: so a context that grows with every token seldom asks anew."""
+    """Round up to one of eight steps an octave, so that a context that grows with every token seldom needs a new
+    tile."""
     step = max(1, power_of_two_at_least(extent) // 16)
     return ceil_div(extent, step) * step
 
@@ -132,9 +133,9 @@ def _product_cycles(
 
 
 def lanes_are_faster(chip: Chip, dtype: str, size_bytes: int, columns: int, inner: int) -> bool:
-    """Whether a product with one row, which uses each weight once, is one for the vector engine: a weight is multiplied
-    and added there, and converted before that if it is no float32. Of the matrix array only one row is of use. Small
-    products stay on the vector engine where launching takes most of the time anyway."""
+    """Return whether the vector engine computes a product with one row, which uses each weight once, faster. A weight
+    is multiplied and added there, and converted before that if it is no float32. Of the matrix array only one row is of
+    use. Small products stay on the vector engine where launching takes most of the time anyway."""
     engine = chip.core.matrix
     rate = engine.multiply_accumulates_per_cycle(dtype) / (engine.row_count * engine.column_count)
     by_lanes = chip.core.vector.lane_count / (2 if dtype == "float32" else 3)
@@ -162,14 +163,14 @@ def row_tile(chip: Chip, size_bytes: int, columns: int, inner: int, contiguous_c
 
 
 def _long_side(extent: int, most: int) -> int:
-    """The longest that computes no more than a sixteenth in vain."""
+    """Return the longest side whose padding is at most a sixteenth."""
     sides = [side for side in (*INNER, 512, LONG_SIDE) if side <= most and 16 * _padded(extent, side) <= 17 * extent]
     return max(sides, default=INNER[0])
 
 
 SOFTMAX_OPERATIONS = 5
-"""Of the vector engine for each score besides its exponential: scaling, largest, sum, conversion, and its share of the
-results shrunk when the largest score grows."""
+"""Operations of the vector engine for each score besides its exponential: scaling, largest, sum, conversion, and its
+share of the results shrunk when the largest score grows."""
 
 SCORE_TILES = 6
 """Tiles of scores and weights, as float32, in the scratchpad at a time, copies for running ahead among them."""
@@ -214,10 +215,11 @@ def _attention_tile(
 
 
 SCRATCHPAD_BYTES_PER_ELEMENT = 64
-"""Of a tile whose rows are normalised: input, output and what is computed between, as float32, several copies each."""
+"""Bytes of a tile whose rows are normalised: input, output and what is computed between, as float32, several copies
+each."""
 
 NORM_OPERATIONS = 5
-"""Of the vector engine for each element of a softmax or layer norm."""
+"""Operations of the vector engine for each element of a softmax or layer norm."""
 
 
 def rows_tile(chip: Chip, rows: int, columns: int, operations: int = 0) -> tuple[int, int]:
@@ -236,7 +238,7 @@ def rows_tile(chip: Chip, rows: int, columns: int, operations: int = 0) -> tuple
 
 
 REDUCED_COLUMNS = 256
-"""Of a tile whose rows are reduced, where there are rows enough: further columns are added onto these."""
+"""Columns of a tile whose rows are reduced, where there are rows enough: further columns are added onto these."""
 
 LEAST_SHARE = 1 << 16
 """Elements that are worth a program of their own, and a second launch for what programs leave of a row."""

@@ -1,4 +1,4 @@
-"""What generated code and the native runtime tell each other: the structures both sides read and write.
+"""Interface between generated code and the native runtime: the structures both sides read and write.
 
 Every member is one 64-bit word, or an array of them, so an offset is a word number. The C++ side is written from
 here (`header`), the generated side asks for offsets (`offset_of`). Nothing else knows the layout.
@@ -7,10 +7,10 @@ here (`header`), the generated side asks for offsets (`offset_of`). Nothing else
 from tapeout.numerics.dtypes import DType
 
 FAILURES = ("none", "trap", "outside_hbm", "foreign_pointer", "misaligned_pointer", "endless_wait")
-"""Why a launch failed, by number. Behind them come the findings of the sanitizer."""
+"""Reasons why a launch failed, by number. Behind them come the findings of the sanitizer."""
 
 FINDINGS = ("outside_every_tensor", "never_written", "scratchpad_never_written", "race", "value_born")
-"""What the sanitizer finds, in that order."""
+"""Findings of the sanitizer, in that order."""
 
 CHECKED_OPERANDS = 5
 """Operands of an instruction, at most."""

@@ -407,4 +407,4 @@ class LlvmBuilder:
 
 
 MEMORY_TYPE = {dtype: {DType.F32: "float", DType.F64: "double"}.get(dtype, f"i{dtype.bits}") for dtype in DType}
-"""How LLVM sees an element in memory."""
+"""LLVM's type of an element in memory."""

@@ -1,4 +1,4 @@
-"""What the sanitizer must know of an instruction to check it: constant facts, and which registers it needs."""
+"""Facts that the sanitizer needs to check an instruction: constants, and the registers it reads."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ SCALAR = (1, 1, 1, 1)
 
 @dataclass(frozen=True)
 class Checks:
-    """What is checked while a kernel runs. `values`: also where NaNs and infinities are born."""
+    """Checks made while a kernel runs. `values`: also where NaNs and infinities first appear."""
 
     values: bool = False
 

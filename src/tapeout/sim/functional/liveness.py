@@ -1,4 +1,4 @@
-"""Which bytes of the scratchpad may still be read: what lets a store nobody sees be left out.
+"""Liveness of scratchpad bytes: a store to bytes that nobody reads again is left out.
 
 An address is known up to the register added to it. A register whose values are bounded (`register_ranges`) has its own
 address space, relative to its current value; when it changes, what was live there becomes live, within the bounds, in

@@ -467,7 +467,8 @@ def store_vector(builder: LlvmBuilder, dtype: DType, raw: str, base: str, positi
 # ---------------------------------------------------------------------------------------- reductions
 
 ORDER_MATTERS = (Function.ADD, Function.MUL)
-"""For floats. The other reductions, and all of integers, give the same bits in every order."""
+"""Order-dependent reductions, for floats. The other reductions, and all of integers, give the same bits in every
+order."""
 
 
 def _is_order_free(item: isa.Reduce) -> bool:

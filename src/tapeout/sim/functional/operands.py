@@ -1,4 +1,4 @@
-"""What the functional simulator makes of an instruction's operands: how partial writes and picks count."""
+"""Operands of an instruction as the functional simulator sees them: how partial writes and picks count."""
 
 from tapeout.isa import AccessPattern, Instruction
 from tapeout.isa import definitions as isa

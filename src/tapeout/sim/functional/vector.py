@@ -190,7 +190,7 @@ class Block:
 # --------------------------------------------------------------------------------------------------- groups
 
 Key = tuple[int, int, int, tuple[int, ...], int]
-"""What an access pattern is within a group: base, register and its version, refined strides, element bytes."""
+"""Identity of an access pattern within a group: base, register and its version, refined strides, element bytes."""
 
 
 @dataclass
@@ -323,5 +323,5 @@ class Group:
 
     @property
     def live_steps(self) -> bool:
-        """Whether anything the group does can be seen."""
+        """True if any effect of the group can be observed."""
         return bool(self.places) or len(self.dropped) < len(self.steps)

@@ -38,7 +38,7 @@ FAULTS_OF_THE_PACKAGE = {
     "var.dim": "it does not take the operator's argument `unbiased`",
     "zero": "it overwrites its argument, of which the operator returns a zeroed copy",
 }
-"""What FlagGems does otherwise than the operator on every device, as its source says."""
+"""Differences of FlagGems from the operator on every device, as its source says."""
 
 
 def _floats(*shape: int) -> Tensor:

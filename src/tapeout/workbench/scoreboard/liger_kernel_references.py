@@ -235,7 +235,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "liger_mhc_coeffs": {"allow_fp32": True},
     "liger_mhc_forward": {"allow_fp32": True},
 }
-"""What Liger's functions are told besides the arguments."""
+"""Options of Liger's functions besides the arguments."""
 
 NOT_APPLICABLE = {
     "liger_fused_linear_scaled_cross_entropy_tp": "needs a process group of several devices",

@@ -94,7 +94,8 @@ def missing(cases: Sequence[Case], file: Path, again: Collection[Verdict] = ()) 
 
 
 def _import_once_for_all() -> None:
-    """What takes seconds to import or to compute and every process needs. The chip itself wakes in each process.
+    """Prepare the parts that take seconds to import or compute and that every process needs. The chip itself wakes in
+    each process.
 
     What is imported is no garbage, and compiling makes little of it: looking for it took a sixth of the time.
     """
@@ -109,7 +110,7 @@ def _import_once_for_all() -> None:
 
 
 def _wake_the_chip(thread_count: int) -> None:
-    """What every process needs before its first case, which would otherwise pay for it.
+    """Prepare what every process needs before its first case, which would otherwise pay for it.
 
     Processes share the cores out: threads of one would wait for those of another.
     """

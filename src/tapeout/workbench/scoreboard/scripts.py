@@ -1,4 +1,4 @@
-"""Other people's training scripts, unmodified: each by `tapeout run`, held against the same script on the CPU.
+"""Third-party training scripts, unmodified: each by `tapeout run`, compared with the same script on the CPU.
 
 Takes a folder of sources: what a user cloned or unpacked, one folder for each repository, named `owner+name`. Nothing
 is fetched, neither sources nor data: a script that wants a data set finds a small one of made-up numbers laid beside
@@ -26,7 +26,8 @@ from tapeout.workbench.script import RunTime
 
 RELATIVE_TOLERANCE = 0.02
 ABSOLUTE_TOLERANCE = 0.002
-"""Of a printed figure. Some scripts compute in bfloat16, and training carries a difference on from step to step."""
+"""Tolerance of a printed figure. Some scripts compute in bfloat16, and training carries a difference on from step to
+step."""
 
 LOSS = r"(?i)(?:loss|error|ppl)\S*[ :=]+(-?\d+\.\d+(?:e-?\d+)?|nan|inf)"
 ACCURACY = r"(\d+\.?\d*) %"
@@ -60,7 +61,7 @@ class Script:
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a script. `processor_s` is the host's, of the run on the chip; `chip_ps` is simulated."""
+    """Outcome of a script. `processor_s` is the host's, of the run on the chip; `chip_ps` is simulated."""
 
     script: Script
     version: str

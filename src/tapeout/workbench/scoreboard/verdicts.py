@@ -14,7 +14,7 @@ DTYPES = ("float32", "float64", "bfloat16", "float16", "int64", "int32", "bool")
 
 
 class Verdict(enum.StrEnum):
-    """How a case went. Only the last two are faults: a wrong number, or an end nobody meant."""
+    """Outcome of a case. Only the last two are faults: a wrong number, or an end nobody meant."""
 
     NATIVE = "native"
     """Right, and everything ran on the chip."""
