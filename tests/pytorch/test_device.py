@@ -275,9 +275,17 @@ def test_triton_finding_its_back_ends_does_not_import_torch_or_wake_the_device()
 
 @pytest.mark.parametrize(
     "given",
-    [torch.ones(2), torch.arange(3000.0).view(50, 60) / 7, torch.tensor(2.5), torch.tensor([[1, -20]])]
-    + [torch.tensor([1e-9, float("nan"), float("inf")]), torch.ones(3, dtype=torch.float16) / 3]
-    + [torch.tensor([1 + 2j]), torch.tensor([True]), torch.ones(0, 3)],
+    [
+        torch.ones(2),
+        torch.arange(3000.0).view(50, 60) / 7,
+        torch.tensor(2.5),
+        torch.tensor([[1, -20]]),
+        torch.tensor([1e-9, float("nan"), float("inf")]),
+        torch.ones(3, dtype=torch.float16) / 3,
+        torch.tensor([1 + 2j]),
+        torch.tensor([True]),
+        torch.ones(0, 3),
+    ],
     ids=str,
 )
 def test_a_tensor_is_printed_as_the_hosts_and_nothing_is_computed_for_it(given):

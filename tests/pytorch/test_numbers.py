@@ -92,6 +92,19 @@ BESIDE_TENSORS = {
     "clamped zeros": lambda d: torch.cat(
         [F.relu(t(d, -0.0, 0.0, NAN)), F.relu6(t(d, -0.0, 7.0)), t(d, -0.0).clamp(0, 1)]
     ),
+    "signs": lambda d: t(d, NAN, -0.0, 0.0, -INF, dtype=torch.float64).signbit(),
+    "signs, compiled": lambda d: torch.compile(torch.signbit)(t(d, -0.0, 0.0, -INF, dtype=torch.float64)),
+    "signs given": lambda d: torch.copysign(t(d, NAN, -0.0, 3.0), -1.0).signbit(),
+    "signs given to halves": lambda d: torch.copysign(t(d, NAN, -0.0, 3.0, dtype=HALF), -0.0).signbit(),
+    "signs given to integers": lambda d: torch.copysign(t(d, 1, -2), t(d, -0.0, 0.0, dtype=torch.float64)),
+    "halves added beyond": lambda d: torch.add(t(d, 1, dtype=HALF), t(d, 1, dtype=HALF), alpha=1e9),
+    "halves taken away beyond": lambda d: t(d, 1, dtype=HALF).sub_(t(d, 1, dtype=HALF), alpha=1e9),
+    "halves from a number beyond": lambda d: torch.rsub(t(d, 1, dtype=HALF), 2.0, alpha=1e9),
+    "halves of a list added beyond": lambda d: torch._foreach_add([t(d, 1, dtype=HALF)] * 2, [t(d, 1)] * 2, alpha=1e9)[
+        0
+    ],
+    "bytes added beyond": lambda d: torch.add(t(d, 1, dtype=torch.int8), t(d, 1, dtype=torch.int8), alpha=128),
+    "bytes taken away at the end": lambda d: torch.sub(t(d, 1, dtype=torch.int8), t(d, 1, dtype=torch.int8), alpha=128),
     "functions of zeros": lambda d: torch.stack([getattr(t(d, -0.0, 0.0), f)() for f in ("tanh", "expm1", "log1p")]),
 }
 
@@ -99,6 +112,43 @@ BESIDE_TENSORS = {
 @pytest.mark.parametrize("name", BESIDE_TENSORS)
 def test_numbers_are_what_they_are_on_the_cpu(name):
     assert outcome(BESIDE_TENSORS[name], "chip") == outcome(BESIDE_TENSORS[name], "cpu")
+
+
+OF_TRUTHS = {
+    "remainder": lambda x: x % x,
+    "remainder of a number": lambda x: True % x,
+    "remainder in place": lambda x: x.remainder_(True),
+    "fmod": lambda x: torch.fmod(x, x),
+    "quotient": lambda x: x // x,
+    "quotient of a number": lambda x: True // x,
+    "quotient in place": lambda x: x.div_(x, rounding_mode="floor"),
+    "quotient cut off": lambda x: torch.div(x, True, rounding_mode="trunc"),
+    "shift": lambda x: x << x,
+    "power": lambda x: x**x,
+}
+
+
+@pytest.mark.parametrize("name", OF_TRUTHS)
+def test_what_truths_lack_is_refused_before_anything_is_compiled(name, monkeypatch):
+    def fail(*arguments):
+        raise AssertionError("it was compiled")
+
+    monkeypatch.setattr("tapeout.pytorch.ops.compiled._compile", fail)
+    errors = []
+    for d in ("cpu", "chip"):
+        with pytest.raises(RuntimeError) as caught:
+            OF_TRUTHS[name](t(d, *TRUTHS))
+        errors.append((type(caught.value), str(caught.value)))
+    assert errors[0] == errors[1]
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.uint8], ids=str)
+def test_integers_divided_by_zero_are_some_number(dtype):
+    """The host raises, which a device cannot; the other quotients are what they are."""
+    x, y = t("chip", 7, 7, dtype=dtype), t("chip", 0, 2, dtype=dtype)
+    found = [x % y, torch.fmod(x, y), x // y, torch.div(x, y, rounding_mode="trunc"), x.clone().remainder_(y)]
+    assert [result[1].item() for result in found] == [1, 1, 3, 3, 1]
+    assert (x % 0).shape == (x // 0).shape == (2,)
 
 
 FUNCTIONS = [torch.tanh, torch.expm1, torch.log1p, torch.sinh, F.silu, F.gelu, torch.erf]

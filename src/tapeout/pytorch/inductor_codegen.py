@@ -84,6 +84,13 @@ class ChipOverrides(TritonKernelOverrides):
         return f"({x} * -1.0)" if x.dtype is None or x.dtype.is_floating_point else f"(-{x})"
 
     @staticmethod
+    def signbit(x: Any) -> str:
+        """Inductor compares a double with zero, which has no sign then."""
+        if x.dtype == torch.float64:
+            return f"(libdevice.signbit({x}) != 0)"
+        return str(TritonKernelOverrides.signbit(x))
+
+    @staticmethod
     def to_dtype(
         x: Any, dtype: torch.dtype, src_dtype: torch.dtype | None = None, use_compute_types: bool = True
     ) -> str:

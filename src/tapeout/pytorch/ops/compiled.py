@@ -55,8 +55,16 @@ _refused: dict[Any, Refusal] = {}
 _busy = threading.local()
 
 HALVES = (torch.float16, torch.bfloat16)
-BY_TYPE = ("nan_to_num", "nextafter", "_softmax", "_log_softmax")
-"""What depends on which numbers its type has, or is told that it is a half type."""
+BY_TYPE = ("nan_to_num", "nextafter", "_softmax", "_log_softmax", "copysign", "signbit")
+"""What depends on which numbers its type has or on its bits, or is told that it is a half type."""
+
+NOT_OF_BOOLS = frozenset(
+    {
+        "remainder", "fmod", "floor_divide", "div", "divide", "lcm", "pow", "logaddexp", "logaddexp2", "frac",
+        "bitwise_left_shift", "bitwise_right_shift", "lshift", "rshift", "ilshift", "irshift",
+    }
+)  # fmt: skip
+"""What the host refuses for truth values, and Inductor would fail at with a page of its log."""
 
 COMPILED_DTYPES = frozenset(
     {
@@ -193,12 +201,21 @@ def _obstacle(operator: Any, args: Sequence[Any], kwargs: dict[str, Any], tensor
     depends = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape} & set(operator.tags)
     if depends and not by_numbers:
         return "what it returns depends on the values in its tensors"
+    if operator.overloadpacket.__name__.strip("_") in NOT_OF_BOOLS and _are_bools(args):
+        return "it is not defined for truth values"
     functional = _functional_overloads(operator)
     if not any(o in lowerings and o not in fallbacks for o in functional):
         table = _decompositions()
         if not any(o in table or o.has_kernel_for_dispatch_key("CompositeImplicitAutograd") for o in functional):
             return "Inductor has neither a lowering nor a decomposition for it"
     return None
+
+
+def _are_bools(operands: Sequence[Any]) -> bool:
+    return all(
+        operand.dtype == torch.bool if isinstance(operand, torch.Tensor) else isinstance(operand, bool)
+        for operand in operands
+    )
 
 
 @functools.cache

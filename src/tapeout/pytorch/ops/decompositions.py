@@ -28,6 +28,7 @@ def table() -> dict[Any, Callable[..., Any]]:
         aten.baddbmm.default: _add_vector_product,
         aten.addbmm.default: _addbmm,
         aten.copysign.Tensor: _copysign,
+        aten.signbit.default: _signbit,
         aten.floor_divide.default: functools.partial(torch.div, rounding_mode="floor"),
         aten.div.Tensor_mode: _divide,
         aten._thnn_fused_lstm_cell.default: _lstm_cell,
@@ -95,11 +96,24 @@ def _floor_divide(self: Tensor, other: Tensor) -> Tensor:
 
 
 def _copysign(self: Tensor, other: Tensor) -> Tensor:
-    """`other` may be a number, which comes as a tensor of the CPU."""
+    """By bits, for arithmetic leaves a NaN its sign. `other` may be a number, which comes as a tensor of the CPU."""
     dtype = torch.result_type(self, other)
     dtype = dtype if dtype.is_floating_point else torch.get_default_dtype()
-    size, other = self.to(dtype).abs(), other.to(self.device)
-    return torch.where(other.signbit(), -size, size)
+    bits = _bits(self.to(dtype))
+    sign = torch.iinfo(bits.dtype).min
+    return torch.where(_signbit(other.to(self.device)), bits | sign, bits & ~sign).view(dtype)
+
+
+def _signbit(self: Tensor) -> Tensor:
+    """Of zeros and NaNs too. A truth value has none."""
+    if self.dtype == torch.bool:
+        return torch.zeros_like(self)
+    return (_bits(self) if self.is_floating_point() else self) < 0
+
+
+def _bits(self: Tensor) -> Tensor:
+    """The words of floats as integers."""
+    return self.view({8: torch.int64, 4: torch.int32, 2: torch.int16}[self.dtype.itemsize])
 
 
 # ---------------------------------------------------------------------------------------------- recurrent cells

@@ -452,6 +452,8 @@ def _scaled(operator: Any, name: str) -> Function:
         _fit(out, self, other)
         common = torch.result_type(self, other)
         kind = name if alpha == 1 else f"{name}_scaled"
+        if alpha != 1 and common in TRITON_DTYPES:
+            scalars.element(-alpha if name == "sub" else alpha, common)  # raises where the type cannot hold it
         if common == torch.bool:  # of which there are sums only, and alpha is a bool
             kind, other = "or", other if alpha else False
         if _run(operator, kind, out, self, other, common=common, number=alpha):
