@@ -50,7 +50,7 @@ from tapeout.tile.ir import DEFAULT_STAGES, Kernel, Operation, Region, Type, Val
 
 MOST_STAGES = 8
 MOST_BYTES_OF_AN_INDEX = (1 << 16) - 1
-"""What an index may count in an access to HBM, which gathers from large tiles become."""
+"""Units that an index may count in an access to HBM, which gathers from large tiles become."""
 Tile = View | Register
 """A tile (or scalar) as an operand: in the scratchpad, or one register value everywhere."""
 
@@ -1085,7 +1085,7 @@ def _combine_function(region: Region) -> Function | None:
 
 
 def _may_overwrite(argument: Value, value: Value, operations: list[Operation], position: dict[int, int]) -> bool:
-    """Whether the operation that computes `value` may write where `argument` lies: it is one of the loop's body, and
+    """Return whether the operation that computes `value` may write over `argument`: it is one of the loop's body, and
     nothing reads the argument later, nor the operation itself in another order than it writes."""
     owner = value.owner
     if owner is None or id(owner) not in position:

@@ -80,7 +80,7 @@ def fit(code: list[Node], capacity_bytes: int, constants: Constants, *, may_spli
 
 
 def outgrows(instr: Instr, operation: str, hint: str | None = None) -> UnsupportedError:
-    """Of a tile that does not fit the scratchpad and that no piecewise way is known for."""
+    """Return the error for a tile that does not fit the scratchpad and that cannot be split."""
     shape = instr.fields.get("shape")
     of_shape = f" of shape {'x'.join(map(str, shape))}" if shape else ""
     what = f"{operation}{of_shape} on a tile that outgrows the scratchpad"
@@ -97,7 +97,7 @@ def _element_sizes(instr: Instr) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class _Digits:
-    """How piece number q picks its place: for each split dimension how many parts, the extent of a part, and how q is
+    """Place of piece number q: for each split dimension how many parts, the extent of a part, and how q is
     read (q >> shift, modulo parts)."""
 
     parts: tuple[int, ...]
@@ -738,7 +738,7 @@ def _is_linear(place: Place, digits: _Digits, size: int, pieces: int) -> bool:
 
 
 class _First(Enum):
-    """What a run does to a tile first."""
+    """First use of a tile by a run."""
 
     READ = "reads some of it"
     PART = "writes some of it, then reads or leaves what it did not write"
@@ -776,7 +776,8 @@ def _reached(place: Place, extents: tuple[int, ...]) -> int:
 
 
 def _moves_of_part(buffer: Buffer, piece: Register, stage: Buffer, size: int) -> list[_Move]:
-    """Of elements of `size` bytes: the part of a tile whose number is in a register, and its place in a stage."""
+    """Return the moves, in elements of `size` bytes, between the part of a tile whose number is in a register, and its
+    place in a stage."""
     moves = []
     elements, start = stage.size_bytes // size, 0
     while start < elements:

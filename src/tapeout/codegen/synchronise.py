@@ -83,7 +83,7 @@ class _LastUses:
             self.of_unit[unit][resource] = None
 
     def of_others(self, unit: Unit, use: Use) -> Iterator[tuple[Resource, Unit, int]]:
-        """What other queues last did to the same bytes that is to be ordered with this use."""
+        """Yield the last uses of the same bytes by other queues that must be ordered with this use."""
         resource, written = use
         aliases = self.resources.aliases[resource]
         # Most tiles, of which many share their bytes one after another, are the business of one queue.

@@ -53,7 +53,7 @@ KIND_OF_DTYPE = {
     DType.I32: Kind.I32,
     DType.I64: Kind.I64,
 }
-"""How an element travels in and out of a function: float types without an arithmetic of their own as their
+"""Kind in which an element enters and leaves a function: float types without an arithmetic of their own as their
 bits. An i1 element in memory is a byte: true if it is not 0, written as 0 or 1."""
 
 INTEGER_OF_BITS = {8: Kind.I8, 16: Kind.I16, 32: Kind.I32, 64: Kind.I64}

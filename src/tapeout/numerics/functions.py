@@ -759,5 +759,5 @@ MEANING: dict[Function, Meaning] = {
     Function.FMA: _floating(lambda b, a, c, d: b.fma(a, c, d)),
     Function.SELECT: lambda b, dtype, condition, a, c: b.select(condition, a, c),
 }
-"""What each function computes. Operands and result are of `function.operand_dtypes` and
+"""Definition of each function. Operands and result are of `function.operand_dtypes` and
 `function.result_dtype`."""

@@ -120,11 +120,11 @@ REDUCTIONS = (
     Function.XOR,
 )
 REDUCTION_PARTIALS = 32
-"""How many partial results a reduction keeps; part of its numerics, the same on every chip."""
+"""Number of partial results that a reduction keeps; part of its numerics, the same on every chip."""
 
 
 class Rounding(enum.Enum):
-    """How a conversion to a narrower float rounds, and what it does beyond the largest finite number."""
+    """Rounding of a conversion to a narrower float, and what it does beyond the largest finite number."""
 
     NEAREST_EVEN = ("nearest", 0)
     TOWARD_ZERO = ("zero", 1)

@@ -132,7 +132,7 @@ def _is_worth_it(group: list[_Member]) -> bool:
 
 
 def _extents(group: list[_Member]) -> tuple[int, int]:
-    """Of one load along the dimension, and of all together."""
+    """Return the extent of one load along the dimension, and of all together."""
     d = _dimension(group)
     extent = group[0].operation.result.type.shape[d]
     steps = [member.steps for member in group]

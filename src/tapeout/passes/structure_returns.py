@@ -30,7 +30,7 @@ def _structure(name: str, region: Region) -> Region:
 
 @dataclass
 class _Path:
-    """What a piece of code does: its operations, whether it arrives at the block where its caller goes on (True, False
+    """Effect of a piece of code: its operations, whether it arrives at the block where its caller goes on (True, False
     or an i1), what it passes to that block, and what it returns if it does not arrive."""
 
     operations: list[Operation]
@@ -66,7 +66,7 @@ class _Structurer:
         return Region([Block(self.first.arguments, [*path.operations, Operation(self.final.name, path.returned, [])])])
 
     def _follow(self, block: Block, mapping: dict[Value, Value], stop: Block | None) -> _Path:
-        """From the start of a block to a return, or to the block `stop`."""
+        """Follow the code from the start of a block to a return, or to the block `stop`."""
         operations = [clone(operation, mapping) for operation in block.operations[:-1]]
         last = block.operations[-1]
         if last.name in RETURNS:

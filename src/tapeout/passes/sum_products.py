@@ -13,15 +13,15 @@ from tapeout.numerics.operations import REDUCTION_PARTIALS
 from tapeout.tile.ir import Block, Kernel, Operation, Region, Value, make, walk
 
 PARTS = range(4, 17)
-"""How many: more of them leave less to be summed in the end, but fill the vector engine's queue, so that loads begin
-later."""
+"""Number of parts: more of them leave less to be summed in the end, but fill the vector engine's queue, so that loads
+begin later."""
 
 PART_ELEMENTS = 4096
-"""What a part has at least where there are more than the fewest: as long as a result takes through the lanes."""
+"""Least elements of a part where there are more than the fewest parts: as long as a result takes through the lanes."""
 
 
 ROW_ELEMENTS = 256
-"""What a part has at least of a row: lanes that read pieces of several rows at a time would find them in one bank."""
+"""Least elements of a row in a part: lanes that read pieces of several rows at a time would find them in one bank."""
 
 
 def sum_products(kernel: Kernel) -> Kernel:

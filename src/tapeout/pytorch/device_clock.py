@@ -62,7 +62,8 @@ _trace: Callable[[bytes, int, int, int, int], None]
 
 
 def trace_with(trace: Callable[[bytes, int, int, int, int], None]) -> None:
-    """Where activities go while torch.profiler takes a trace: name, whether it is a copy, stream, start and end."""
+    """Destination of activities while torch.profiler takes a trace: name, whether it is a copy, stream, start and
+    end."""
     global _trace
     _trace = trace
 

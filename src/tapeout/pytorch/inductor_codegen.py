@@ -141,7 +141,7 @@ ROWS_WORTH_WHOLE = 4
 """Inductor's kernels read rows whole where a tile has at least so many."""
 
 LOOP_COLUMNS = 1024
-"""Of a tile of longer rows, which are read in a loop, and again in the next."""
+"""Columns of a tile of longer rows, which are read in a loop, and again in the next."""
 
 
 def choose_tiles_of_reductions() -> None:

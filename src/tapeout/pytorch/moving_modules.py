@@ -53,7 +53,7 @@ def _apply_to_shaped(self: torch.nn.Module, fn: Callable[..., Any], recurse: boo
 
 @contextlib.contextmanager
 def _set_aside_without_shape(root: torch.nn.Module, fn: Callable[..., Any]) -> Iterator[None]:
-    """What lazy modules have until their first input; afterwards it is where `fn` moves other tensors."""
+    """Set aside what lazy modules have until their first input; afterwards it is where `fn` moves other tensors."""
     places: list[tuple[dict[str, Any], str, Any]] = [
         (store, name, tensor)
         for module in root.modules()
@@ -88,8 +88,8 @@ def _to_empty_at_once(self: torch.nn.Module, *, device: Any, recurse: bool = Tru
 
 @contextlib.contextmanager
 def _exchanging(wanted: bool) -> Iterator[None]:
-    """Whether modules exchange the tensors in their Parameters. Only while one moves: `load_state_dict`, which asks
-    too, copies into the Parameters, as on every device."""
+    """Choose whether modules exchange the tensors in their Parameters, only while one moves: `load_state_dict`, which
+    asks too, copies into the Parameters, as on every device."""
     before = torch.__future__.get_swap_module_params_on_conversion()
     torch.__future__.set_swap_module_params_on_conversion(wanted)
     try:

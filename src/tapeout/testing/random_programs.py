@@ -55,7 +55,7 @@ Shape = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class Sizes:
-    """What random programs are picked from: grids and sizes of tiles; and bytes a program of the grid may write to, and
+    """Choices for random programs: grids and sizes of tiles; and bytes a program of the grid may write to, and
     that a core has for itself (both at least a tile's)."""
 
     grids: tuple[tuple[int, int, int], ...]
@@ -102,7 +102,7 @@ Knowledge = dict[Unit, int]
 
 @dataclass
 class _Emitted:
-    """Where an instruction is in the program, and what it knows once it is done."""
+    """Position of an instruction in the program, and what it knows once it is done."""
 
     place: int
     knows: Knowledge

@@ -44,7 +44,7 @@ class RunTime:
     timing_only: bool
     status: int
     communication: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    """By operation of torch.distributed, what `tapeout.runtime.world.Communication` says of this rank."""
+    """Fields of `tapeout.runtime.world.Communication` on this rank, by operation of torch.distributed."""
 
     @property
     def is_empty(self) -> bool:
@@ -154,8 +154,8 @@ def _prepare(script: Script, chip: chips.Chip | str) -> clock.VirtualClock:
 
 
 def _import_torch() -> None:
-    """What importing torch makes stays as long as the process; to look through it for garbage, again and again while it
-    grows, takes a fifth of the import, and later a part of every compilation."""
+    """Import torch without garbage collection. The objects that the import makes stay as long as the process; looking
+    through them for garbage takes a fifth of the import, and later a part of every compilation."""
     if "torch" in sys.modules or not gc.isenabled():
         return
     gc.disable()

@@ -12,7 +12,7 @@ from tapeout.passes.math.formula import INFINITY, Term, polynomial, select, unar
 
 NEAR_END, MIDDLE_END = 4.0, 8.0
 CENTRE_OF_SQUARES, CENTRE = 8.0, 6.0
-"""Of the squares of 0..4, and of 4..8: what the polynomials' arguments are counted from."""
+"""Centres of the squares of 0..4, and of 4..8, from which the polynomials' arguments are counted."""
 GROWING_END = 8.0
 TWO_OVER_PI = 2 / math.pi
 
@@ -26,7 +26,7 @@ def _middle(x: Term, table: coefficients.Table) -> Term:
 
 
 def _far(x: Term, p: coefficients.Table, q: coefficients.Table) -> tuple[Term, Term, Term, Term]:
-    """Of x >= 8: P / sqrt(pi x), Q / sqrt(pi x), sin x + cos x, sin x - cos x."""
+    """Return, for x >= 8: P / sqrt(pi x), Q / sqrt(pi x), sin x + cos x, sin x - cos x."""
     inverse = MIDDLE_END / x
     square = inverse * inverse
     scale = (1 / math.sqrt(math.pi)) / unary("sqrt", x)

@@ -131,7 +131,7 @@ def square_root(direction: str) -> Formula:
 
 
 def fused_multiply_add(direction: str) -> Formula:
-    """Of f32, by way of f64, in which the product is exact."""
+    """Compute for f32 by way of f64, in which the product is exact."""
 
     def formula(a: Term, b: Term, c: Term) -> Term:
         result = fma(a, b, c)
@@ -191,4 +191,5 @@ def _functions() -> dict[str, Formula]:
 
 
 FUNCTIONS = _functions()
-"""By libdevice's names, without `__nv_`. No `fma_rd`, `fma_ru`, `fma_rz` of f64: nothing holds their products."""
+"""Formulas by libdevice's names, without `__nv_`. No `fma_rd`, `fma_ru`, `fma_rz` of f64: nothing holds their
+products."""

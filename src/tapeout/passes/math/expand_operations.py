@@ -13,7 +13,7 @@ from tapeout.passes.math.scaled_dot import dot_scaled
 from tapeout.tile.ir import Block, Kernel, Operation, Region, Type, Value, make
 
 HISTOGRAM_BYTES = 1 << 16
-"""How much scratchpad the comparison of elements with bins may take at one time."""
+"""Scratchpad that the comparison of elements with bins may take at one time."""
 
 
 def expand_operations(kernel: Kernel) -> Kernel:

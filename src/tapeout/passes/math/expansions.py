@@ -60,7 +60,7 @@ SPLIT = {  # constants as sums of numbers of the type, the first with few enough
 LARGEST_EXPONENT = {DType.F32: 90.0, DType.F64: 711.0}
 SMALLEST_EXPONENT = {DType.F32: -105.0, DType.F64: -746.0}
 WIDE_EXPONENT = {DType.F32: 130.0, DType.F64: 1060.0}
-"""What `scale` can reach, on both sides."""
+"""Range of exponents that `scale` can reach, on both sides."""
 
 
 # ------------------------------------------------------------------------------------------------ floats' parts
@@ -354,7 +354,7 @@ def rcbrt(x: Term) -> Term:
 
 
 def _asin_core(x: Term) -> tuple[Term, Term]:
-    """Of |x|: whether it is above a half, and asin(x) or else (above) half of pi / 2 - asin(x)."""
+    """Return, for |x|: whether it is above a half, and asin(x) or else (above) half of pi / 2 - asin(x)."""
     size = abs(x)
     is_far = size > 0.5
     square = select(is_far, (1.0 - size) * 0.5, size * size)
@@ -486,7 +486,7 @@ def _at_quadrant(quadrant: Term, middle: Term, rest: Term) -> tuple[Term, Term]:
 
 
 def sine_and_cosine(x: Term) -> tuple[Term, Term]:
-    """Of an angle, sharing what they have in common."""
+    """Return sine and cosine of an angle, with their common part computed once."""
     if x.dtype is DType.F32:
         return unary("sin", x), unary("cos", x)
     is_near = abs(x) < NEAR_ANGLES
@@ -583,7 +583,7 @@ def _erfinv_over_x(w: Term) -> Term:
 
 
 ERFCINV_FAR = {DType.F32: (4.0, 0.171875), DType.F64: (6.0, 0.1015625)}
-"""From which root of w on, and what its reciprocal is counted from."""
+"""Root of w from which on the far formula holds, and the centre of its reciprocal."""
 
 
 def erfinv(x: Term) -> Term:

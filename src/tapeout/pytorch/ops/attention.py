@@ -196,8 +196,8 @@ def _statistics(
     bias_batch, bias_head, bias_row, bias_column,
     QUERIES: tl.constexpr, KEYS: tl.constexpr, SIZE: tl.constexpr, CAUSAL: tl.constexpr,
 ):  # fmt: skip
-    """Of each row of scores with a bias: the largest, and the logarithm of the sum relative to it. One number would not
-    do: beside a score near float32's lowest number, the logarithm is lost in rounding."""
+    """Store for each row of scores with a bias: the largest, and the logarithm of the sum relative to it. One number
+    would not do: beside a score near float32's lowest number, the logarithm is lost in rounding."""
     head = tl.program_id(1).to(tl.int64)
     batch = tl.program_id(2).to(tl.int64)
     row = tl.program_id(0).to(tl.int64) * QUERIES + tl.arange(0, QUERIES)

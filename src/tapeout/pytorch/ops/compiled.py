@@ -56,7 +56,7 @@ _busy = threading.local()
 
 HALVES = (torch.float16, torch.bfloat16)
 BY_TYPE = ("nan_to_num", "nextafter", "_softmax", "_log_softmax", "copysign", "signbit")
-"""What depends on which numbers its type has or on its bits, or is told that it is a half type."""
+"""Operators that depend on which numbers their type has or on its bits, or are told that it is a half type."""
 
 NOT_OF_BOOLS = frozenset(
     {
@@ -64,7 +64,7 @@ NOT_OF_BOOLS = frozenset(
         "bitwise_left_shift", "bitwise_right_shift", "lshift", "rshift", "ilshift", "irshift",
     }
 )  # fmt: skip
-"""What the host refuses for truth values, and Inductor would fail at with a page of its log."""
+"""Operators that the host refuses for truth values, and at which Inductor would fail with a page of its log."""
 
 COMPILED_DTYPES = frozenset(
     {

@@ -56,7 +56,7 @@ def table() -> dict[Any, Callable[..., Any]]:
 
 
 def _vector_product(self: Tensor, other: Tensor) -> Tensor:
-    """Of types that the matrix engine does not have; NotImplemented for those that it has."""
+    """Multiply types that the matrix engine does not have; NotImplemented for those that it has."""
     if is_multiplied(self.dtype):
         return NotImplemented
     left, right = (t.float() if t.dtype in HALF_DTYPES else t for t in (self, other))
@@ -82,7 +82,7 @@ def _divide(self: Tensor, other: Tensor, *, rounding_mode: str | None) -> Tensor
 
 
 def _floor_divide(self: Tensor, other: Tensor) -> Tensor:
-    """Of floats by the remainder, which is exact, as Python and torch divide."""
+    """Divide floats by way of the remainder, which is exact, as Python and torch do."""
     dtype = torch.result_type(self, other)
     a, b = torch.broadcast_tensors(self.to(dtype), other.to(self.device, dtype))
     quotient = a / b
@@ -96,7 +96,7 @@ def _floor_divide(self: Tensor, other: Tensor) -> Tensor:
 
 
 def _copysign(self: Tensor, other: Tensor) -> Tensor:
-    """By bits, for arithmetic leaves a NaN its sign. `other` may be a number, which comes as a tensor of the CPU."""
+    """Set the sign by bits: arithmetic leaves a NaN its sign. `other` may be a number, which comes as a CPU tensor."""
     dtype = torch.result_type(self, other)
     dtype = dtype if dtype.is_floating_point else torch.get_default_dtype()
     bits = _bits(self.to(dtype))
@@ -105,7 +105,7 @@ def _copysign(self: Tensor, other: Tensor) -> Tensor:
 
 
 def _signbit(self: Tensor) -> Tensor:
-    """Of zeros and NaNs too. A truth value has none."""
+    """Return the sign bit, of zeros and NaNs too. A truth value has none."""
     if self.dtype == torch.bool:
         return torch.zeros_like(self)
     return (_bits(self) if self.is_floating_point() else self) < 0
@@ -193,7 +193,7 @@ def _cdist(x1: Tensor, x2: Tensor, p: float, compute_mode: int | None) -> Tensor
 
 
 def _norm(difference: Tensor, p: float) -> Tensor:
-    """Of vectors along the last dimension."""
+    """Return the norms of vectors along the last dimension."""
     size = difference.abs()
     if p == 0:
         return (difference != 0).to(difference.dtype).sum(-1)
@@ -245,7 +245,7 @@ def _pdist_backward(grad: Tensor, self: Tensor, p: float, pdist: Tensor) -> Tens
 
 
 def _shrink_backward(grad: Tensor, self: Tensor, lambd: float) -> Tensor:
-    """Of hardshrink and of softshrink."""
+    """Return the gradient of hardshrink and of softshrink."""
     return torch.where((self >= -lambd) & (self <= lambd), 0, grad)
 
 
@@ -272,7 +272,7 @@ def _average_pool_backward(
     count_include_pad: bool,
     divisor_override: int | None,
 ) -> Tensor:
-    """By products with 0/1 matrices of which input is in which window, one for each of the `space` dimensions.
+    """Multiply by 0/1 matrices that say which input is in which window, one for each of the `space` dimensions.
 
     Inductor's own takes windows that `ceil_mode` lets stand over the edge for whole ones when it divides.
     """

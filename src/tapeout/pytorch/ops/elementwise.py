@@ -158,8 +158,8 @@ def _function(OP: tl.constexpr, a, b, c, number):
 
 @triton.jit
 def _cast(value, TYPE: tl.constexpr):
-    """As torch casts on a CPU: a float that is no number of the integer type becomes its least one, or, of the types
-    that are cut from a wider one, the low bits of the wider type's."""
+    """Cast as torch does on a CPU: a float that is no number of the integer type becomes its least one, or, of the
+    types that are cut from a wider one, the low bits of the wider type's."""
     if TYPE == tl.int1:  # noqa: SIM300
         return value != 0
     elif value.dtype.is_floating() and TYPE.is_int():
@@ -239,7 +239,7 @@ class Plan:
 
 
 EXACT_NUMBERS = ("mul", "div")
-"""What takes its number as it stands, though the tensor beside it is of a half type."""
+"""Operators that take their number unrounded, though the tensor beside it is of a half type."""
 
 
 def elementwise(
@@ -282,7 +282,7 @@ def elementwise(
 
 @dataclass(frozen=True)
 class Slices:
-    """What has more dimensions than a launch goes over: one launch, or more, for each place of one dimension."""
+    """Iteration over more dimensions than a launch has: one launch, or more, for each place of one dimension."""
 
     dimension: int
 
@@ -480,7 +480,7 @@ sub_out = _scaled(aten.sub.out, "sub")
 
 
 def rsub(self: torch.Tensor, other: torch.Tensor, *, alpha: float = 1) -> torch.Tensor:
-    """As the difference it is, which refuses truth values."""
+    """Compute as a difference, which refuses truth values."""
     return torch.sub(other, self, alpha=alpha)
 
 
@@ -549,7 +549,7 @@ addcdiv_out = _three(aten.addcdiv.out, "addcdiv")
 
 
 def lerp_out(self: torch.Tensor, end: torch.Tensor, weight: float, *, out: torch.Tensor) -> torch.Tensor:
-    """From self to end, exact at both."""
+    """Interpolate from self to end, exact at both."""
     _fit(out, self, end)
     name, number = ("lerp_from_start", weight) if abs(weight) < 0.5 else ("lerp_from_end", 1 - weight)
     if _run(aten.lerp.Scalar_out, name, out, self, end, common=self.dtype, number=number):
@@ -653,7 +653,7 @@ def clamp_max_out(self: torch.Tensor, max: float, *, out: torch.Tensor) -> torch
 def clamp_tensor(
     self: torch.Tensor, min: torch.Tensor | None = None, max: torch.Tensor | None = None, *, out: Any = None
 ) -> torch.Tensor:
-    """By tensors, of which one of a single element may be the host's."""
+    """Clamp by tensors, of which one of a single element may be the host's."""
     bounds = [bound for bound in (min, max) if bound is not None]
     common = functools.reduce(torch.promote_types, (torch.result_type(self, bound) for bound in bounds), self.dtype)
     if out is None:

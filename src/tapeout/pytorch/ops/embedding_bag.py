@@ -20,14 +20,14 @@ aten = torch.ops.aten
 
 @triton.jit
 def _entries(indices, first, length, n):
-    """Which of some entries of each bag are there, and the rows they name."""
+    """Return which of some entries of each bag exist, and the rows they name."""
     there = n[None, :] < length[:, None]
     return there, tl.load(indices + (first[:, None] + n[None, :]), mask=there, other=0).to(tl.int64)
 
 
 @triton.jit
 def _places(there, row, rows, table_row, padding):
-    """Where the rows of some entries begin, which of them count, and which are wrong."""
+    """Return where the rows of some entries begin, which of them count, and which are wrong."""
     right = there & (row.to(tl.uint64) < rows)
     return row * table_row, right & (row != padding), there ^ right
 

@@ -63,7 +63,7 @@ def _with_tensors_for_numbers(operator: Any, args: tuple[Any, ...]) -> tuple[Any
     tensors = [value for value in args if isinstance(value, torch.Tensor)]
 
     def as_tensor(place: int, value: scalars.Number) -> torch.Tensor:
-        """Of the type that torch gives the number beside the other operand."""
+        """Return the number as a tensor of the type that torch gives it beside the other operand."""
         if len(tensors) != 1:
             return torch.tensor(value, device="cpu")
         dtype = torch.result_type(tensors[0], value)
@@ -77,4 +77,4 @@ def _with_tensors_for_numbers(operator: Any, args: tuple[Any, ...]) -> tuple[Any
 
 
 KEEP_NUMBERS = ("div", "div_", "divide", "divide_", "floor_divide", "floor_divide_")
-"""What takes a divisor as it stands, though the tensor beside it is of a half type."""
+"""Operators that take a divisor unrounded, though the tensor beside it is of a half type."""

@@ -283,7 +283,7 @@ def index_put_(
     self: torch.Tensor, indices: list[torch.Tensor | None], values: torch.Tensor, accumulate: bool = False,
     unsafe: bool = False,
 ) -> torch.Tensor:  # fmt: skip
-    """What `self[indices] = values` comes down to; torch's own way there has an operator that cannot be traced."""
+    """Implement `self[indices] = values`; torch's own way there has an operator that cannot be traced."""
     mask = indices[0] if len(indices) == 1 else None
     type_of_mask = None if mask is None or accumulate or values.numel() != 1 else mask.dtype
     if not _fits(self, indices) or self.dtype != values.dtype or type_of_mask == torch.uint8:
@@ -336,7 +336,7 @@ def arange_out(start: float, end: float, step: float = 1, *, out: torch.Tensor) 
 
 
 def linspace_out(start: float, end: float, steps: int, *, out: torch.Tensor) -> torch.Tensor:
-    """Of integers in exact arithmetic."""
+    """Compute ranges of integers in exact arithmetic."""
     operator = aten.linspace.out
     _fit_vector(out, steps)
     if out.dtype not in RANGES_OF_INTEGERS or steps < 2 or not out.is_contiguous():
@@ -351,7 +351,7 @@ def linspace_out(start: float, end: float, steps: int, *, out: torch.Tensor) -> 
 
 
 def logspace_out(start: float, end: float, steps: int, base: float = 10.0, *, out: torch.Tensor) -> torch.Tensor:
-    """Of integers as the few numbers they are: powers must be exact."""
+    """Compute integers one by one: powers must be exact."""
     if out.dtype not in RANGES_OF_INTEGERS:
         return otherwise(aten.logspace.out, start, end, steps, base, out=out)
     _fit_vector(out, steps)

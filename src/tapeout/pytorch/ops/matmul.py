@@ -13,7 +13,7 @@ from tapeout.pytorch.ops.launch import INTEGERS, POINTER, ceil_div, count, kerne
 from tapeout.pytorch.ops.tiles import lanes_are_faster, product_tile, row_tile
 
 MATRIX_DTYPES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
-"""What the matrix engine multiplies, and the chip's name of it."""
+"""Types that the matrix engine multiplies, and the chip's names of them."""
 
 
 def has_products(dtype: torch.dtype) -> bool:

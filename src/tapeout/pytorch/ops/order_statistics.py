@@ -1,4 +1,4 @@
-"""What follows from an order: kthvalue, median, mode, unique; and what counts: bincount, repeat_interleave.
+"""Operators that follow from an order (kthvalue, median, mode, unique) or count (bincount, repeat_interleave).
 
 Made of other operators of the chip, most of all of sort. Where a result's size depends on values, these come to the
 host as they would on a GPU.
@@ -116,7 +116,8 @@ def _differs_from_previous(values: torch.Tensor, dim: int) -> torch.Tensor:
 
 
 def _groups(is_first: torch.Tensor, with_counts: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Of runs given by their first elements: where they start, which one each element is in, and their lengths."""
+    """Return, for runs given by their first elements: where they start, which one each element is in, and their
+    lengths."""
     starts = is_first.nonzero().squeeze(1)
     group = is_first.cumsum(0) - 1
     lengths = torch.empty(0, dtype=torch.int64, device=is_first.device)

@@ -124,7 +124,7 @@ class WaitingLoop:
 
 
 def waiting_loops(program: Program) -> dict[int, WaitingLoop]:
-    """By the index of the branch that starts the next turn."""
+    """Return the waiting loops by the index of the branch that starts the next turn."""
     loops = {}
     for end, last in enumerate(program.instructions):
         start = last.target_index

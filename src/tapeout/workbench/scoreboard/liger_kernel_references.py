@@ -67,7 +67,7 @@ def _multimodal_rope(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, sections: l
 
 
 def _jensen_shannon(student: Tensor, teacher: Tensor, beta: float = 0.5) -> Tensor:
-    """Of logarithms of distributions, per row, the mean over rows."""
+    """Return the divergence of logarithms of distributions, per row, as the mean over rows."""
     mean = torch.log(beta * teacher.exp() + (1 - beta) * student.exp())
     terms = beta * teacher.exp() * (teacher - mean) + (1 - beta) * student.exp() * (student - mean)
     return terms.sum() / len(student)
@@ -110,7 +110,8 @@ def _residual_attention(blocks: Tensor, query: Tensor, norm: Tensor) -> Tensor:
 
 
 def _coefficients(x: Tensor, phi: Tensor, b: Tensor, pre: Tensor, post: Tensor, res: Tensor) -> tuple[Tensor, ...]:
-    """Of manifold-constrained hyper-connections: two sigmoids and 20 rounds of Sinkhorn's algorithm."""
+    """Return the coefficients of manifold-constrained hyper-connections: two sigmoids and 20 rounds of Sinkhorn's
+    algorithm."""
     streams = x.shape[-2]
     flat = x.flatten(-2)
     mix = (flat @ phi) * torch.rsqrt(flat.pow(2).mean(-1, keepdim=True) + EPS)

@@ -1,4 +1,4 @@
-"""What numbers become in PyTorch's elementwise operators, on the chip against the CPU, where its samples say little.
+"""Numbers in PyTorch's elementwise operators, on the chip against the CPU, where its samples say little.
 
 Three kinds of cases. `exponents` of an operator: its argument goes through every exponent of the type, with both
 signs, zeros, infinities and NaN, and results are measured in units in the last place of the exact ones. `beside`: the
@@ -26,7 +26,7 @@ LARGE = 200.0
 """Its square is beyond what float16 holds."""
 
 UNITS = 4
-"""How many units in the last place off a result may be, whatever the CPU's own is; else four times as much as that."""
+"""Units in the last place that a result may always be off; else four times the CPU's own error."""
 
 
 def cases(modes: tuple[str, ...]) -> list[Case]:

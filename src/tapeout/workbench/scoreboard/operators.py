@@ -425,7 +425,7 @@ def mutations(op: Any, dtype: torch.dtype, limit: int) -> list[Call]:
 
 
 def wrong_calls(op: Any, limit: int) -> list[Call]:
-    """Of the arguments that PyTorch says are wrong, up to so many, evenly chosen."""
+    """Return up to `limit` of the arguments that PyTorch says are wrong, evenly chosen."""
     if op.error_inputs_func is None:
         return []
     wrong = [(op, _arguments(error.sample_input)) for error in op.error_inputs("cpu")]
