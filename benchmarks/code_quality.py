@@ -1,4 +1,4 @@
-"""How close compiled Triton kernels come to what the chip can do: simulated cycles against a physical limit.
+"""Simulated cycles of compiled Triton kernels, against a physical limit.
 
 The limit of a product is the matrix engine's peak, of the others HBM bandwidth over bytes that must move. Figures are
 modelled: the timing simulator's cycles on chips that do not exist. A second table for each chip has torch's own calls.

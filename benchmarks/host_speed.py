@@ -1,4 +1,4 @@
-"""How the functional simulator uses the host's vector units: against PyTorch's own kernels on the same units.
+"""Speed of the functional simulator on the host's vector units, against PyTorch's own kernels on the same units.
 
 Measured in CPU time, one thread on either side, in turns, so that others' work on the machine does not show. Every set
 of host features that the host has and PyTorch knows is measured in a process of its own.
@@ -29,7 +29,7 @@ SAME_FEATURES = {
     },
     "avx2": {"ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2", "ONEDNN_MAX_CPU_ISA": "AVX2"},
 }
-"""What makes PyTorch use the same vector units."""
+"""Settings that make PyTorch use the same vector units."""
 
 Measured = tuple[str, Callable[[], object], Callable[[], object]]
 """A name, the computation on the chip, and in PyTorch on the CPU."""

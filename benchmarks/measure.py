@@ -1,4 +1,4 @@
-"""How a time is measured and under which conditions."""
+"""Measurement of a time, and its conditions."""
 
 import os
 import platform

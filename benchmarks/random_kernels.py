@@ -30,7 +30,7 @@ def with_part_of_scratchpad(whole: Chip, part: int) -> Chip:
 
 
 def failure(seed: int, description: Chip, folder: Path) -> str | None:
-    """What is wrong with a kernel; a compiler that gives up is as wrong as a number."""
+    """Return what is wrong with a kernel, or None; a compiler that gives up is as wrong as a number."""
     try:
         found = random_kernel(seed, description.core.scratchpad.size_bytes).differences(folder, description)
     except Exception as error:

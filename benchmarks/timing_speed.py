@@ -1,4 +1,4 @@
-"""How fast the timing simulator is: core-cycles a host second on a 64-core product, the cost of a small launch, and
+"""Speed of the timing simulator: core-cycles a host second on a 64-core product, the cost of a small launch, and
 how long it takes, with no kernel in any cache, to time a decoder block of Llama 2 7B."""
 
 import os

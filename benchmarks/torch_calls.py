@@ -1,4 +1,4 @@
-"""How close what users call comes to what the chip can do: torch's own functions, timed, against a physical limit.
+"""Times of torch's own functions on the chip, against a physical limit.
 
     python -m benchmarks.torch_calls training timed
     python -m benchmarks.torch_calls training computed

@@ -201,7 +201,7 @@ def product(m: int, n: int, k: int) -> list[Pass]:
 
 
 def padded(extent: int) -> int:
-    """What XLA makes of the dimension that lies along the lanes."""
+    """Return the padded extent that XLA gives the dimension along the lanes."""
     return 128 * math.ceil(extent / 128)
 
 
@@ -251,7 +251,7 @@ def pooled(batch: int, size: int, channels: int, kernel: int, step: int) -> list
 
 
 def _power_of_two(extent: int) -> int:
-    """What a tile's side must be."""
+    """Return the side of a tile for an extent: a power of two."""
     return 1 << (extent - 1).bit_length()
 
 
@@ -377,7 +377,7 @@ NETWORKS: dict[str, Callable[[], list[Pass]]] = {
 
 
 def passes_of(workload: str) -> list[Pass]:
-    """Of a workload's name, like gemm_512x512x512 or resnet18. Raises ValueError for one there is no program of."""
+    """Return the passes of a workload such as gemm_512x512x512 or resnet18. Raises ValueError for an unknown name."""
     if workload in NETWORKS:
         return NETWORKS[workload]()
     name, _, sizes = workload.partition("_")
@@ -432,7 +432,7 @@ def predict(workload: str, chip: Chip) -> tuple[int, str]:
 
 
 def main(workloads: Sequence[str] = ()) -> None:
-    """Of the workloads named, or of all that were measured."""
+    """Run the named workloads, or all that were measured."""
     lines = (EXAMPLES / "tpuv3_measured_cycles.csv").read_text().splitlines()
     rows = csv.DictReader(line for line in lines if not line.startswith("#"))
     measured = {row["workload"]: int(row["cycles"]) for row in rows}

@@ -1,4 +1,4 @@
-"""What keeping time costs: SmolLM2's decode with the clock on and off, and a Llama-3-70B step timed on this host."""
+"""Cost of keeping time: SmolLM2's decode with the clock on and off, and a Llama-3-70B step timed on this host."""
 
 import re
 import statistics
