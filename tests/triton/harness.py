@@ -1,4 +1,4 @@
-"""Runs a kernel three ways: on the chip's tensors, held against PyTorch or NumPy; in the reference evaluator, which
+"""Runs a kernel three ways: on the chip's tensors, compared with PyTorch or NumPy; in the reference evaluator, which
 must leave the same bytes as the functional simulator; there again under schedules that hurry or delay single queues."""
 
 from collections.abc import Mapping, Sequence
