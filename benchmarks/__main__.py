@@ -20,6 +20,7 @@ BENCHMARKS = (
     "pytorch",
     "cosimulation",
     "random_kernels",
+    "many_chips",
 )
 
 

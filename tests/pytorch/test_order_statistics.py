@@ -84,7 +84,7 @@ def test_gradients_are_the_cpus(name):
 @pytest.mark.parametrize("bad", (-1.0, float("nan"), float("inf")))
 def test_multinomial_refuses_what_is_no_weight(bad):
     weights = torch.tensor([1.0, bad, 1.0], device="chip")
-    with pytest.raises(Exception, match="a weight is negative, infinite or NaN"):
+    with pytest.raises(Exception, match="probability tensor contains either `inf`, `nan` or element < 0"):
         torch.multinomial(weights, 1)
     with pytest.raises(Exception, match="too few weights above zero"):
         torch.multinomial(torch.tensor([1.0, 0.0], device="chip"), 2)

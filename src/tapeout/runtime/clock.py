@@ -245,13 +245,16 @@ class VirtualClock:
         if self.listener:
             self.listener(activity)
 
-    def tell(self, activity: Activity) -> None:
-        """Count an activity whose times were found elsewhere, such as a collective's."""
+    def count(self, kind: Kind, duration_ps: int) -> None:
+        """Count work whose times were found elsewhere, such as a collective's."""
         with self._lock:
-            self._busy_ps[activity.kind] += activity.duration_ps
-            self._counts[activity.kind] += 1
-            if self.is_watched:
-                self._tell(activity)
+            self._busy_ps[kind] += duration_ps
+            self._counts[kind] += 1
+
+    def tell(self, activity: Activity) -> None:
+        """Tell whoever watches of an activity that was counted."""
+        with self._lock:
+            self._tell(activity)
 
     def learn_unknown(self, count: int) -> None:
         """Other chips, whose results this one used, did `count` pieces of work of unknown time."""

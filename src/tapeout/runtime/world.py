@@ -179,8 +179,12 @@ class Group:
         self.world.port_free_ps = max(self.world.port_free_ps, end_ps)
         now.learn_unknown(unknown_count)
         self.world.operations.append((operation, size_bytes, ready_ps, start_ps, end_ps))
-        lane = f"{operation} in {self.name}" if peer < 0 else f"{operation} {self.world.rank} - {self.ranks[peer]}"
-        now.tell(Activity(Kind.COLLECTIVE, lane, operation, stream, ready_ps, start_ps, end_ps, size_bytes))
+        now.count(Kind.COLLECTIVE, end_ps - start_ps)
+        if now.is_watched:
+            lane = f"{operation} in {self.name}"
+            if peer >= 0:
+                lane = f"{operation} {self.world.rank} - {self.ranks[peer]}"
+            now.tell(Activity(Kind.COLLECTIVE, lane, operation, stream, ready_ps, start_ps, end_ps, size_bytes))
 
     def poll(self, end_ps: int) -> bool:
         """Return whether the host finds the operation ended; asking costs time, so that asking again helps."""

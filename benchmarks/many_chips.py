@@ -1,0 +1,64 @@
+"""What collectives of the chip cost the host: a small all_reduce against gloo's on the CPU, with the clock off and on."""
+
+import os
+import subprocess
+import sys
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.measure import conditions
+
+RANKS = 2
+ROUNDS = 200
+REPEATS = 5
+RANK_PROGRAM = f"""
+import statistics, sys, time
+import torch, torch.distributed as dist
+
+dist.init_process_group()
+gloo = dist.new_group(backend="gloo")
+tensors = {{"chip": torch.ones(256, device="chip"), "cpu": torch.ones(256)}}
+groups = {{"chip": None, "cpu": gloo}}
+
+def seconds(device):
+    dist.barrier()
+    before = time.perf_counter()
+    for _ in range({ROUNDS}):
+        dist.all_reduce(tensors[device], dist.ReduceOp.MAX, group=groups[device])
+    return (time.perf_counter() - before) / {ROUNDS}
+
+def measured(device):
+    seconds(device)
+    return statistics.median(seconds(device) for _ in range({REPEATS}))
+
+times = [measured("chip"), measured("cpu")]
+from tapeout.runtime import clock
+clock.turn_on()
+times.append(measured("chip"))
+if dist.get_rank() == 0:
+    print("TIMES", *times)
+dist.destroy_process_group()
+"""
+
+
+def main() -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(RANKS)]
+    environment = os.environ | {"TAPEOUT_CHIP": "training", "OMP_NUM_THREADS": "1"}
+    path = "build/many_chips_rank.py"
+    os.makedirs("build", exist_ok=True)
+    with open(path, "w") as program:
+        program.write(RANK_PROGRAM)
+    done = subprocess.run([*command, path], env=environment, check=True, capture_output=True, text=True)
+    chip, gloo, timed = map(float, next(line for line in done.stdout.splitlines() if "TIMES" in line).split()[1:])
+    table = Table("all_reduce of 1 KiB", "time", "ratio", "bar", title=f"Collectives of {RANKS} ranks on this host")
+    table.add_row("gloo, CPU tensors", f"{gloo * 1e6:.0f} µs", "", "")
+    table.add_row("tccl, the chip's tensors", f"{chip * 1e6:.0f} µs", f"{chip / gloo:.2f} of gloo", "1.3")
+    table.add_row("the same with the clock on", f"{timed * 1e6:.0f} µs", f"{timed / chip:.2f} of without", "1.2")
+    console = Console()
+    console.print(table)
+    console.print(conditions())
+
+
+if __name__ == "__main__":
+    main()
