@@ -1,5 +1,6 @@
 """Moving modules to the chip keeps parameters, and ties, whatever holds on to them."""
 
+import pytest
 import torch
 
 import tapeout  # noqa: F401
@@ -63,3 +64,24 @@ def test_a_model_without_memory_gets_some_that_lies_the_same_way():
     assert {value.device.type for value in model.parameters()} == {"chip"}
     found = {name: (value.shape, value.stride(), value.requires_grad) for name, value in model.named_parameters()}
     assert found == places
+
+
+def test_data_of_another_place_moves_a_parameter():
+    parameter = before = torch.nn.Parameter(torch.ones(2))
+    (parameter * 3).sum().backward()
+    for place in ("chip", "cpu", "chip"):
+        parameter.grad = None
+        parameter.data = parameter.data.to(place)
+        (parameter * 2).sum().backward()
+        assert parameter is before and parameter.is_leaf and parameter.requires_grad
+        assert parameter.device.type == parameter.grad.device.type == place
+        assert parameter.grad.tolist() == [2, 2]
+
+
+@pytest.mark.parametrize("place", ["cpu", "chip"])
+@pytest.mark.parametrize("other", [torch.ones(2).to_sparse(), torch.ones(2, device="meta")], ids=["sparse", "meta"])
+def test_data_of_another_kind_is_refused(place, other):
+    tensor = torch.zeros(2).to(place)
+    with pytest.raises(RuntimeError, match="incompatible tensor type"):
+        tensor.data = other
+    assert tensor.tolist() == [0, 0]

@@ -329,7 +329,6 @@ def _map_tensors_and_modules() -> None:
     torch.nn.Module.cuda = _module_on_chip  # type: ignore[method-assign,assignment]
     torch.Tensor.is_cuda = property(lambda tensor: tensor.device.type == "chip")  # type: ignore[assignment]
     torch.Tensor.record_stream = lambda tensor, stream: None  # type: ignore[method-assign,assignment]
-    torch.Tensor.data = property(_Data.__get__, _set_data)  # type: ignore[assignment]
     torch.Tensor.type = _tensor_type  # type: ignore[method-assign,assignment]
     torch.set_default_tensor_type = _set_default_tensor_type
     for storage in (torch.UntypedStorage, torch.TypedStorage):
@@ -366,22 +365,6 @@ def _storage_on_chip(storage: Any, device: Any = None, non_blocking: bool = Fals
         moved = _storage_on_chip(storage._untyped_storage, device, non_blocking)
         return torch.TypedStorage(wrap_storage=moved, dtype=storage.dtype, _internal=True)
     return torch.UntypedStorage(storage.nbytes(), device=target).copy_(storage, non_blocking)
-
-
-_Data: Any = torch._C.TensorBase.data
-
-
-def _set_data(tensor: torch.Tensor, value: torch.Tensor) -> None:
-    """`p.data = p.data.cuda()`: a tensor moves to another device only by exchanging it with one that is there."""
-    if tensor.device.type == value.device.type:
-        _Data.__set__(tensor, value)
-        return
-    new = value.detach()
-    if isinstance(tensor, torch.nn.Parameter):
-        new = torch.nn.Parameter(new, requires_grad=tensor.requires_grad)
-    else:
-        new.requires_grad_(tensor.requires_grad)
-    torch.utils.swap_tensors(tensor, new)
 
 
 class _TensorType(type):

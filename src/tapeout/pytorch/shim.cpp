@@ -1102,6 +1102,16 @@ REGISTER_PRIVATEUSE1_DISPATCH(_fused_sdp_choice_stub, &choose_attention)
 
 // An operator without a kernel comes to ops/fallback.py, which comes here, by way of a key that no device has, when
 // the operator is the host's.
+// Whether `tensor.data = other` may be: between host and chip it may, as between the devices that torch knows.
+bool may_take_data_of(const Tensor& tensor, const Tensor& other) {
+  auto is_dense = [](const Tensor& one) {
+    constexpr c10::DispatchKeySet places({c10::BackendComponent::CPUBit, c10::BackendComponent::PrivateUse1Bit});
+    return one.key_set().has_any(c10::DispatchKeySet(c10::DispatchKey::Dense)) && one.key_set().has_any(places);
+  };
+  return (is_dense(tensor) && is_dense(other)) ||
+         tensor.unsafeGetTensorImpl()->has_compatible_shallow_copy_type(other.key_set());
+}
+
 TORCH_LIBRARY_IMPL(_, PrivateUse1, m) { m.fallback(torch::CppFunction::makeFromBoxedFunction<&check_and_run>()); }
 TORCH_LIBRARY_IMPL(_, PrivateUse2, m) { m.fallback(torch::CppFunction::makeFromBoxedFunction<&run_on_host>()); }
 
@@ -1124,6 +1134,15 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
 }
 
 // Sparse tensors (COO), as gradients of embeddings are: indices and values on the chip. What computes is ops/sparse.py.
+#define TAKES_DATA(key) \
+  TORCH_LIBRARY_IMPL(aten, key, m) { m.impl("_has_compatible_shallow_copy_type", may_take_data_of); }
+TAKES_DATA(CPU)
+TAKES_DATA(PrivateUse1)
+// A kernel of a device would have autograd ask tensor subclasses first, which do not know the operator.
+TAKES_DATA(AutogradCPU)
+TAKES_DATA(AutogradPrivateUse1)
+#undef TAKES_DATA
+
 TORCH_LIBRARY_IMPL(aten, SparsePrivateUse1, m) {
   for (auto* name : {"empty.memory_format", "_sparse_coo_tensor_with_dims",
                      "_sparse_coo_tensor_with_dims_and_tensors", "sparse_resize_", "sparse_resize_and_clear_",

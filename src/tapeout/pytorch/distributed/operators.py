@@ -1,4 +1,4 @@
-"""Operators that torch.distributed asks of a device: offloaded parameters and synchronised batch norm."""
+"""Operators that torch.distributed asks of a device: synchronised batch norm."""
 
 from typing import Any
 
@@ -14,7 +14,6 @@ def register() -> None:
         return
     _library = torch.library.Library("aten", "IMPL")
     for name, kernel in (
-        ("_has_compatible_shallow_copy_type", _has_compatible_shallow_copy_type),
         ("batch_norm_stats", _batch_norm_stats),
         ("batch_norm_gather_stats_with_counts", _batch_norm_gather_stats_with_counts),
         ("batch_norm_elemt", _batch_norm_elemt),
@@ -28,11 +27,6 @@ def register() -> None:
 
 def _record_stream(tensor: torch.Tensor, stream: torch.Stream) -> None:
     """Do nothing: a launch has run when it returns, so no stream still needs the memory."""
-
-
-def _has_compatible_shallow_copy_type(tensor: torch.Tensor, other: torch.Tensor) -> bool:
-    """Return whether a parameter on the chip may take over other's memory: FSDP offloads parameters so."""
-    return other.device.type in ("chip", "cpu") and other.layout == torch.strided
 
 
 def _channels(tensor: torch.Tensor) -> list[int]:
