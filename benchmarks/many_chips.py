@@ -1,4 +1,4 @@
-"""What collectives of the chip cost the host: a small all_reduce against gloo's on the CPU, with the clock off and on."""
+"""What collectives of the chip cost the host: a small all_reduce against gloo on the CPU, the clock off and on."""
 
 import os
 import subprocess
