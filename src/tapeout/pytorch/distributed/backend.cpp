@@ -219,8 +219,6 @@ class Queue {
   std::shared_ptr<State> state_ = std::make_shared<State>();
 };
 
-class ChipBackend;
-
 class ChipWork final : public Work {
  public:
   ChipWork(int rank, Operation operation, Posted posted, std::shared_ptr<py::object> group, Tensors outputs, int peer)
@@ -639,7 +637,6 @@ class ChipBackend final : public c10d::Backend {
 
   void startCoalescing() override {
     coalesces_ = true;
-    coalesced_.clear();
     delayed_.clear();
   }
   c10::intrusive_ptr<Work> endCoalescing() override {
@@ -1158,7 +1155,6 @@ class ChipBackend final : public c10d::Backend {
   std::string failure_;
   int64_t sequence_ = 0;
   bool coalesces_ = false;
-  std::vector<c10::intrusive_ptr<Work>> coalesced_;
   std::vector<Delayed> delayed_;
 };
 

@@ -21,12 +21,6 @@ def register() -> None:
         ("batch_norm_backward_elemt", _batch_norm_backward_elemt),
     ):
         _library.impl(name, kernel, "PrivateUse1")
-    if not torch._C._dispatch_has_kernel_for_dispatch_key("aten::record_stream", "PrivateUse1"):
-        _library.impl("record_stream", _record_stream, "PrivateUse1")
-
-
-def _record_stream(tensor: torch.Tensor, stream: torch.Stream) -> None:
-    """Do nothing: a launch has run when it returns, so no stream still needs the memory."""
 
 
 def _channels(tensor: torch.Tensor) -> list[int]:
