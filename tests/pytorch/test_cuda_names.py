@@ -40,6 +40,6 @@ def test_there_is_one_chip():
 
 def test_the_habits_of_scripts_for_a_gpu():
     habits = Path(__file__).with_name("cuda_habits.py")
-    environment = {**os.environ, "TAPEOUT_STARTUP": "tapeout.workbench.child_processes"}
+    environment = {**os.environ, "TAPEOUT_STARTUP": "tapeout.report.child_processes"}
     done = subprocess.run([sys.executable, str(habits)], env=environment, capture_output=True, text=True)
     assert done.stdout == "done\n", done.stderr

@@ -149,7 +149,7 @@ def _prepare(script: Script, chip: chips.Chip | str) -> clock.VirtualClock:
     os.environ[chips.CHIP_VARIABLE] = chip if isinstance(chip, str) else active.name
     os.environ[device_runtime.TIMING_VARIABLE] = "only" if script.timing_only else "on"
     os.environ[device_runtime.READ_VARIABLE] = "zeros" if script.read_zeros else "error"
-    os.environ[registration.STARTUP_VARIABLE] = "tapeout.workbench.child_processes"
+    os.environ[registration.STARTUP_VARIABLE] = "tapeout.report.child_processes"
     return clock.turn_on(only=script.timing_only)
 
 

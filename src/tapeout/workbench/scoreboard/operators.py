@@ -417,7 +417,7 @@ def _judge_mutated(case: Case, op: Any, dtype: torch.dtype, limit: int) -> Outco
 def mutations(op: Any, dtype: torch.dtype, limit: int) -> list[Call]:
     """Calls that PyTorch says are wrong, and calls with arguments changed, evenly chosen."""
     found: list[Call] = []
-    for sample in samples(op, dtype, False, 1):
+    for sample in samples(op, dtype, False, limit):
         found += _mutated(op, _arguments(sample))
     most = limit * MUTATIONS_OF_A_SAMPLE
     chosen = found if len(found) <= most else [found[i * len(found) // most] for i in range(most)]
