@@ -1,4 +1,4 @@
-"""What collectives of the chip cost the host: a small all_reduce against gloo on the CPU, the clock off and on."""
+"""Host time of collectives on the chip: a small all_reduce against gloo on the CPU, with the clock off and on."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""What collectives cost: laws, figures worked out by hand, and the fabric's limits."""
+"""Cost of collectives: laws, figures worked out by hand, and the fabric's limits."""
 
 import dataclasses
 

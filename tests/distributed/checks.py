@@ -1,4 +1,4 @@
-"""What one rank of a job checks: `python -m torch.distributed.run --nproc-per-node 3 checks.py`."""
+"""Checks of one rank of a job: `python -m torch.distributed.run --nproc-per-node 3 checks.py`."""
 
 import itertools
 import os
