@@ -1,6 +1,7 @@
 """The device as a PyTorch program sees it: memory, copies, views, autograd, saving, random numbers, streams."""
 
 import copy
+import gc
 import io
 import pickle
 import subprocess
@@ -68,6 +69,7 @@ def test_freed_memory_is_joined_and_used_again():
     blocks = [torch.empty(1024, dtype=torch.uint8, device="chip") for _ in range(8)]
     first = min(block.data_ptr() for block in blocks)
     contiguous = sorted(block.data_ptr() for block in blocks) == [first + 1024 * i for i in range(8)]
+    gc.collect()
     before = torch.chip.memory_allocated()
     del blocks
     assert torch.chip.memory_allocated() == before - 8 * 1024
@@ -76,6 +78,7 @@ def test_freed_memory_is_joined_and_used_again():
 
 
 def test_memory_statistics():
+    gc.collect()
     torch.chip.reset_peak_memory_stats()
     before = torch.chip.memory_allocated()
     tensor = torch.empty(1 << 20, dtype=torch.uint8, device="chip")

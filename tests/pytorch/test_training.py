@@ -1,5 +1,6 @@
 """Training on the chip without the host's help: gradients, optimizers, autocast, scaling, checkpoints, memory."""
 
+import gc
 import io
 import itertools
 import os
@@ -210,6 +211,7 @@ def test_a_killed_run_goes_on_to_the_same_losses_bit_for_bit(tmp_path):
 
 
 def test_memory_is_counted_and_its_end_is_torchs_error():
+    gc.collect()
     before = torch.chip.memory_allocated()
     torch.chip.reset_peak_memory_stats()
     big = torch.empty(1 << 20, device="chip")
