@@ -1,6 +1,10 @@
 """The command line: what it prints, and how it refuses."""
 
+import csv
+import io
 import json
+import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -23,7 +27,7 @@ def test_chips_lists_the_reference_chips(run):
     assert result.exit_code == 0
     heading = next(line for line in result.stdout.splitlines() if "training" in line)
     assert heading.split() == ["training", "inference", "tiny"]
-    assert "  memory bandwidth              7.2 TB/s       4.8 TB/s      51.2 GB/s" in result.stdout
+    assert "  memory bandwidth             7.2 TB/s      4.8 TB/s     51.2 GB/s" in result.stdout
 
 
 def test_chips_shows_one_in_full(run, tmp_path, monkeypatch):
@@ -153,6 +157,48 @@ def test_html_pages_need_no_network_and_are_well_formed(run, tmp_path, name):
     assert "src=" not in text and "url(" not in text and "@import" not in text
     if name == "datasheet":
         assert len(document.findall(".//{http://www.w3.org/2000/svg}svg")) >= 3
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_pages_as_data_hold_the_figures_of_the_text(run, name):
+    arguments = GOLDEN[name]
+    page = json.loads(run(*arguments, "--format", "json").stdout)
+    assert re.fullmatch(r"tapeout\.[a-z-]+/1", page["schema"])
+    figures = [
+        cell
+        for section in page["sections"]
+        for table in section["tables"]
+        for row in table["rows"]
+        for cell in row.values()
+        if isinstance(cell, dict)
+    ]
+    assert figures
+    for cell in figures:
+        shown = float(re.match(r"[-0-9,.]+", cell["text"])[0].replace(",", ""))
+        prefix = next((10.0 ** (3 * n) for n, p in enumerate("kMGTP", 1) if f" {p}" in cell["text"]), 1.0)
+        scales = (1, prefix, 2**30 / 1e9 * prefix, 1024.0 ** (round(math.log10(prefix)) / 3))
+        assert any(shown * scale == pytest.approx(cell["value"], rel=0.006, abs=1e-3) for scale in scales), cell
+        if "low" in cell:
+            assert cell["low"] <= cell["high"]
+    tables = sum(len(section["tables"]) for section in page["sections"])
+    written = run(*arguments, "--format", "csv").stdout
+    assert len(written.split("\n\n")) == tables
+    assert {len(row) for row in csv.reader(io.StringIO(written.split("\n\n")[0]))} != {0}
+
+
+def test_the_list_of_chips_is_a_table_for_programs(run):
+    rows = list(csv.DictReader(io.StringIO(run("chips", "--vendor", "amd", "--format", "csv").stdout)))
+    found = next(row for row in rows if row["name"] == "MI300X")
+    assert (float(found["memory, GiB"]), float(found["memory bandwidth, GB/s"])) == (192, 5300)
+
+
+@pytest.mark.parametrize("columns", [60, 80, 100])
+def test_a_narrow_terminal_gets_fewer_columns_and_no_cut_cell(monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    shown = CliRunner().invoke(app, ["chips"]).stdout
+    assert "…" not in shown and max(map(len, shown.splitlines())) <= columns
+    assert re.search(r"A100-SXM4-80GB +NVIDIA +2020 ", shown)
+    assert "too narrow for: " in shown and "(--format csv has all)" in " ".join(shown.split())
 
 
 def test_a_datasheet_says_what_it_cannot_price(run):

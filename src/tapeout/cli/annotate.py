@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from tapeout.cli.run import ArgumentsArgument, ModuleOption, ReadZerosOption, ScriptArgument, TimingOnlyOption
-from tapeout.cli.terminal import console as console_of
+from tapeout.report.terminal import console as console_of
 
 
 def annotate(

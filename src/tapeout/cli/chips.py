@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from tapeout.cli.terminal import console as console_of
+from tapeout.report.page import Format, Page, write
 
 
 def chips(
@@ -18,6 +18,8 @@ def chips(
     ] = None,
     sort: Annotated[str, typer.Option(help="Sort the list by this catalog column, largest first.")] = "",
     catalog: Annotated[Path | None, typer.Option(help="Additional catalog of chips (CSV).")] = None,
+    form: Annotated[Format, typer.Option("--format", help="Output format.")] = Format.text,
+    output: Annotated[Path | None, typer.Option(help="Write the output to this file.")] = None,
 ) -> None:
     """List the reference chips and the catalog of other vendors' chips, or show every field of one chip."""
     from tapeout.chip import REFERENCE_CHIPS, Chip
@@ -26,12 +28,10 @@ def chips(
     from tapeout.report import chips as report
     from tapeout.silicon.naming import resolve
 
-    console = console_of()
     if chip:
         found = resolve(chip, catalog)
-        console.print(report.sheet(found) if isinstance(found, Chip) else catalog_report.sheet(found))
+        write(report.sheet(found) if isinstance(found, Chip) else catalog_report.sheet(found), form, output)
         return
     chosen = catalogued.select(catalogued.load(catalog), vendor=vendor, conditions=where or (), sort=sort)
-    if not (vendor or where or sort):
-        console.print(report.overview(REFERENCE_CHIPS.values()))
-    console.print(catalog_report.overview(chosen))
+    own = report.overview(REFERENCE_CHIPS.values()) if not (vendor or where or sort) else []
+    write(Page("Chips", [*own, *catalog_report.overview(chosen)], kind="chips"), form, output)

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from tapeout.cli.terminal import console as console_of
 from tapeout.errors import TapeoutError
+from tapeout.report.terminal import console as console_of
 
 _SIZES = {"": 1, "b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
 

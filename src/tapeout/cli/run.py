@@ -6,8 +6,8 @@ from typing import Annotated, Any
 import typer
 
 from tapeout.cli.terminal import check_file_can_be_written
-from tapeout.cli.terminal import console as console_of
 from tapeout.errors import TapeoutError
+from tapeout.report.terminal import console as console_of
 
 SCRIPT_OPTIONS = {"ignore_unknown_options": True}
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.progress import Progress, SpinnerColumn, TimeRemainingColumn
 
-from tapeout.cli.terminal import console as console_of
+from tapeout.report.terminal import console as console_of
 
 
 class Suite(enum.StrEnum):

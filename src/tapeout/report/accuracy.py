@@ -42,7 +42,7 @@ def page(found: Sequence[tuple[Line, Points]], *, with_pictures: bool) -> Page:
     if with_pictures:
         for _, points in found:
             blocks += [Heading(points.title), _by_time(points)]
-    return Page("Accuracy of the operator models", blocks)
+    return Page("Accuracy of the operator models", blocks, kind="accuracy")
 
 
 def _by_time(points: Points) -> Bars:
@@ -117,4 +117,4 @@ def user_fit_page(found: UserFit) -> Page:
         )
     ]
     blocks += [Paragraph(f"Not fitted: {each}.") for each in found.left_out]
-    return Page(f"Fitted: {found.parameters.chip}", blocks)
+    return Page(f"Fitted: {found.parameters.chip}", blocks, kind="accuracy")

@@ -2,12 +2,9 @@
 
 from collections.abc import Sequence
 
-from rich.box import SIMPLE
-from rich.markup import escape
-from rich.table import Table
-
 from tapeout.chip.catalog import COLUMNS, CataloguedChip, Fact
-from tapeout.report.units import significant
+from tapeout.report.page import Heading, Page, Table
+from tapeout.report.units import Shown, significant
 
 MARKS = {
     "design": "",
@@ -20,43 +17,44 @@ MARKS = {
 LEGEND = "ᵖ press  ʳ recalled  ᵉ estimate  ~ modelled  unmarked: datasheet; blank: not published"
 _OVERVIEW = (
     "year",
-    "process_node",
-    "half_tflops",
-    "float8_tflops",
     "memory_gb",
     "memory_gb_per_s",
+    "half_tflops",
+    "float8_tflops",
     "tdp_w",
     "price_usd",
+    "process_node",
 )
 
 
-def overview(chips: Sequence[CataloguedChip]) -> Table:
+def overview(chips: Sequence[CataloguedChip]) -> list[Heading | Table]:
     """A row a chip, with the figures one looks at first."""
-    table = Table(title=f"Catalog: {len(chips)} chips of other vendors", caption=LEGEND, box=SIMPLE)
-    table.add_column("name", no_wrap=True)
-    table.add_column("vendor")
-    for name in _OVERVIEW:
-        column = COLUMNS[name]
-        heading = f"{column.label}, {column.unit}" if column.unit else column.label
-        table.add_column(heading, justify="right" if column.numeric else "left")
-    for chip in chips:
-        cells = (cell(chip.facts.get(name), name) for name in _OVERVIEW)
-        table.add_row(escape(chip.name), escape(chip.text("vendor")), *map(escape, cells))
-    return table
+    headings = [
+        f"{COLUMNS[name].label}, {COLUMNS[name].unit}" if COLUMNS[name].unit else COLUMNS[name].label
+        for name in _OVERVIEW
+    ]
+    rows = [
+        (chip.name, chip.text("vendor"), *(cell(chip.facts.get(name), name) for name in _OVERVIEW)) for chip in chips
+    ]
+    table = Table(("name", "vendor", *headings), rows, right=range(2, 1 + len(_OVERVIEW)), caption=LEGEND)
+    return [Heading(f"Catalog: {len(chips)} chips of other vendors"), table]
 
 
-def sheet(chip: CataloguedChip) -> Table:
+def sheet(chip: CataloguedChip) -> Page:
     """Every known figure of one chip, with how sure it is."""
     sources = {fact.source for fact in chip.facts.values()}
-    table = Table(title=escape(chip.name), caption=escape("; ".join(sorted(sources))), box=SIMPLE)
-    table.add_column("figure", no_wrap=True)
-    table.add_column("value")
-    table.add_column("confidence", style="dim")
+    rows = []
     for name, fact in chip.facts.items():
-        column = COLUMNS[name]
-        shown = f"{cell(fact, name, marked=False)} {column.unit}".strip()
-        table.add_row(escape(column.label), escape(shown), fact.confidence)
-    return table
+        unit = COLUMNS[name].unit
+        shown = cell(fact, name, marked=False)
+        rows.append((COLUMNS[name].label, _with_unit(shown, unit) if unit else shown, fact.confidence))
+    table = Table(("figure", "value", "confidence"), rows, caption="; ".join(sorted(sources)))
+    return Page(chip.name, [table], kind="chip")
+
+
+def _with_unit(shown: str, unit: str) -> str:
+    text = f"{shown} {unit}"
+    return Shown(text, **{**shown.data, "unit": unit}) if isinstance(shown, Shown) else text
 
 
 def cell(fact: Fact | None, column: str, *, marked: bool = True) -> str:
@@ -66,4 +64,5 @@ def cell(fact: Fact | None, column: str, *, marked: bool = True) -> str:
     if isinstance(fact.value, str):
         return fact.value
     figure = f"{fact.value:.0f}" if column == "year" else significant(fact.value)
-    return figure + (MARKS[fact.confidence] if marked else "")
+    text = figure + (MARKS[fact.confidence] if marked else "")
+    return Shown(text, value=fact.value, provenance=fact.confidence, source=fact.source)

@@ -3,23 +3,20 @@
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 
-from rich.box import SIMPLE
-from rich.table import Table
-
 from tapeout.chip import Chip
 from tapeout.chip.description import BITS_OF_DTYPE, Part
-from tapeout.report.units import binary_bytes, decimal
+from tapeout.report.page import Heading, Page, Table
+from tapeout.report.units import Shown, binary_bytes, decimal
 
 
-def overview(chips: Iterable[Chip]) -> Table:
+def overview(chips: Iterable[Chip]) -> list[Heading | Table]:
     """A column a chip, with the figures one looks at first."""
     columns = list(chips)
-    table = Table("", title="Designs, not silicon: every figure is a choice or follows from one", box=SIMPLE)
-    for chip in columns:
-        table.add_column(chip.name, justify="right")
-    for label, figure in _FIGURES.items():
-        table.add_row(label, *(figure(chip) for chip in columns))
-    return table
+    rows = [(label, *(figure(chip) for chip in columns)) for label, figure in _FIGURES.items()]
+    return [
+        Heading("Designs, not silicon: every figure is a choice or follows from one"),
+        Table(("", *(chip.name for chip in columns)), rows, right=range(1, len(columns) + 1)),
+    ]
 
 
 _FIGURES: dict[str, Callable[[Chip], str]] = {
@@ -45,19 +42,14 @@ _FIGURES: dict[str, Callable[[Chip], str]] = {
 }
 
 
-def sheet(chip: Chip) -> Table:
+def sheet(chip: Chip) -> Page:
     """Every field of one chip with its meaning, then the figures that follow from them."""
-    table = Table(title=f"{chip.name} (fingerprint {chip.fingerprint()})", box=SIMPLE)
-    table.add_column("field", no_wrap=True)
-    table.add_column("value", justify="right", no_wrap=True)
-    table.add_column("meaning", style="dim")
-    for name, value, meaning in _fields(chip, ""):
-        table.add_row(name, value, meaning)
-    table.add_section()
-    for label, figure in _FIGURES.items():
-        if label.startswith(("peak", "TPP")):
-            table.add_row(label, figure(chip), "derived")
-    return table
+    rows = [
+        *_fields(chip, ""),
+        *((label, get(chip), "derived") for label, get in _FIGURES.items() if label.startswith(("peak", "TPP"))),
+    ]
+    table = Table(("field", "value", "meaning"), rows, right=(1,))
+    return Page(f"{chip.name} (fingerprint {chip.fingerprint()})", [table], kind="chip")
 
 
 def _rate(operations_per_s: float) -> str:
@@ -76,4 +68,4 @@ def _fields(part: Part, prefix: str) -> Iterator[tuple[str, str, str]]:
 def _value(name: str, value: object) -> str:
     if isinstance(value, int) and name.endswith("size_bytes"):
         return binary_bytes(value)
-    return f"{value:_}" if isinstance(value, int) else str(value)
+    return Shown(f"{value:_}", value=value) if isinstance(value, int) else str(value)

@@ -6,7 +6,7 @@ from tapeout.accelerator import Accelerator
 from tapeout.chip.catalog import COLUMNS
 from tapeout.figures import Estimate, Provenance, Stated
 from tapeout.report.page import Block, Heading, Page, Paragraph, Table
-from tapeout.report.units import significant
+from tapeout.report.units import figure_cell, significant
 from tapeout.silicon.comparison import Line
 
 MARKS = {Provenance.MODELLED: "~", Provenance.ASSUMED: "ᵃ"}
@@ -31,7 +31,7 @@ def page(chips: Sequence[Accelerator], lines: Sequence[Line]) -> Page:
         blocks += [Heading(group), Table(("", *names), rows, right=range(1, len(names) + 1))]
     blocks += [Paragraph(LEGEND), Heading("Sources")]
     blocks.append(Table(("chip", "source", "assumed", "note"), [_sources(chip) for chip in chips]))
-    return Page("Comparison: " + ", ".join(names), blocks)
+    return Page("Comparison: " + ", ".join(names), blocks, kind="comparison")
 
 
 def _cell(figure: Estimate | Stated[str] | None, label: str) -> str:
@@ -40,7 +40,7 @@ def _cell(figure: Estimate | Stated[str] | None, label: str) -> str:
     if isinstance(figure, Stated):
         return figure.value
     number = f"{figure.value:.0f}" if label == "year" else significant(figure.value)
-    return number + MARKS.get(figure.provenance, "")
+    return figure_cell(figure, number + MARKS.get(figure.provenance, ""))
 
 
 def _sources(chip: Accelerator) -> tuple[str, str, str, str]:

@@ -34,7 +34,7 @@ def page(chip: str, comparisons: Sequence[Comparison]) -> Page:
             blocks.append(Paragraph(f"{each.name}: first difference of the RTL:\n{each.difference}"))
         if each.waveform is not None:
             blocks.append(Paragraph(f"{each.name}: signals are in {each.waveform}"))
-    return Page(f"Co-simulation on {chip}", blocks)
+    return Page(f"Co-simulation on {chip}", blocks, kind="cosimulation")
 
 
 def _verdict(different_bytes: int) -> str:

@@ -46,7 +46,7 @@ def page(costs: Ownership, work: Sequence[Estimate], against: tuple[Ownership, B
     blocks += [Heading(f"What the {turning.name} turns on"), *_tornado(turning)]
     if against:
         blocks += _against(*against)
-    return Page(f"Cost of owning: {costs.chip.name}", blocks)
+    return Page(f"Cost of owning: {costs.chip.name}", blocks, kind="cost")
 
 
 def _tornado(figure: Estimate) -> list[Block]:
@@ -156,4 +156,4 @@ def study_page(study: Study) -> Page:
             "of large matrices.",
         ),
     ]
-    return Page(f"Four times an H100 at equal cost: {name}", blocks)
+    return Page(f"Four times an H100 at equal cost: {name}", blocks, kind="study")

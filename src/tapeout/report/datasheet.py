@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from tapeout.chip.description import BITS_OF_DTYPE
 from tapeout.figures import Estimate
 from tapeout.report.page import Bar, Bars, Block, Heading, Page, Paragraph, Table, waterfall
-from tapeout.report.units import binary_bytes, decimal, significant
+from tapeout.report.units import binary_bytes, decimal, figure_cell, significant
 from tapeout.silicon.datasheet import Datasheet, assumptions
 
 FIGURE_COLUMNS = ("figure", "value", "range", "provenance")
@@ -39,8 +39,8 @@ def page(sheet: Datasheet) -> Page:
             [
                 (
                     limit.name,
-                    value(limit.figure),
-                    value(limit.limit),
+                    figure_cell(limit.figure),
+                    figure_cell(limit.limit),
                     "holds, but its range reaches beyond" if limit.close else "holds" if limit.holds else "EXCEEDED",
                 )
                 for limit in sheet.limits
@@ -54,13 +54,13 @@ def page(sheet: Datasheet) -> Page:
         Table(
             ("figure", "value", "range", "provenance", "source"),
             [
-                (each.name, value(each), _ends(each), str(each.provenance), each.source)
+                (each.name, figure_cell(each), _ends(each), str(each.provenance), each.source)
                 for each in assumptions(sheet.area, sheet.tdp, *_prices(sheet))
             ],
             right=(1, 2),
         ),
     ]
-    return Page(f"Datasheet: {chip.name}", blocks)
+    return Page(f"Datasheet: {chip.name}", blocks, kind="datasheet")
 
 
 def _prices(sheet: Datasheet) -> Sequence[Estimate]:
@@ -125,7 +125,7 @@ def figure_row(figure: Estimate) -> tuple[str, str, str, str]:
     """Name, value with unit, range and provenance of a figure."""
     low, high = figure.interval()
     spread = f"{significant(low)} to {significant(high)}" if low < high else ""
-    return figure.name, value(figure), spread, str(figure.provenance)
+    return figure.name, figure_cell(figure), spread, str(figure.provenance)
 
 
 def _ends(figure: Estimate) -> str:

@@ -46,7 +46,7 @@ def page(ruling: Ruling) -> Page:
             blocks.append(Heading(heading))
             for finding in found:
                 blocks += _finding(finding)
-    return Page(f"Export check: {ruling.chip.name} under the rules of {ruling.date}", blocks)
+    return Page(f"Export check: {ruling.chip.name} under the rules of {ruling.date}", blocks, kind="export-check")
 
 
 def _nearest(ruling: Ruling) -> str:

@@ -1,21 +1,30 @@
-"""A page of text, tables and bars, written once and shown on a terminal, as Markdown or as self-contained HTML.
+"""A page of text, tables and bars, written once, shown on a terminal, as Markdown, self-contained HTML or data.
 
 Takes a `Page`, whose blocks hold finished text; gives a Rich renderable or a string. HTML carries its style and draws
-its pictures as inline SVG: it needs no network and no script.
+its pictures as inline SVG: it needs no network and no script. JSON and CSV give the exact figure behind each cell that
+is a `tapeout.report.units.Shown`.
 """
 
+import csv
 import enum
 import io
+import json
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.markup import escape as rich_escape
+from rich.measure import Measurement
 from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text as RichText
+
+from tapeout.report.terminal import console
+from tapeout.report.units import Shown
 
 
 @dataclass(frozen=True)
@@ -61,14 +70,23 @@ Block = Heading | Paragraph | Table | Bars
 
 @dataclass(frozen=True)
 class Page:
+    """`kind` names the page's schema in JSON."""
+
     title: str
     blocks: Sequence[Block]
+    kind: str = "page"
+
+
+SCHEMA_VERSION = 1
+"""Of every page's JSON. Raised when a key changes its name or its meaning, not when one is added."""
 
 
 class Format(enum.StrEnum):
     text = "text"
     markdown = "markdown"
     html = "html"
+    json = "json"
+    csv = "csv"
 
 
 def waterfall(title: str, items: Sequence[tuple[str, float, str]], total: tuple[str, float, str]) -> Bars:
@@ -85,7 +103,7 @@ def write(page: Page, form: Format, output: Path | None) -> None:
     if output is not None:
         output.write_text(_TEXTS[form](page), "utf-8")
     elif form is Format.text:
-        Console().print(to_terminal(page))
+        console().print(to_terminal(page))
     else:
         print(_TEXTS[form](page), end="")
 
@@ -98,20 +116,60 @@ def to_terminal(page: Page) -> RenderableType:
         elif isinstance(block, Paragraph):
             shown.append(RichText(block.text))
         elif isinstance(block, Table):
-            shown.append(_terminal_table(block))
+            shown.append(Padding(_FittingTable(block), (0, 0, 0, 2)))
         else:
             shown.append(_terminal_bars(block))
     return Group(*shown)
 
 
-def _terminal_table(block: Table) -> RenderableType:
-    table = RichTable(box=None, pad_edge=False, padding=(0, 2, 0, 0), title_justify="left")
-    for index, name in enumerate(block.columns):
-        table.add_column(rich_escape(name), justify="right" if index in block.right else "left", header_style="dim")
-    for row in block.rows:
-        table.add_row(*(rich_escape(cell) for cell in row))
-    below = [RichText(block.caption, style="dim")] if block.caption else []
-    return Padding(Group(table, *below), (0, 0, 0, 2))
+@dataclass(frozen=True)
+class _FittingTable:
+    """A table that leaves out columns of figures, the last first, where it would have to cut a cell."""
+
+    block: Table
+
+    def __rich_console__(self, at: Console, options: ConsoleOptions) -> RenderResult:
+        columns, left_out = list(range(len(self.block.columns))), list[str]()
+        table = self._of(columns)
+        while Measurement.get(at, options.update(width=10_000), table).minimum > options.max_width:
+            figures = [index for index in columns[1:] if index in self.block.right]
+            if not figures:
+                break
+            columns.remove(figures[-1])
+            left_out.insert(0, self.block.columns[figures[-1]])
+            table = self._of(columns)
+        yield table
+        if left_out:
+            yield RichText(f"too narrow for: {'; '.join(left_out)} (--format csv has all)", style="dim")
+        if self.block.caption:
+            yield RichText(self.block.caption, style="dim")
+
+    def _of(self, columns: Sequence[int]) -> RichTable:
+        table = RichTable(box=None, pad_edge=False, padding=(0, 2, 0, 0), title_justify="left")
+        for index in columns:
+            is_figure = index in self.block.right
+            longest = max((len(row[index]) for row in self.block.rows), default=0)
+            whole = is_figure or (index == 0 and longest <= LONGEST_WHOLE_NAME)
+            table.add_column(
+                _in_lines(self.block.columns[index], longest) if whole else RichText(self.block.columns[index]),
+                justify="right" if is_figure else "left",
+                header_style="dim",
+                no_wrap=whole,
+                overflow="fold",
+            )
+        for row in self.block.rows:
+            table.add_row(*(RichText(row[index]) for index in columns))
+        return table
+
+
+LONGEST_WHOLE_NAME = 32
+"""Letters of a first column that is never wrapped. Other columns of text may be, figures never."""
+
+
+def _in_lines(heading: str, width: int) -> RichText:
+    """The heading in lines no wider than its column's cells, or than its own longest word."""
+    longest_word = max(map(len, heading.split()), default=1)
+    return RichText("\n".join(textwrap.wrap(heading, max(width, longest_word))))
 
 
 def _terminal_bars(block: Bars) -> RenderableType:
@@ -221,4 +279,69 @@ def to_text(page: Page) -> str:
     return written.getvalue()
 
 
-_TEXTS = {Format.text: to_text, Format.markdown: to_markdown, Format.html: to_html}
+def to_json(page: Page) -> str:
+    """Return the page as JSON: sections with their text, tables (a row is an object) and bars.
+
+    A cell is its text, or an object with `text`, `value` and what else is known of the figure (unit, low, high,
+    provenance, source).
+    """
+    sections: list[dict[str, Any]] = [_section("")]
+    for block in page.blocks:
+        if isinstance(block, Heading):
+            sections.append(_section(block.text))
+        elif isinstance(block, Paragraph):
+            sections[-1]["text"].append(block.text)
+        elif isinstance(block, Table):
+            rows = [dict(zip(block.columns, map(_datum, row), strict=True)) for row in block.rows]
+            sections[-1]["tables"].append({"columns": list(block.columns), "rows": rows, "caption": block.caption})
+        else:
+            bars = [
+                {"label": bar.label, "start": bar.start, "length": bar.length, "text": bar.shown} for bar in block.bars
+            ]
+            sections[-1]["bars"].append({"title": block.title, "bars": bars})
+    told = [section for section in sections if any(section.values())]
+    data = {"schema": f"tapeout.{page.kind}/{SCHEMA_VERSION}", "title": page.title, "sections": told}
+    return json.dumps(data, indent=1, ensure_ascii=False) + "\n"
+
+
+def _section(heading: str) -> dict[str, Any]:
+    return {"heading": heading, "text": [], "tables": [], "bars": []}
+
+
+def _datum(cell: str) -> Any:
+    return {"text": str(cell), **cell.data} if isinstance(cell, Shown) else cell
+
+
+def to_csv(page: Page) -> str:
+    """Return the page's tables, an empty line between two. A figure is its exact value; where a column's figures have
+    units, a column for them follows."""
+    written = io.StringIO()
+    out = csv.writer(written, lineterminator="\n")
+    for number, table in enumerate(block for block in page.blocks if isinstance(block, Table)):
+        if number:
+            written.write("\n")
+        with_unit = {
+            index
+            for row in table.rows
+            for index, cell in enumerate(row)
+            if isinstance(cell, Shown) and cell.data.get("unit")
+        }
+        named = ([name, f"{name} unit"] if index in with_unit else [name] for index, name in enumerate(table.columns))
+        out.writerow([name for names in named for name in names])
+        for row in table.rows:
+            out.writerow([value for index, cell in enumerate(row) for value in _csv_values(cell, index in with_unit)])
+    return written.getvalue()
+
+
+def _csv_values(cell: str, with_unit: bool) -> list[Any]:
+    data = cell.data if isinstance(cell, Shown) else {"value": cell}
+    return [data["value"], data.get("unit", "")] if with_unit else [data["value"]]
+
+
+_TEXTS = {
+    Format.text: to_text,
+    Format.markdown: to_markdown,
+    Format.html: to_html,
+    Format.json: to_json,
+    Format.csv: to_csv,
+}

@@ -70,7 +70,7 @@ def page(synthesis: Synthesis, technology: Technology) -> Page:
             f"The ratio is {found / published.value:.2f}."
         ),
     ]
-    return Page(f"Synthesis: the core of {chip.name}", blocks)
+    return Page(f"Synthesis: the core of {chip.name}", blocks, kind="synthesis")
 
 
 def technology_figures(synthesis: Synthesis, technology: Technology) -> str:

@@ -53,7 +53,7 @@ def operator_page(table: Table, answers: Sequence[tuple[Timer, Times | ModelErro
     ]
     if len(bars) > 1:
         head.append(Bars("time", bars))
-    return Page(f"Time of {table.kind.name}", [*head, Heading("Where it comes from"), *blocks])
+    return Page(f"Time of {table.kind.name}", [*head, Heading("Where it comes from"), *blocks], kind="time")
 
 
 def step_page(step: Step, answers: Sequence[tuple[Timer, StepAnswer | ModelError]]) -> Page:
@@ -108,4 +108,4 @@ def step_page(step: Step, answers: Sequence[tuple[Timer, StepAnswer | ModelError
             right=(1, 2, 3, 4, 5),
         ),
     ]
-    return Page(f"{step.model.name}, {what}", [*head, *blocks])
+    return Page(f"{step.model.name}, {what}", [*head, *blocks], kind="time")
