@@ -1,0 +1,202 @@
+"""Fleets: cards of one or several kinds, the node and network around each, and the software they run.
+
+Takes words such as `H100:8192` or `training@rail10k:2048`; gives a `Fleet` of `Cards`. A kind is an `Accelerator`, own
+chips too; its topology is a `Cluster` of levels. Of a chip that one can buy it is a node and a network of cards
+(`data/platforms.toml`), unless a cluster is named.
+"""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from tapeout import cluster as clusters
+from tapeout.accelerator import Accelerator
+from tapeout.cluster import Cluster, Level, Protocol
+from tapeout.figures import Estimate, Provenance, given
+from tapeout.models.questions import own_parameters
+from tapeout.models.timers import Timer
+from tapeout.silicon import technology
+from tapeout.silicon.naming import accelerator
+from tapeout.training.problems import TrainingError
+from tapeout.training.software import SoftwareEra, era_called
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cards:
+    """`count` cards of a kind. `name` is the word that plans use for it. `topology`: its levels, innermost first.
+
+    `efficiency`: share of the rate of links that collectives get; `fabric_efficiency`: of the network's.
+    """
+
+    name: str
+    chip: Accelerator
+    count: int
+    topology: Cluster
+    software: SoftwareEra
+    efficiency: Estimate
+    fabric_efficiency: Estimate
+    timer: Timer = field(compare=False, repr=False)
+
+    @property
+    def node(self) -> int:
+        """Cards of the innermost level."""
+        return self.topology.levels[0].size or self.count
+
+    @property
+    def fabric(self) -> Level:
+        """The level that joins all cards, and other kinds."""
+        return self.topology.levels[-1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fleet:
+    """Cards of every kind, by name. All kinds share the outermost network."""
+
+    cards: tuple[Cards, ...]
+
+    def __post_init__(self) -> None:
+        names = [each.name for each in self.cards]
+        if not names:
+            raise TrainingError("a fleet has at least one kind of card, as in H100:8192")
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise TrainingError(f"the fleet names {twice} twice; add the counts up")
+
+    def __getitem__(self, name: str) -> Cards:
+        for each in self.cards:
+            if each.name == name:
+                return each
+        raise TrainingError(f"the fleet has no {name!r}; it has {', '.join(each.name for each in self.cards)}")
+
+    @property
+    def count(self) -> int:
+        return sum(each.count for each in self.cards)
+
+
+def fleet_of(
+    text: str | Sequence[str],
+    *,
+    software: str = "",
+    own_catalog: Path | None = None,
+    assume: bool = False,
+) -> Fleet:
+    """The fleet that words name: `kind:count` or `kind@cluster:count`, several separated by commas.
+
+    `assume` takes the class's usual value for figures nobody published. Raises TrainingError, ChipError, CatalogError.
+    """
+    words = text.split(",") if isinstance(text, str) else list(text)
+    return Fleet(
+        cards=tuple(
+            _cards(word.strip().strip("\"'"), software=software, own_catalog=own_catalog, assume=assume)
+            for word in words
+            if word.strip()
+        )
+    )
+
+
+def _cards(word: str, *, software: str, own_catalog: Path | None, assume: bool) -> Cards:
+    kind, is_counted, count = word.rpartition(":")
+    kind = kind.strip().strip("\"'")
+    if not is_counted or not count.strip().replace("_", "").isdigit() or int(count) < 1 or not kind:
+        raise TrainingError(f"cards are written kind:count, as in H100:8192, not {word!r}")
+    kind, _, named = kind.partition("@")
+    chip = accelerator(kind, technology.load(), own_catalog=own_catalog)
+    joined = clusters.load(named) if named else None
+    return cards_of(chip, int(count), name=kind, joined=joined, software=software, assume=assume)
+
+
+def cards_of(
+    chip: Accelerator,
+    count: int,
+    *,
+    name: str = "",
+    joined: Cluster | None = None,
+    software: str = "",
+    assume: bool = False,
+    nic_bytes_per_s: float | None = None,
+    node: int | None = None,
+) -> Cards:
+    """Cards of a kind with the platform they are sold on, or those figures of it that are given."""
+    platform = _platform(chip.name)
+    fabric = _platforms()["fabric"]
+    if joined is None:
+        joined = _usual(chip, platform, nic_bytes_per_s, node)
+    joined.check_ranks(count)
+    own = chip.design is not None
+    efficiency = platform["link_efficiency"] if not own else max(each.efficiency for each in joined.protocols)
+    return Cards(
+        name=name or chip.name,
+        chip=chip,
+        count=count,
+        topology=joined,
+        software=era_called(software or ("graph" if own else DEFAULT_ERA)),
+        efficiency=given(
+            f"share of link rate ({chip.name})",
+            efficiency,
+            "",
+            Provenance.DEFINED if own else Provenance.named(platform["link_provenance"]),
+            "the cluster's protocol" if own else platform["link_source"],
+            low=efficiency * 0.9,
+            high=min(efficiency * 1.1, 1.0),
+        ),
+        fabric_efficiency=given(
+            "share of network rate",
+            fabric["efficiency"],
+            "",
+            Provenance.ASSUMED,
+            fabric["source"],
+            low=fabric["efficiency_low"],
+            high=fabric["efficiency_high"],
+        ),
+        timer=Timer(chip=chip, own=own_parameters(), assume=assume),
+    )
+
+
+DEFAULT_ERA = "megatron-2024"
+
+
+@cache
+def _platforms() -> dict[str, dict[str, Any]]:
+    path = resources.files("tapeout.training") / "data" / "platforms.toml"
+    return tomllib.loads(path.read_text("utf-8"))
+
+
+def _platform(chip_name: str) -> Mapping[str, Any]:
+    known = _platforms()
+    return known["default"] | known.get(chip_name, {})
+
+
+def _usual(chip: Accelerator, platform: Mapping[str, Any], nic_bytes_per_s: float | None, node: int | None) -> Cluster:
+    """A node of cards on their links and a network of nodes."""
+    fabric = _platforms()["fabric"]
+    rate = chip.links.rate
+    size = node or (int(chip.links.domain_size.value) if chip.links.domain_size is not None else platform["node"])
+    nic = nic_bytes_per_s or platform["nic_gb_per_s"] * 1e9
+    inside = rate.to("B/s").value if rate is not None else nic
+    levels = [
+        Level(
+            name="node",
+            size=max(size, 1),
+            fabric="switch",
+            bytes_per_s=int(inside),
+            latency_ns=round(fabric["link_latency_us"] * 1000),
+        ),
+        Level(
+            name="network",
+            size=0,
+            fabric="switch",
+            bytes_per_s=int(min(nic, inside)),
+            latency_ns=round(fabric["latency_us"] * 1000),
+        ),
+    ]
+    if size <= 1:
+        levels = levels[1:]
+    return Cluster(
+        name=f"{chip.name}: node and network",
+        levels=tuple(levels),
+        protocols=(Protocol(name="library", base_ns=10_000, step_ns=0, efficiency=1.0),),
+    )

@@ -1,0 +1,467 @@
+"""A training step on a fleet: its time with parts and range, memory of each stage, what bounds it.
+
+Takes a model, a fleet and a plan. Each pipeline is simulated pass by pass with the times of its own stages; a
+homogeneous plan goes the same way with one kind. What a step is made of is told of the stage that works longest:
+its passes by part, the bubble it waits in, what is exposed of the gradients' reduction, and the optimizer.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from tapeout.figures import Estimate, Provenance, given, number, total
+from tapeout.models.step import ModelShape
+from tapeout.models.tables import table
+from tapeout.training import collectives, layers, memory, schedules, shapes
+from tapeout.training.collectives import Group, Network
+from tapeout.training.fleet import Cards, Fleet
+from tapeout.training.layers import DATA, HOST, NOTHING, PARTS, Pass, Passes, Split
+from tapeout.training.plan import Mesh, Pipeline, Plan
+from tapeout.training.problems import TrainingError
+from tapeout.training.schedules import Timeline
+
+BUBBLE, TRANSFER, OPTIMIZER = "bubble", "between stages", "optimizer"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One stage: `forward_s` and `backward_s` of a micro-batch, the time its device works in a step, its memory."""
+
+    number: int
+    kind: str
+    layers: int
+    tp: int
+    forward_s: float
+    backward_s: float
+    busy_s: float
+    in_flight: int
+    memory: Estimate
+    capacity_bytes: float
+
+    @property
+    def fits(self) -> bool:
+        return self.memory.value <= self.capacity_bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """What a plan takes. `time` has the parts; `mfu`: useful operations over the peak of all cards; `mac_share`: the
+    share of the multipliers' time in which they work, recomputation included. `pipelines`: stages and timeline of one
+    replica of each."""
+
+    model: ModelShape
+    fleet: Fleet
+    plan: Plan
+    time: Estimate
+    mfu: Estimate
+    mac_share: Estimate
+    bound: str
+    stages: tuple[tuple[Stage, ...], ...]
+    timelines: tuple[Timeline, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def seconds(self) -> float:
+        return self.time.value
+
+    @property
+    def fits(self) -> bool:
+        """Whether every stage fits its card's memory."""
+        return all(stage.fits for stages in self.stages for stage in stages)
+
+    @cached_property
+    def tokens_per_s(self) -> Estimate:
+        return (number(self.plan.tokens, "token") / self.time).called("tokens a second")
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A device's chunk of layers with its passes."""
+
+    mesh: Mesh
+    cards: Cards
+    split: Split
+    first: int
+    count: int
+    passes: Passes
+
+
+def predict(model: ModelShape, fleet: Fleet, plan: Plan) -> Step:
+    """Time, memory and bound of a step. Raises TrainingError for a plan that is none (one that does not fit its
+    memory is no error: `Step.fits`), ModelError that names a figure a kind lacks."""
+    plan.check(model)
+    for kind, count in plan.cards.items():
+        if count > fleet[kind].count:
+            raise TrainingError(f"the plan takes {count} {kind}, the fleet has {fleet[kind].count}")
+    found = [_pipeline(model, fleet, plan, pipeline) for pipeline in plan.pipelines]
+    slowest = max(found, key=lambda each: each.seconds)
+    time = _estimate(slowest, fleet)
+    flops = shapes.flops_of_token(model, plan.sequence) * plan.tokens
+    peak = sum(_peak(fleet[kind], plan.dtype) * count for kind, count in plan.cards.items())
+    share = number(flops / peak, "s") / time
+    executed = number(_executed(model, plan) / peak, "s") / time
+    return Step(
+        model=model,
+        fleet=fleet,
+        plan=plan,
+        time=time,
+        mfu=share.called("model FLOPs utilisation"),
+        mac_share=executed.called("share of multipliers at work"),
+        bound=_bound(slowest),
+        stages=tuple(each.stages for each in found),
+        timelines=tuple(each.timeline for each in found),
+    )
+
+
+@dataclass(frozen=True)
+class _Simulated:
+    seconds: float
+    parts: Mapping[str, tuple[float, float, float]]  # value, and the factors of its low and high end
+    kind: str
+    slowest: int
+    stages: tuple[Stage, ...]
+    timeline: Timeline
+
+
+def _pipeline(model: ModelShape, fleet: Fleet, plan: Plan, pipeline: Pipeline) -> _Simulated:
+    counts = pipeline.layers(model)
+    meshes = [mesh for mesh in pipeline.meshes for _ in range(mesh.stages)]
+    stage_count, virtual = len(meshes), plan.virtual_stages
+    chunks = _chunks(model, fleet, plan, pipeline, meshes, counts)
+    hops = [_transfer_s(model.hidden, pipeline, chunks, number) for number in range(len(chunks) - 1)]
+    kind_of_schedule = plan.schedule if stage_count > 1 else "1f1b"
+    of = schedules.order(kind_of_schedule, stage_count, pipeline.micro_batches, virtual)
+    timeline = schedules.times(
+        of,
+        [chunk.passes.forward.total for chunk in chunks],
+        [chunk.passes.backward.total for chunk in chunks],
+        [chunk.passes.weight.total for chunk in chunks],
+        hops,
+    )
+    in_flight = schedules.most_in_flight(of)
+    ends = [timeline.end[of.starts[device] : of.starts[device + 1]].max() for device in range(stage_count)]
+    is_dual = kind_of_schedule == "dualpipe"
+    stages, finished, after = [], [], []
+    for device, mesh in enumerate(meshes):
+        mine = [chunks[place] for place in _places(device, stage_count, virtual, is_dual)]
+        share = 0.5 if is_dual else 1.0
+        busy = pipeline.micro_batches * share * sum(_all(chunk).total for chunk in mine)
+        owned = _owned(model, mine, len(chunks))
+        reduction, update = _after(model, plan, pipeline, mine, owned, fleet)
+        finished.append(float(ends[device]) + reduction + update)
+        after.append((reduction, update))
+        stages.append(_stage(model, plan, pipeline, device, mesh, mine, owned, busy, int(in_flight[device]), virtual))
+    slowest = int(np.argmax(finished))
+    works = int(np.argmax([stage.busy_s for stage in stages]))
+    share = 0.5 if is_dual else 1.0
+    places = _places(works, stage_count, virtual, is_dual)
+    work = layers.joined((pipeline.micro_batches * share, _all(chunks[place])) for place in places)
+    parts = {name: (work.seconds.get(name, 0.0), work.low.get(name, 1.0), work.high.get(name, 1.0)) for name in PARTS}
+    reduction, update = after[slowest]
+    data, low, high = parts[DATA]
+    parts[DATA] = (data + reduction, low, high)
+    parts[OPTIMIZER] = (update, 0.8, 1.25)
+    rest = finished[slowest] - sum(value for value, _, _ in parts.values())
+    parts[BUBBLE] = (max(rest, 0.0), 1.0, 1.0)
+    return _Simulated(finished[slowest], parts, meshes[works].kind, works, tuple(stages), timeline)
+
+
+def _places(device: int, stage_count: int, virtual: int, is_dual: bool) -> list[int]:
+    """The chunks of a device."""
+    if is_dual:
+        return sorted({device, stage_count - 1 - device})
+    return list(range(device, stage_count * virtual, stage_count))
+
+
+def _chunks(
+    model: ModelShape, fleet: Fleet, plan: Plan, pipeline: Pipeline, meshes: list[Mesh], counts: tuple[int, ...]
+) -> list[_Part]:
+    """Chunks in the order of the layers."""
+    virtual, stage_count = plan.virtual_stages, len(meshes)
+    sizes = []
+    for part in range(virtual):
+        for device in range(stage_count):
+            sizes.append(counts[device] // virtual + (1 if part < counts[device] % virtual else 0))
+    found, first = [], 0
+    for place, count in enumerate(sizes):
+        mesh = meshes[place % stage_count]
+        cards = fleet[mesh.kind]
+        split = Split(
+            tp=mesh.tp,
+            cp=mesh.cp,
+            ep=mesh.ep,
+            micro_batch=pipeline.micro_batch,
+            sequence=plan.sequence,
+            dtype=plan.dtype,
+            sequence_parallel=plan.sequence_parallel and mesh.tp > 1,
+            fused_attention=plan.fused_attention,
+        )
+        is_first, is_last = place == 0, place == len(sizes) - 1
+        passes = _passes(model, plan, pipeline, mesh, cards, split, first, count, is_first, is_last)
+        found.append(_Part(mesh, cards, split, first, count, passes))
+        first += count
+    return found
+
+
+def _passes(
+    model: ModelShape,
+    plan: Plan,
+    pipeline: Pipeline,
+    mesh: Mesh,
+    cards: Cards,
+    split: Split,
+    first: int,
+    count: int,
+    is_first: bool,
+    is_last: bool,
+) -> Passes:
+    forward, backward, weight = [], [], []
+    for is_sparse in (False, True):
+        alike = [index for index in range(first, first + count) if shapes.is_sparse(model, index) == is_sparse]
+        if not alike:
+            continue
+        each = layers.layer(model, alike[0], split, cards)
+        again = _again(each.forward, mesh.recompute, split)
+        one = _with_host(each, again, cards)
+        if plan.zero == 3:
+            one = _with_gathering(one, model, alike[0], split, cards, pipeline, mesh)
+        forward.append((float(len(alike)), one.forward))
+        backward.append((float(len(alike)), one.backward))
+        weight.append((float(len(alike)), one.weight))
+    if is_first:
+        ends = layers.embedding(model, split, cards)
+        forward.append((1.0, ends.forward))
+        backward.append((1.0, ends.backward))
+    if is_last:
+        ends = layers.head(model, split, cards)
+        forward.append((1.0, ends.forward))
+        backward.append((1.0, ends.backward))
+        weight.append((1.0, ends.weight))
+    return Passes(layers.joined(forward), layers.joined(backward), layers.joined(weight))
+
+
+def _again(forward: Pass, recompute: str, split: Split) -> Pass:
+    """What is computed again in the backward pass."""
+    if recompute == "full":
+        return forward
+    if recompute == "selective" and not split.fused_attention:
+        return Pass(
+            {name: value for name, value in forward.seconds.items() if name == layers.ATTENTION},
+            forward.low,
+            forward.high,
+        )
+    return NOTHING
+
+
+def _with_host(each: Passes, again: Pass, cards: Cards) -> Passes:
+    """A layer's passes, none of which is shorter than the host needs to launch it."""
+    host = cards.software.host.value
+
+    def padded(one: Pass, floor: float) -> Pass:
+        missing = max(floor - one.total, 0.0)
+        return layers.joined([(1.0, one), (1.0, Pass({HOST: missing}, {HOST: 0.5}, {HOST: 1.5}))])
+
+    back = layers.joined([(1.0, each.backward), (1.0, again)])
+    floor = host * (2 if again.total >= each.forward.total else 1)
+    # The host is ahead in one of the two backward passes if it lags in the other.
+    backward = padded(back, max(floor + host - each.weight.total, 0.0))
+    return Passes(padded(each.forward, host), backward, each.weight)
+
+
+def _with_gathering(
+    one: Passes, model: ModelShape, index: int, split: Split, cards: Cards, pipeline: Pipeline, mesh: Mesh
+) -> Passes:
+    """Weights gathered before each pass and gradients scattered after it, beside the work of the layer."""
+    owned = memory.held(model, index, 1, split, has_embedding=False, has_head=False)
+    network = _network(cards)
+    group = Group(pipeline.replicas * mesh.cp, mesh.tp)
+    gather = collectives.time_s(network, "all_gather", owned.count * 2, group)
+    scatter = collectives.time_s(network, "reduce_scatter", owned.count * 4, group)
+
+    def beside(work: Pass, network_s: float) -> Pass:
+        return layers.joined(
+            [(1.0, work), (1.0, Pass({DATA: max(network_s - work.total, 0.0)}, {DATA: 0.8}, {DATA: 1.4}))]
+        )
+
+    both = one.backward.total + one.weight.total
+    wait = max(gather + scatter - both, 0.0)
+    backward = layers.joined([(1.0, one.backward), (1.0, Pass({DATA: wait}, {DATA: 0.8}, {DATA: 1.4}))])
+    return Passes(beside(one.forward, gather), backward, one.weight)
+
+
+def _all(chunk: _Part) -> Pass:
+    passes = chunk.passes
+    return layers.joined([(1.0, passes.forward), (1.0, passes.backward), (1.0, passes.weight)])
+
+
+def _network(cards: Cards) -> Network:
+    return Network(cards.topology, cards.efficiency.value, cards.fabric_efficiency.value)
+
+
+def _transfer_s(hidden: int, pipeline: Pipeline, chunks: list[_Part], number: int) -> float:
+    """Activations from a chunk to the next."""
+    here, there = chunks[number], chunks[number + 1]
+    split = here.split
+    size = split.tokens * 2.0 * hidden / max(split.tp if split.sequence_parallel else 1, 1)
+    if here.mesh == there.mesh:
+        stride = here.mesh.tp * here.mesh.cp * pipeline.replicas
+        return collectives.time_s(_network(here.cards), "send", size, Group(2, stride))
+    ends = [here.cards, there.cards]
+    rate = min(_network(each).rate(each.fabric) for each in ends)
+    return size / rate + max(each.fabric.latency_ns for each in ends) * 1e-9
+
+
+def _owned(model: ModelShape, mine: list[_Part], chunk_count: int) -> memory.Held:
+    dense = experts = 0.0
+    for chunk in mine:
+        held = memory.held(
+            model,
+            chunk.first,
+            chunk.count,
+            chunk.split,
+            has_embedding=chunk.first == 0,
+            has_head=chunk.first + chunk.count == model.layers,
+        )
+        dense += held.dense
+        experts += held.experts
+    return memory.Held(dense, experts)
+
+
+def _after(
+    model: ModelShape, plan: Plan, pipeline: Pipeline, mine: list[_Part], owned: memory.Held, fleet: Fleet
+) -> tuple[float, float]:
+    """Seconds after a device's last pass: what is exposed of the gradients' reduction, and the optimizer."""
+    chunk = mine[0]
+    cards, mesh = chunk.cards, chunk.mesh
+    replicas = sum(each.replicas for each in plan.pipelines) * mesh.cp
+    network = _network(cards)
+    dense_group = Group(replicas, mesh.tp)
+    expert_group = Group(max(replicas * mesh.tp // mesh.ep, 1), mesh.ep)
+    exposed = 0.0
+    if plan.zero < 3:
+        gradient_bytes = 4.0 if plan.zero else 2.0
+        for count, group in ((owned.dense, dense_group), (owned.experts, expert_group)):
+            if plan.zero:
+                reduce = collectives.time_s(network, "reduce_scatter", count * gradient_bytes, group)
+                gather = collectives.time_s(network, "all_gather", count * 2, group)
+            else:
+                reduce = collectives.time_s(network, "all_reduce", count * gradient_bytes, group)
+                gather = 0.0
+            exposed += reduce + gather
+        if plan.overlap_gradients:
+            last = mine[-1]
+            beside = last.passes.backward.total + last.passes.weight.total + last.passes.forward.total
+            buckets = max(sum(part.count for part in mine), 1)
+            exposed = max(exposed - beside * (1 - 1 / buckets), exposed / buckets)
+    shard = replicas if plan.zero else 1
+    expert_shard = max(replicas * mesh.tp // mesh.ep, 1) if plan.zero else 1
+    elements = owned.dense / shard + owned.experts / expert_shard
+    asked = table("elementwise", "bfloat16", elements=max(round(elements), 1), inputs=layers.OPTIMIZER_BYTES / 2 - 1)
+    return exposed, float(cards.timer.time(asked).seconds[0])
+
+
+def _stage(
+    model: ModelShape,
+    plan: Plan,
+    pipeline: Pipeline,
+    device: int,
+    mesh: Mesh,
+    mine: list[_Part],
+    owned: memory.Held,
+    busy_s: float,
+    in_flight: int,
+    virtual: int,
+) -> Stage:
+    cards = mine[0].cards
+    activations = sum(
+        memory.activation_bytes(model, layer, chunk.split, mesh.recompute)
+        for chunk in mine
+        for layer in range(chunk.first, chunk.first + chunk.count)
+    ) / len(mine)
+    has_head = mine[-1].first + mine[-1].count == model.layers
+    split = mine[0].split
+    loss = split.tokens * model.vocabulary / split.tp * 6.0 if has_head else 0.0
+    replicas = sum(each.replicas for each in plan.pipelines) * mesh.cp
+    return Stage(
+        number=device,
+        kind=mesh.kind,
+        layers=sum(chunk.count for chunk in mine),
+        tp=mesh.tp,
+        forward_s=sum(chunk.passes.forward.total for chunk in mine),
+        backward_s=sum(chunk.passes.backward.total + chunk.passes.weight.total for chunk in mine),
+        busy_s=busy_s,
+        in_flight=in_flight,
+        memory=memory.of_stage(
+            model,
+            owned,
+            activations,
+            in_flight,
+            loss,
+            zero=plan.zero,
+            replicas=replicas,
+            expert_replicas=max(replicas * mesh.tp // mesh.ep, 1),
+        ),
+        capacity_bytes=cards.chip.require("memory_gb").to("B").value,
+    )
+
+
+def _estimate(found: _Simulated, fleet: Fleet) -> Estimate:
+    """The step's time as a sum of parts, each with its range."""
+    cards = fleet[found.kind]
+    era = cards.software
+    parts = []
+    for name, (value, low, high) in found.parts.items():
+        if value <= 0:
+            continue
+        base = given(
+            name,
+            value,
+            "s",
+            Provenance.MODELLED,
+            "operator models and schedule",
+            low=value * min(low, 1.0),
+            high=value * max(high, 1.0),
+        )
+        if name in (layers.MATRIX, layers.ATTENTION):
+            base = base * (era.gemm / era.gemm.value)
+        elif name in (layers.TENSOR, layers.EXPERT, layers.CONTEXT) and era.overlap.value < 1:
+            base = base * ((1.0 - era.overlap) / (1 - era.overlap.value))
+            base = base * (cards.efficiency.value / cards.efficiency)
+        elif name == DATA:
+            base = base * (cards.fabric_efficiency.value / cards.fabric_efficiency)
+        parts.append(base.called(name, provenance=Provenance.MODELLED))
+    return total("step time", parts, provenance=Provenance.MODELLED)
+
+
+def _bound(found: _Simulated) -> str:
+    seconds = {name: value for name, (value, _, _) in found.parts.items()}
+    part = max(seconds, key=lambda name: seconds[name])
+    if part in (BUBBLE, DATA, OPTIMIZER):
+        return part
+    stage = found.stages[found.slowest]
+    return f"{part} of stage {found.slowest} on {stage.kind}"
+
+
+def _peak(cards: Cards, dtype: str) -> float:
+    """Operations a second of a card in a plan's element type."""
+    names = {"fp8": ("float8", "bfloat16"), "nvfp4": ("float4", "float8", "bfloat16")}.get(dtype, (dtype, "bfloat16"))
+    for name in names:
+        if name in cards.chip.peak:
+            return cards.chip.peak[name].to("op/s").value
+    raise TrainingError(f"{cards.chip.name} has no peak rate for {dtype}; add it in a table of your own (--catalog)")
+
+
+def _executed(model: ModelShape, plan: Plan) -> float:
+    """Operations of the multipliers in a step, recomputation included."""
+    done = 0.0
+    per_token = shapes.flops_of_token(model, plan.sequence)
+    head = 6.0 * model.vocabulary * model.hidden
+    for pipeline in plan.pipelines:
+        counts = pipeline.layers(model)
+        meshes = [mesh for mesh in pipeline.meshes for _ in range(mesh.stages)]
+        again = sum(count for mesh, count in zip(meshes, counts, strict=True) if mesh.recompute == "full")
+        more = (per_token - head) / 3 * again / model.layers
+        done += pipeline.batch * plan.sequence * (per_token + more)
+    return done

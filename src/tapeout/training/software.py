@@ -1,0 +1,66 @@
+"""Software eras: the share of a step that neither chip nor network decides.
+
+An era has three numbers and no more: host time of a layer's pass, overlap of collectives with products, and time of
+products over that of tuned kernels. They are read from `data/software.toml`; a fit on rows that the repository names
+replaces them (`data/fitted.toml`).
+"""
+
+import tomllib
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+
+from tapeout.figures import Estimate, Provenance, given
+from tapeout.training.problems import TrainingError
+
+
+@dataclass(frozen=True, eq=False)
+class SoftwareEra:
+    """`host`: seconds of one layer's forward pass; `overlap` and `gemm`: shares."""
+
+    name: str
+    date: str
+    what: str
+    host: Estimate
+    overlap: Estimate
+    gemm: Estimate
+
+
+@cache
+def eras() -> dict[str, SoftwareEra]:
+    """Every era by name."""
+    folder = resources.files("tapeout.training") / "data"
+    found = {}
+    for name, entry in tomllib.loads((folder / "software.toml").read_text("utf-8")).items():
+        provenance = Provenance.named(entry["provenance"])
+        source = entry.get("source", entry["what"])
+
+        def figure(
+            what: str,
+            column: str,
+            unit: str,
+            scale: float = 1.0,
+            *,
+            name: str = name,
+            entry: dict[str, list[float]] = entry,
+            provenance: Provenance = provenance,
+            source: str = source,
+        ) -> Estimate:
+            value, low, high = (scale * each for each in entry[column])
+            return given(f"{what} ({name})", value, unit, provenance, source, low=low, high=high)
+
+        found[name] = SoftwareEra(
+            name=name,
+            date=entry["date"],
+            what=entry["what"],
+            host=figure("host time of a layer's pass", "host_us", "s", 1e-6),
+            overlap=figure("overlap of collectives", "overlap", ""),
+            gemm=figure("products over tuned kernels", "gemm", ""),
+        )
+    return found
+
+
+def era_called(name: str) -> SoftwareEra:
+    if name not in eras():
+        raise TrainingError(f"unknown software era {name!r}; known: {', '.join(eras())}")
+    return eras()[name]
