@@ -17,7 +17,7 @@ import torch
 from torch.nn import functional
 
 from tapeout import chip as chips
-from tapeout.runtime import clock
+from tapeout.runtime import clock, session
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ EMBEDDING_BAG = Call(
 
 
 def report(call: Call, chip: chips.Chip, *arguments: torch.Tensor, **options: Any) -> None:
-    now = clock.active
+    now = session.clock
     assert now is not None
     now.empty_sram()  # the limit is that of HBM
     before_ps = now.elapsed.busy_ps.get(clock.Kind.KERNEL, 0)
@@ -120,10 +120,10 @@ def main(chip_name: str, kind: str) -> None:
         generator = torch.Generator().manual_seed(0)
         indices = torch.randint(0, TABLE_ROWS, (BAGS * BAG_LENGTH,), generator=generator).to("chip")
         offsets = (torch.arange(BAGS) * BAG_LENGTH).to("chip")
-        clock.turn_on()
+        session.turn_on()
         report(EMBEDDING_BAG, chip, indices, table, offsets, mode="sum")
         return
-    clock.turn_on(only=True)
+    session.turn_on(only=True)
     for call in CALLS:
         report(call, chip, *(torch.empty(shape, dtype=call.dtype, device="chip") for shape in call.shapes))
 

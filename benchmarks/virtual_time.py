@@ -19,16 +19,16 @@ ANSWERS = 5
 def decode_rates() -> tuple[list[float], list[float]]:
     """Tokens a second with the clock off and on, in turns, after one answer each that fills the caches."""
     from tapeout import language_model
-    from tapeout.runtime import clock
+    from tapeout.runtime import session
 
     model = language_model.load(dtype="float32")
     rates: tuple[list[float], list[float]] = ([], [])
     for _ in range(ANSWERS + 1):
         for timed, found in enumerate(rates):
             if timed:
-                clock.turn_on()
+                session.turn_on()
             answer = language_model.answer(model, QUESTION, max_new_tokens=DECODE_TOKENS)
-            clock.turn_off()
+            session.turn_off()
             assert answer.tokens_per_s is not None
             found.append(answer.tokens_per_s)
     return rates[0][1:], rates[1][1:]

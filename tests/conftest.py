@@ -1,4 +1,3 @@
-import sys
 from pathlib import Path
 
 import hypothesis
@@ -22,11 +21,10 @@ def kernels_may_use_host_memory(request):
     if Path(request.path).parent.name not in ON_HOST_MEMORY:
         yield
         return
-    from tapeout import runtime
+    from tapeout.runtime import session
 
-    runtime.set_arena(0, 0)
+    before = session.arena
+    session.set_arena(0, 0)
     yield
-    device = sys.modules.get("tapeout.pytorch.device")
-    if device is not None and device.is_initialized():
-        hbm = device.arena()
-        runtime.set_arena(hbm.address, hbm.size_bytes)
+    if session.arena == (0, 0):  # else the device woke
+        session.set_arena(*before)

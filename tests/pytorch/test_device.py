@@ -14,7 +14,7 @@ import tapeout.chip
 from tapeout.errors import ChipError
 from tapeout.pytorch import device as chip_device
 from tapeout.pytorch import ledger
-from tapeout.runtime import clock
+from tapeout.runtime import session
 from tapeout.workbench import work
 
 DTYPES = [
@@ -249,7 +249,7 @@ def test_lazy_conjugation_is_resolved():
 @pytest.fixture
 def clock_off_afterwards():
     yield
-    clock.turn_off()
+    session.turn_off()
 
 
 def test_streams_and_events(clock_off_afterwards):

@@ -10,7 +10,7 @@ PRELUDE = """
 import torch, tapeout, triton
 import triton.language as tl
 from tapeout import chip
-from tapeout.runtime import clock
+from tapeout.runtime import clock, session
 CHIP = chip.active()
 
 def timed(run):
@@ -21,7 +21,7 @@ def timed(run):
     return start.elapsed_time(end)
 
 def cold(run):  # with an empty last-level SRAM
-    clock.turn_on().empty_sram()
+    session.turn_on().empty_sram()
     return timed(run)
 """
 
@@ -44,7 +44,7 @@ def test_events_streams_and_copies_read_the_chips_time(run):
     run(
         """
 a = torch.ones(1 << 12, device="chip")
-assert clock.active is None  # nobody has asked yet
+assert session.clock is None  # nobody has asked yet
 
 # A copy of 16 KiB: 2 µs and the link's 4 GB/s.
 copy_ms = timed(lambda: a.cpu())
@@ -53,9 +53,9 @@ assert copy_ms == (2_000 + 16_384 / 4) / 1e6, copy_ms
 # One launch: its overhead on the host, then the cycles.
 cold = timed(lambda: torch.add(a, a, out=a))
 once = timed(lambda: torch.add(a, a, out=a))  # the tensor is in the last-level SRAM now
-clock.active.record = True
+session.clock.record = True
 again = timed(lambda: torch.add(a, a, out=a))
-work = clock.active.activities[-1]
+work = session.clock.activities[-1]
 assert cold > once == again == (CHIP.host.launch_ns * 1000 + clock.kernel_ps(work.launch.timing.cycles, CHIP)) / 1e9
 
 # Kernels that take turns on one stream: overheads hide behind work once there is enough of it.
@@ -90,7 +90,7 @@ def test_an_operator_on_the_host_makes_a_lower_bound_that_says_so(run):
         """
 a = torch.rand(8, 8, device="chip")
 timed(lambda: torch.geqrf(a))
-assert dict(clock.active.elapsed.host_operators) == {"aten::geqrf": 1}, clock.active.elapsed
+assert dict(session.clock.elapsed.host_operators) == {"aten::geqrf": 1}, session.clock.elapsed
 """
     )
     assert "between these events the host ran 1 operators for the chip" in done.stderr
@@ -156,14 +156,14 @@ def test_autotune_takes_the_configuration_with_the_fewest_cycles(run):
     run(
         AUTOTUNED
         + """
-clock.turn_on().record = True
+session.turn_on().record = True
 matmul[grid](a, b, out, size)
 cycles = {
     (config.kwargs["TILE"], config.kwargs["INNER"]): None for config in matmul.configs
 }
 for tile, inner in cycles:
     matmul.fn[(size // tile, size // tile)](a, b, out, size, TILE=tile, INNER=inner)
-    cycles[tile, inner] = clock.active.activities[-1].launch.timing.cycles
+    cycles[tile, inner] = session.clock.activities[-1].launch.timing.cycles
 best = (matmul.best_config.kwargs["TILE"], matmul.best_config.kwargs["INNER"])
 assert len(set(cycles.values())) == 3, cycles
 assert best == min(cycles, key=cycles.get), (best, cycles)
@@ -299,9 +299,9 @@ with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.PrivateUse1]) as
     for _ in range(3):
         torch.mm(a, a, out=b)
     b.cpu()
-clock.active.record = True
+session.clock.record = True
 torch.mm(a, a, out=b)
-kernel_us = clock.active.activities[-1].duration_ps / 1e6
+kernel_us = session.clock.activities[-1].duration_ps / 1e6
 
 rows = {row.key: row for row in trace.key_averages()}
 assert abs(rows["_tiles"].self_device_time_total - 3 * kernel_us) < 0.01  # the trace has whole nanoseconds
@@ -335,7 +335,7 @@ def bags(lengths):
     offsets = torch.tensor([0, *lengths]).cumsum(0)[:-1].to("chip")
     return cold(lambda: torch.nn.functional.embedding_bag(spread, table, offsets))
 assert bags([16] * 128) == bags([16] * 128)
-elapsed = clock.active.elapsed
+elapsed = session.clock.elapsed
 assert not elapsed.assumptions and not elapsed.untimed_kernels, elapsed
 """
     )

@@ -11,6 +11,7 @@ from tapeout import runtime
 from tapeout.chip import load
 from tapeout.host import file_cache as cache
 from tapeout.isa import Parameter, Program, assemble
+from tapeout.runtime import counters
 
 CHIP = load("inference")
 
@@ -36,7 +37,7 @@ def assert_right(kernel, constant):
 @pytest.fixture
 def fresh(tmp_path, monkeypatch):
     """A cache that holds nothing but the built runtime, and counters at zero."""
-    runtime.counters.reset()
+    counters.reset()
     (tmp_path / "runtime").symlink_to(cache.directory() / "runtime")
     monkeypatch.setenv("TAPEOUT_CACHE_DIR", str(tmp_path))
     return tmp_path
@@ -47,7 +48,7 @@ def entries(folder):
 
 
 def compiled_and_loaded():
-    seen = runtime.counters.snapshot()
+    seen = counters.snapshot()
     return seen.kernels_compiled, seen.kernels_loaded
 
 
@@ -85,7 +86,7 @@ def test_a_damaged_entry_is_made_again(fresh, damage):
 
 
 def test_a_cache_that_cannot_be_written_is_no_error(tmp_path, monkeypatch):
-    runtime.counters.reset()
+    counters.reset()
     blocked = tmp_path / "file"
     blocked.write_text("")
     monkeypatch.setenv("TAPEOUT_CACHE_DIR", str(blocked))

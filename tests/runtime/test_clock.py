@@ -4,7 +4,7 @@ import pytest
 
 from tapeout.chip import load
 from tapeout.errors import TapeoutError
-from tapeout.runtime import clock
+from tapeout.runtime import clock, session
 from tapeout.runtime.clock import Kind, VirtualClock
 
 NS = clock.PICOSECONDS_PER_NANOSECOND
@@ -116,8 +116,8 @@ def test_durations_follow_from_the_chip():
 
 
 def test_timing_alone_cannot_begin_in_the_middle(monkeypatch):
-    monkeypatch.setattr(clock, "active", VirtualClock())
-    monkeypatch.setattr(clock, "timing_only", False)
+    monkeypatch.setattr(session, "clock", VirtualClock())
+    monkeypatch.setattr(session, "timing_only", False)
     with pytest.raises(TapeoutError, match="must be asked for before anything else is timed"):
-        clock.turn_on(only=True)
-    assert clock.turn_on() is clock.active
+        session.turn_on(only=True)
+    assert session.turn_on() is session.clock

@@ -12,6 +12,7 @@ from tapeout import runtime
 from tapeout.chip import load
 from tapeout.errors import LaunchError
 from tapeout.isa import Parameter, Program, assemble
+from tapeout.runtime import counters
 
 CHIP = load("inference")
 
@@ -61,9 +62,9 @@ def arena(arrays):
     """An arena that holds both arrays."""
     addresses = [a.ctypes.data for a in arrays]
     base = min(addresses)
-    runtime.set_arena(base, max(addresses) + arrays[0].nbytes - base)
+    runtime.session.set_arena(base, max(addresses) + arrays[0].nbytes - base)
     yield base
-    runtime.set_arena(0, 0)
+    runtime.session.set_arena(0, 0)
 
 
 def pointers(arrays):
@@ -82,16 +83,16 @@ def test_an_empty_grid_runs_nothing(arrays):
 
 def test_counters(arrays):
     kernel = runtime.load(program(), CHIP)
-    runtime.counters.reset()
+    counters.reset()
     kernel.launch((ROWS, 1, 1), pointers(arrays))
-    seen = runtime.counters.snapshot()
+    seen = counters.snapshot()
     assert (seen.kernels_compiled, seen.kernels_launched) == (0, 1)
     assert seen.hbm_read_bytes == seen.hbm_written_bytes == arrays[0].nbytes
     engines = dict(seen.instructions_by_engine)
     assert engines.pop("sequencer") >= 8 * ROWS
     assert engines == {"load": ROWS, "store": ROWS, "matrix": 0, "vector": 2 * ROWS}
     kernel.launch((1, 1, 1), pointers(arrays))
-    assert runtime.counters.snapshot().kernels_launched == 2
+    assert counters.snapshot().kernels_launched == 2
     assert seen.kernels_launched == 1
 
 

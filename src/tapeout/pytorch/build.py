@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from tapeout.host import library as host
-from tapeout.runtime import clock, native
+from tapeout.runtime import native, session
 
 SOURCES = tuple(
     Path(__file__).with_name(name) for name in ("shim.cpp", "shim_hooks.cpp", "shim_memory.cpp", "shim_profiler.cpp")
@@ -36,7 +36,7 @@ def library() -> host.Library:
 def load() -> ctypes.CDLL:
     """The shim, loaded. What the first operator needs is built with it, so that it is built side by side."""
     wanted = [library(), native.source()]
-    if clock.active is not None:
+    if session.clock is not None:
         from tapeout.sim.timing import fast
 
         wanted.append(fast.source())

@@ -72,16 +72,12 @@ REFUSED = {
 
 DEVICE_LIKE = (str, torch.device)  # a tuple: Dynamo does not know unions
 
-_installed = False
 _said: set[str] = set()
 
 
+@functools.cache
 def install() -> None:
     """Give CUDA's names the chip's meaning in this process. Idempotent."""
-    global _installed
-    if _installed:
-        return
-    _installed = True
     streams.NAMES.add("cuda")
     _map_module()
     _map_devices_of_functions()

@@ -14,9 +14,9 @@ import torch
 
 from tapeout import chip as chips
 from tapeout.errors import TapeoutError
-from tapeout.pytorch import device_clock
+from tapeout.pytorch.device_clock import DeviceClock
 from tapeout.pytorch.import_hooks import when_imported
-from tapeout.runtime import clock
+from tapeout.runtime import session
 
 FALLBACK_VARIABLE = "TAPEOUT_FALLBACK"
 FALLBACK_POLICIES = {"count": 0, "warn": 1, "error": 2}
@@ -59,10 +59,10 @@ def shim() -> ctypes.CDLL:
         _declare(loaded)
         chip = chips.active()
         if (mode := _choice(TIMING_VARIABLE, TIMING_MODES)) != "off":
-            clock.turn_on(only=mode == "only")
-        _kept_for_the_shim.append(calls := _clock_calls())
+            session.turn_on(only=mode == "only")
+        _kept_for_the_shim.append(calls := _clock_calls(DeviceClock(loaded.tapeout_trace)))
         refused = loaded.tapeout_initialize(
-            chip.hbm.size_bytes, chip.name.encode(), ctypes.byref(calls), int(clock.timing_only)
+            chip.hbm.size_bytes, chip.name.encode(), ctypes.byref(calls), int(session.timing_only)
         )
         if refused:
             raise TapeoutError(
@@ -80,10 +80,9 @@ def shim() -> ctypes.CDLL:
         loaded.tapeout_let_reads_be_zeros(int(_choice(READ_VARIABLE, READS) == "zeros"))
         at_once = ctypes.PyDLL(loaded._name)  # short calls at every launch, not worth letting go of the GIL
         at_once.tapeout_current_stream.restype = ctypes.c_int64
-        device_clock.trace_with(loaded.tapeout_trace)
-        clock.current_stream = at_once.tapeout_current_stream
-        clock.place = ctypes.cast(at_once.tapeout_make_canonical, ctypes.c_void_p).value or 0
-        clock.when_turned(lambda on, only: loaded.tapeout_set_timing(2 if only else int(on)))
+        place = ctypes.cast(at_once.tapeout_make_canonical, ctypes.c_void_p).value or 0
+        session.attach_device(at_once.tapeout_current_stream, place)
+        session.when_turned(lambda on, only: loaded.tapeout_set_timing(2 if only else int(on)))
         chips.refuse_activation_while(_memory_in_use)
         # The engine's thread for the device would take the GIL while the interpreter finalises, and abort.
         torch.autograd.set_multithreading_enabled(False)
@@ -119,7 +118,7 @@ def _choice(variable: str, allowed: tuple[str, ...]) -> str:
     return value
 
 
-def _clock_calls() -> ctypes.Structure:
+def _clock_calls(clock: DeviceClock) -> ctypes.Structure:
     """Return how the shim reaches this process's clock."""
     int64, none = ctypes.c_int64, None
     calls: dict[str, tuple[Any, ...]] = {
@@ -135,14 +134,14 @@ def _clock_calls() -> ctypes.Structure:
     }
     types = {name: ctypes.CFUNCTYPE(*signature) for name, signature in calls.items()}
     table = type("ClockCalls", (ctypes.Structure,), {"_fields_": list(types.items())})
-    return table(*(function_type(getattr(device_clock, name)) for name, function_type in types.items()))
+    return table(*(function_type(getattr(clock, name)) for name, function_type in types.items()))
 
 
 def _watch_allocations(loaded: ctypes.CDLL) -> None:
     """Lets the sanitizer, if it is wanted, see every block of HBM before it is used."""
     from tapeout.runtime import sanitizer
 
-    if sanitizer.checks() is not None and not clock.timing_only:
+    if sanitizer.checks() is not None and not session.timing_only:
         base, size_bytes = loaded.tapeout_arena_base(), loaded.tapeout_arena_size_bytes()
         announce = sanitizer.watch(loaded.tapeout_block_of, base, size_bytes)
         loaded.tapeout_watch_allocations(ctypes.cast(announce, ctypes.c_void_p), sanitizer.RED_ZONE_BYTES)
@@ -156,12 +155,11 @@ def _memory_in_use() -> str | None:
 def _make_triton_use_the_chip() -> None:
     import triton
 
-    from tapeout import runtime
     from tapeout.triton_backend import benchmark, kernel_cache
     from tapeout.triton_backend.driver import ChipDriver, is_chip_active
 
     hbm = arena()
-    runtime.set_arena(hbm.address, hbm.size_bytes)
+    session.set_arena(hbm.address, hbm.size_bytes)
     triton.runtime.driver.set_active(ChipDriver())
     benchmark.install(is_chip_active)
     kernel_cache.install()
@@ -191,7 +189,7 @@ def name_operators() -> None:
     """Record, from now on, activities of the chip with the aten operator that caused them."""
     loaded = shim()
     loaded.tapeout_watch_operators()
-    clock.current_operator = lambda: loaded.tapeout_current_operator().decode()
+    session.name_operators(lambda: loaded.tapeout_current_operator().decode())
 
 
 @dataclass(frozen=True)

@@ -18,14 +18,12 @@ from tapeout.errors import TapeoutError
 from tapeout.pytorch.device_runtime import BLOCK_TAKER, shim
 from tapeout.pytorch.streams import stream as made_current
 from tapeout.pytorch.streams import synchronize
-from tapeout.runtime import kernel as kernels
+from tapeout.runtime import session
 
 Pool = tuple[int, int]
 
 _FIRST_MARK = 0x5EED_0000_0000_0000
 """Words from here on stand, in what is captured, for numbers that only a replay will draw."""
-
-_present: "_Capture | None" = None
 
 
 @dataclass
@@ -43,21 +41,21 @@ class _Capture:
     draws: list[tuple[torch.Generator | None, int]] = field(default_factory=list)
     """Generator and how many numbers; each gives two words, a seed and the first number's place."""
 
-    def note(self, kernel: Any, grid: tuple[int, int, int], words: Sequence[int]) -> None:
+    def __call__(self, kernel: Any, grid: tuple[int, int, int], words: Sequence[int]) -> None:
         marks = range(_FIRST_MARK, _FIRST_MARK + 2 * len(self.draws))
         drawn = [(place, word - _FIRST_MARK) for place, word in enumerate(words) if word in marks]
         self.launches.append(_Launch(kernel, grid, tuple(words), drawn))
 
 
 def is_capturing() -> bool:
-    return _present is not None
+    return isinstance(session.launcher, _Capture)
 
 
 def draw(generator: torch.Generator | None, count: int) -> tuple[int, int]:
     """Takes `count` random numbers from the generator (None: the chip's own): its seed and the first one's place."""
-    if _present is not None:
-        _present.draws.append((generator, count))
-        mark = _FIRST_MARK + 2 * (len(_present.draws) - 1)
+    if isinstance(capture := session.launcher, _Capture):
+        capture.draws.append((generator, count))
+        mark = _FIRST_MARK + 2 * (len(capture.draws) - 1)
         return mark, mark + 1
     seed, first = torch.ops.tapeout.draw(generator, count)
     return seed, first
@@ -74,16 +72,14 @@ class Graph:
 
     def capture_begin(self, pool: Pool | None = None, capture_error_mode: str = "global", **_: Any) -> None:
         """Note launches from now on. Raises TapeoutError if that cannot begin now."""
-        global _present
-        if kernels.launcher is not None:
+        if session.launcher is not None:
             raise TapeoutError("a graph cannot be captured within another capture or in co-simulation")
         if self._capture is not None:
             raise TapeoutError("this graph is captured already: reset() it first, or make another")
         self._pool = pool or self._pool
         synchronize()
         shim().tapeout_begin_capture()
-        _present = _Capture()
-        kernels.launcher = _present.note
+        session.take_launches(_Capture())
 
     def capture_end(self) -> None:
         """End the capture. Raises TapeoutError if there is none, or if it cannot be replayed; it is gone then."""
@@ -98,10 +94,10 @@ class Graph:
         self._capture = capture
 
     def _stop(self) -> _Capture:
-        global _present
-        if _present is None:
+        capture = session.launcher
+        if not isinstance(capture, _Capture):
             raise TapeoutError("no capture of a graph is under way: capture_begin() starts one")
-        capture, _present, kernels.launcher = _present, None, None
+        session.give_launches_back()
         blocks: list[int] = []
         shim().tapeout_end_capture(BLOCK_TAKER(blocks.append))
         self._give_back = weakref.finalize(self, _let_go, blocks)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from tapeout.pytorch.device_runtime import is_initialized, shim
-from tapeout.runtime import clock
+from tapeout.runtime import session
 
 DeviceLike = torch.device | str | int | None
 
@@ -45,8 +45,8 @@ def check_index(device: DeviceLike) -> None:
 def synchronize(device: DeviceLike = None) -> None:
     """Let the chip's time pass until all work is done. On the host the work is done already: a launch does it."""
     check_index(device)
-    if clock.active is not None:
-        clock.active.synchronize()
+    if session.clock is not None:
+        session.clock.synchronize()
 
 
 class Stream(torch.Stream):

@@ -10,7 +10,7 @@ import sys
 
 from tapeout.pytorch import cuda_names, device_runtime
 from tapeout.report import run_time
-from tapeout.runtime import clock
+from tapeout.runtime import session
 from tapeout.workbench import script
 
 
@@ -25,8 +25,8 @@ def install() -> None:
 
 
 def _report() -> None:
-    if clock.active is None:
+    if session.clock is None:
         return
-    time = script.time_so_far(timing_only=clock.timing_only)
+    time = script.time_so_far(timing_only=session.timing_only)
     if not time.is_empty:
         print(f"process {os.getpid()}: {run_time.plain_summary(time)}", file=sys.stderr)

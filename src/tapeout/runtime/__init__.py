@@ -1,16 +1,18 @@
 """Kernels on this host: loading, launching, counting, and the time they would take on the chip.
 
-Importing this brings the clock alone: importing torch does, and needs neither LLVM nor the instruction set.
+Importing this brings the clock and the session alone: importing torch does, and needs neither LLVM nor the
+instruction set.
 """
 
 from typing import TYPE_CHECKING, Any
 
 from tapeout.runtime import clock
+from tapeout.runtime.process import Session, session
 
 if TYPE_CHECKING:
-    from tapeout.runtime.kernel import Kernel, TimedKernel, load, set_arena
+    from tapeout.runtime.kernel import Kernel, TimedKernel, load
 
-__all__ = ["Kernel", "TimedKernel", "clock", "load", "set_arena"]
+__all__ = ["Kernel", "Session", "TimedKernel", "clock", "load", "session"]
 
 
 def __getattr__(name: str) -> Any:

@@ -20,8 +20,6 @@ from enum import Enum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
-from tapeout.errors import TapeoutError
-
 if TYPE_CHECKING:
     from tapeout.chip import Chip
     from tapeout.isa import Program
@@ -343,65 +341,3 @@ def chip_copy_ps(size_bytes: int, chip: "Chip") -> int:
     """A copy within HBM: every byte is read and written, at the peak rate of all stacks."""
     transfer_ps = -(-2 * size_bytes * PICOSECONDS_PER_SECOND // chip.hbm.bandwidth_bytes_per_s)
     return chip.hbm.latency_ns * PICOSECONDS_PER_NANOSECOND + transfer_ps
-
-
-# ---------------------------------------------------------------------------------------------- this process's clock
-
-active: VirtualClock | None = None
-"""The clock of this process, or None while nobody has asked for time. Set by `turn_on`, read at every launch."""
-
-timing_only = False
-"""Kernels are timed, not executed, and no data is touched. Set by `turn_on`."""
-
-
-def _no_stream() -> int:
-    return 0
-
-
-def _no_operator() -> str:
-    return ""
-
-
-current_stream: Callable[[], int] = _no_stream
-"""The stream that launches of this thread go to. The device sets it."""
-
-current_operator: Callable[[], str] = _no_operator
-"""The aten operator that is running in this thread, or "". The device sets it while a profile is taken."""
-
-place = 0
-"""Address of the C function `place(words, address_flags, count, placed)`, or 0. It copies a launch's words into
-`placed`, the addresses among them made canonical. There follow the first address that is free after their allocations
-and, for each of those, where it is, its bytes, and where it would be. Gives their number. The owner of HBM sets it."""
-
-_listeners: list[Callable[[bool, bool], None]] = []
-
-
-def turn_on(*, only: bool = False) -> VirtualClock:
-    """Keep time from now on. `only`: kernels are not executed. Returns the clock, the present one if there is one."""
-    global active, timing_only
-    if only and active is not None and not timing_only:
-        raise TapeoutError("timing alone must be asked for before anything else is timed, at the start of the program")
-    if active is None:
-        active, timing_only = VirtualClock(), only
-        _tell_listeners()
-    return active
-
-
-def turn_off() -> None:
-    """Keep no time from now on, and forget what was kept. Not possible in timing alone: nothing was computed."""
-    global active
-    if timing_only:
-        raise TapeoutError("timing alone lasts as long as the process: there are no values to go on with")
-    active = None
-    _tell_listeners()
-
-
-def when_turned(then: Callable[[bool, bool], None]) -> None:
-    """Call `then(time is kept, timing alone)` whenever that changes, and now."""
-    _listeners.append(then)
-    then(active is not None, timing_only)
-
-
-def _tell_listeners() -> None:
-    for then in _listeners:
-        then(active is not None, timing_only)

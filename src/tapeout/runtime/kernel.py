@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,8 +22,9 @@ from tapeout.errors import InternalError, LaunchError
 from tapeout.host import file_cache as cache
 from tapeout.host.features import host_fingerprint
 from tapeout.isa import Program
-from tapeout.runtime import clock, native, sanitizer
+from tapeout.runtime import native, sanitizer
 from tapeout.runtime.counters import compilations
+from tapeout.runtime.process import session
 from tapeout.sim.functional import machine
 from tapeout.sim.functional.abi import FAILURES
 
@@ -66,8 +67,8 @@ class TimedKernel:
         their value, floats as their bits. Raises LaunchError for words that are none, for an argument the kernel
         cannot run on, an access outside HBM, or a failed assertion.
         """
-        if launcher is not None:
-            launcher(self, grid, arguments)
+        if session.launcher is not None:
+            session.launcher(self, grid, arguments)
         else:
             self.execute(grid, arguments)
 
@@ -126,7 +127,7 @@ class Kernel(TimedKernel):
             words = self._pack(*grid, *arguments)
         except struct.error as error:
             raise self._bad_arguments(grid, arguments, error) from None
-        if clock.active is not None and min(grid) > 0:
+        if session.clock is not None and min(grid) > 0:
             if self._needs_data:
                 with _notes_lock:
                     self._keep_time(words, *self._launch_noting(words, arguments))
@@ -218,11 +219,6 @@ def _latest_notes() -> "FlatTrace":
     return FlatTrace(*arrays)
 
 
-launcher: Callable[[Any, tuple[int, int, int], Sequence[int]], None] | None = None
-"""Stands in for every launch of a kernel that follows: co-simulation, which executes it on other machines too, and the
-capture of a graph, which only notes it."""
-
-
 @functools.cache
 def _simulator_fingerprint() -> str:
     """Changes with every source file that has a part in object code."""
@@ -237,7 +233,7 @@ def _simulator_fingerprint() -> str:
 
 def load(program: Program, chip: Chip) -> TimedKernel:
     """The kernel of a program, its object code compiled now or taken from the cache; no code in timing alone."""
-    if clock.timing_only:
+    if session.timing_only:
         return TimedKernel(program, chip)
     checks = sanitizer.checks_of_a_kernel()
     facts = (program.encode(), chip.fingerprint().encode(), _simulator_fingerprint().encode(), repr(checks).encode())
@@ -252,8 +248,3 @@ def load(program: Program, chip: Chip) -> TimedKernel:
     else:
         compilations.loaded += 1
     return Kernel(program, chip, code, checks is not None)
-
-
-def set_arena(base: int, size_bytes: int) -> None:
-    """Say which addresses are the chip's HBM. From then on pointer arguments and accesses outside are refused."""
-    native.library().tapeout_set_arena(base, size_bytes)

@@ -17,6 +17,7 @@ import numpy as np
 from tapeout.chip import Chip
 from tapeout.isa import Program
 from tapeout.runtime import clock, native
+from tapeout.runtime.process import session
 from tapeout.sim import timing
 
 REMEMBERED_LAUNCHES = 16_384
@@ -106,7 +107,7 @@ class Placed:
 def _placed(handle: int, program: TimedProgram, words: bytes, data_digest: bytes | None) -> Placed:
     ends = np.cumsum([2, 1, program.word_count, 1, BLOCK_WORDS * program.word_count])
     out = np.empty(ends[-1], np.int64)
-    library().tapeout_identify(handle, program.handle, words, data_digest, clock.place, out.ctypes.data)
+    library().tapeout_identify(handle, program.handle, words, data_digest, session.place, out.ctypes.data)
     digest, (block_count,), canonical, (free_address,), blocks = np.split(out, ends[:-1])
     return Placed(
         digest=digest.tobytes(),
@@ -163,11 +164,11 @@ def launch(
 ) -> None:
     """Add a launch to the stream that is current on this process's clock. `data`: what it depends on, if known, and
     `data_digest` what is equal for equal data."""
-    now = clock.active
+    now = session.clock
     assert now is not None
     if now.backlog is None:
         now.backlog = Backlog()
-    submission = (now.backlog.handle, program.handle, words, data_digest, clock.current_stream(), clock.place)
+    submission = (now.backlog.handle, program.handle, words, data_digest, session.current_stream(), session.place)
     if now.is_watched or not library().tapeout_submit(*submission, False):
         placed = _placed(now.backlog.handle, program, words, data_digest)
         trace = data() if data else None
@@ -194,9 +195,9 @@ def _tell(
         clock.Kind.KERNEL,
         program.program.name,
         clock.kernel_ps(launched.cycles, program.chip),
-        stream=clock.current_stream(),
+        stream=session.current_stream(),
         submission_ps=launched.launch_ns * clock.PICOSECONDS_PER_NANOSECOND,
-        operator=clock.current_operator() if now.record else "",
+        operator=session.current_operator() if now.record else "",
         launch=clock.Launch(
             program.program,
             program.chip,

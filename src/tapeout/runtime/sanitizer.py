@@ -13,6 +13,7 @@ from typing import Any
 from tapeout.errors import SanitizerError, TapeoutError
 from tapeout.isa import Program
 from tapeout.runtime import native
+from tapeout.runtime.process import session
 from tapeout.sim.functional.abi import FINDINGS
 from tapeout.sim.functional.checks import Checks
 
@@ -22,8 +23,6 @@ RED_ZONE_BYTES = 512
 """Kept free behind every block, so that what runs over its end does not land in the next."""
 
 _HOW = ("wrote", "read", "updated")
-
-_find_block: Any = None
 
 
 def checks() -> Checks | None:
@@ -38,7 +37,7 @@ def checks_of_a_kernel() -> Checks | None:
     """Return what is checked in a kernel loaded now. Raises TapeoutError if tensors exist that the sanitizer has not
     seen."""
     wanted = checks()
-    if wanted is not None and _find_block is None:
+    if wanted is not None and session.find_block is None:
         raise TapeoutError(f"{VARIABLE} was set too late: the sanitizer must be on before the chip is first used")
     return wanted
 
@@ -51,10 +50,9 @@ def enable(values: bool = False) -> None:
 def watch(find_block: Any, base: int, size_bytes: int) -> Any:
     """Start watching HBM, of which nothing may have been handed out yet. `find_block` is the C function that gives the
     start and size of the live block that holds an address. Gives the C function to be told of every new block."""
-    global _find_block
-    _find_block = find_block
+    session.watch_blocks(find_block)
+    session.set_arena(base, size_bytes)
     library = native.library()
-    library.tapeout_set_arena(base, size_bytes)
     library.tapeout_sanitize(ctypes.cast(find_block, ctypes.c_void_p))
     return library.tapeout_mark_unwritten
 
@@ -85,11 +83,11 @@ def describe(program: Program, arguments: Sequence[int], words: Sequence[int]) -
 
 def _blocks(program: Program, arguments: Sequence[int]) -> list[tuple[str, int, int]]:
     """Name, start and size of what pointer arguments point into."""
-    found = []
+    found, find_block = [], session.find_block
     start, size = ctypes.c_uint64(), ctypes.c_uint64()
     for parameter, value in zip(program.parameters, arguments, strict=True):
         is_pointer = parameter.type.startswith("*")
-        if is_pointer and _find_block and _find_block(value, ctypes.byref(start), ctypes.byref(size)):
+        if is_pointer and find_block and find_block(value, ctypes.byref(start), ctypes.byref(size)):
             found.append((parameter.name, start.value, size.value))
     return found
 

@@ -22,6 +22,7 @@ from tapeout import chip as chips
 from tapeout import cluster as clusters
 from tapeout.runtime import clock
 from tapeout.runtime.clock import Activity, Kind
+from tapeout.runtime.process import session
 
 NO_CLOCK = -1
 
@@ -50,7 +51,7 @@ class Member:
         if chip is not None:
             links = chip.links.link_count * chip.links.bandwidth_bytes_per_s, chip.links.latency_ns
         name = cluster.name if cluster else ""
-        return cls(socket.gethostname(), os.getpid(), chip.name if chip else "", clock.timing_only, name, links)
+        return cls(socket.gethostname(), os.getpid(), chip.name if chip else "", session.timing_only, name, links)
 
     @property
     def is_gone(self) -> bool:
@@ -92,7 +93,7 @@ class World:
     def communication(self) -> dict[str, Communication]:
         """Return what the operations took so far, by name."""
         found: dict[str, Communication] = {}
-        now = clock.active
+        now = session.clock
         for name, size_bytes, ready_ps, start_ps, end_ps in self.operations:
             noted = found.setdefault(name, Communication())
             noted.count += 1
@@ -116,7 +117,7 @@ class Group:
 
     @property
     def timing_only(self) -> bool:
-        return clock.timing_only
+        return session.timing_only
 
     @cached_property
     def cluster(self) -> clusters.Cluster:
@@ -132,13 +133,13 @@ class Group:
 
         `total_bytes`: of all operations posted as one; this one takes its share. `peer`: of a message, else -1.
         """
-        now = clock.active
+        now = session.clock
         site = _call_site()
         if now is None:
             return NO_CLOCK, 0, 0, site
         if now.kernel_spans is None:
             now.kernel_spans = []
-        moment = now.moment(clock.current_stream())
+        moment = now.moment(session.current_stream())
         cost_ps = self._cost_ps(operation, total_bytes, peer)
         if total_bytes > size_bytes:
             cost_ps = cost_ps * size_bytes // total_bytes
@@ -166,10 +167,10 @@ class Group:
         peer: int,
     ) -> None:
         """Let the current stream go on at the end of operation `number`."""
-        now = clock.active
+        now = session.clock
         if now is None:
             return
-        stream = clock.current_stream()
+        stream = session.current_stream()
         now.wait(stream, end_ps)
         if operation == "barrier":
             now.reach(end_ps)
@@ -189,7 +190,7 @@ class Group:
     def poll(self, end_ps: int) -> bool:
         """Return whether the host finds the operation ended; asking costs time, so that asking again helps."""
         latency_ps = chips.active().host.latency_ns * clock.PICOSECONDS_PER_NANOSECOND
-        return clock.active is None or clock.active.poll(end_ps, max(latency_ps, 1))
+        return session.clock is None or session.clock.poll(end_ps, max(latency_ps, 1))
 
     def explain(self, operation: str, site: str, reason: str) -> str:
         """Return the sentence for an operation that failed on this rank."""

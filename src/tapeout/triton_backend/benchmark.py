@@ -4,13 +4,13 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tapeout.runtime import clock
+from tapeout.runtime import session
 
 
 def milliseconds(launch: Callable[[], Any]) -> float:
     """The chip's time from the submission of the first launch to the end of the last, which find nothing in the
     last-level SRAM. Turns the clock on."""
-    now = clock.turn_on()
+    now = session.turn_on()
     now.synchronize()
     now.empty_sram()  # as Triton clears a GPU's cache
     before = now.moment()

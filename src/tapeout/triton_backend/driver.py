@@ -12,7 +12,7 @@ from tapeout.errors import LaunchError
 from tapeout.isa import Program
 from tapeout.isa.printing import BUFFER_BYTES, read_lines
 from tapeout.numerics.dtypes import DType, exact_bits
-from tapeout.runtime import clock
+from tapeout.runtime import session
 
 BACKEND = "chip"
 MAX_THREADS = 1 << 30
@@ -129,7 +129,7 @@ def _launch_and_print(kernel: Any, grid: tuple[int, int, int], words: list[int])
     """A launch of a kernel that prints, and what it printed: nothing in timing alone."""
     import torch
 
-    if clock.timing_only:
+    if session.timing_only:
         kernel.launch(grid, [*words, torch.empty(BUFFER_BYTES, dtype=torch.uint8, device=BACKEND).data_ptr()])
         return
     buffer = torch.zeros(BUFFER_BYTES, dtype=torch.uint8).to(BACKEND)

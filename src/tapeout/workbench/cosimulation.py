@@ -10,7 +10,7 @@ import numpy as np
 from tapeout.errors import UnsupportedError
 from tapeout.isa import Program
 from tapeout.rtl.cosimulation import Comparison, Grid, compare
-from tapeout.runtime import kernel as kernels
+from tapeout.runtime import session
 from tapeout.runtime.kernel import Kernel
 from tapeout.workbench.script import Script
 from tapeout.workbench.script import run as run_script
@@ -28,11 +28,8 @@ def compare_launches(script: Script, chip: str, *, waveform: Path | None = None)
         live, arena_base = _live_memory(kernel.program, arguments)
         comparisons.append(compare(kernel, grid, arguments, live, memory_base=arena_base, waveform=waveform))
 
-    kernels.launcher = launch
-    try:
+    with session.launched_by(launch):
         run_script(script, chip)
-    finally:
-        kernels.launcher = None
     return comparisons
 
 

@@ -23,7 +23,7 @@ from typing import Any
 
 from tapeout import chip as chips
 from tapeout.errors import TapeoutError
-from tapeout.runtime import clock
+from tapeout.runtime import clock, session
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def _prepare(script: Script, chip: chips.Chip | str) -> clock.VirtualClock:
     os.environ[device_runtime.TIMING_VARIABLE] = "only" if script.timing_only else "on"
     os.environ[device_runtime.READ_VARIABLE] = "zeros" if script.read_zeros else "error"
     os.environ[registration.STARTUP_VARIABLE] = "tapeout.report.child_processes"
-    return clock.turn_on(only=script.timing_only)
+    return session.turn_on(only=script.timing_only)
 
 
 def _import_torch() -> None:
@@ -224,8 +224,8 @@ def _taken(script: Script, status: int) -> RunTime:
 
 def time_so_far(timing_only: bool, status: int = 0) -> RunTime:
     """The time of this process, which keeps time."""
-    assert clock.active is not None
-    elapsed = clock.active.elapsed
+    assert session.clock is not None
+    elapsed = session.clock.elapsed
     return RunTime(
         chip=chips.active().name,
         total_ps=elapsed.total_ps,

@@ -1,18 +1,15 @@
 """Operators that torch.distributed asks of a device: synchronised batch norm."""
 
+import functools
 from typing import Any
 
 import torch
 
-_library: torch.library.Library | None = None  # its kernels last as long as it does
 
-
-def register() -> None:
-    """Give the chip the operators. Called once, when torch.distributed is first used on it."""
-    global _library
-    if _library is not None:
-        return
-    _library = torch.library.Library("aten", "IMPL")
+@functools.cache
+def register() -> torch.library.Library:
+    """Give the chip the operators; they last as long as the library. Idempotent."""
+    library = torch.library.Library("aten", "IMPL")
     for name, kernel in (
         ("batch_norm_stats", _batch_norm_stats),
         ("batch_norm_gather_stats_with_counts", _batch_norm_gather_stats_with_counts),
@@ -20,7 +17,8 @@ def register() -> None:
         ("batch_norm_backward_reduce", _batch_norm_backward_reduce),
         ("batch_norm_backward_elemt", _batch_norm_backward_elemt),
     ):
-        _library.impl(name, kernel, "PrivateUse1")
+        library.impl(name, kernel, "PrivateUse1")
+    return library
 
 
 def _channels(tensor: torch.Tensor) -> list[int]:

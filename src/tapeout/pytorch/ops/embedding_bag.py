@@ -9,7 +9,7 @@ import triton.language as tl
 from tapeout import chip as chips
 from tapeout.pytorch.ops.launch import INTEGERS, POINTER, ceil_div, count, kernel, otherwise, power_of_two_at_least
 from tapeout.pytorch.ops.tiles import rows_tile
-from tapeout.runtime import clock
+from tapeout.runtime import session
 
 COLUMN_TILE = 256
 SUM, MEAN, MAX = 0, 1, 2
@@ -180,9 +180,9 @@ def embedding_bag(
     bag_size = torch.empty(offsets.shape, dtype=offsets.dtype, device=weight.device)
     largest_of = torch.empty((bags, columns) if mode == MAX else (0,), dtype=offsets.dtype, device=weight.device)
     if bags:
-        if clock.timing_only:
-            assert clock.active is not None
-            clock.active.assume("aten::_embedding_bag: all bags are taken to be of the same length")
+        if session.timing_only:
+            assert session.clock is not None
+            session.clock.assume("aten::_embedding_bag: all bags are taken to be of the same length")
         bag_tile, tile = rows_tile(chips.active(), bags, columns)
         tensors = (weight, indices, offsets, weight if scales is None else scales, out, bag_of, bag_size, largest_of)
         launch = kernel(
@@ -192,7 +192,7 @@ def embedding_bag(
             SCALED=scales is not None,
             NOTED=has_gradient,
             WHOLE=tile == columns,
-            EVEN=clock.timing_only,
+            EVEN=session.timing_only,
             BAGS=bag_tile,
             COLUMNS=tile,
             ENTRIES=1 if mode == MAX else 2,

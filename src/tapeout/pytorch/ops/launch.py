@@ -19,7 +19,7 @@ from tapeout.pytorch import graphs
 from tapeout.pytorch.ledger import count as count
 from tapeout.pytorch.ops.sizes import ceil_div as ceil_div
 from tapeout.pytorch.ops.sizes import power_of_two_at_least as power_of_two_at_least
-from tapeout.runtime import clock
+from tapeout.runtime import session
 
 TYPE_NAMES = {
     torch.float64: "fp64",
@@ -72,7 +72,7 @@ def _compile(function: "triton.JITFunction[Any]", types: tuple[str, ...], consta
 def refuse_as_the_host_does(operator: Any, *arguments: Any, **keywords: Any) -> None:
     """Run an overload on the host with copies of its arguments, for the error it raises there: for arguments that
     something is wrong with. Where the host finds no fault, or there are no values to copy, nothing happens."""
-    if clock.timing_only or graphs.is_capturing():
+    if session.timing_only or graphs.is_capturing():
         return
 
     def copy(leaf: Any) -> Any:
