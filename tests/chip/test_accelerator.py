@@ -50,7 +50,7 @@ def test_an_accelerator_is_frozen_and_its_figures_are_estimates():
     ("chip", "column", "message"),
     [
         (
-            of_chip(tiny, FIGURES),
+            of_chip(tiny, FIGURES.without("dram_price.LPDDR5")),
             "price_usd",
             "tiny: dram_price.LPDDR5 is not known; add [dram_price.LPDDR5] to a technology file of your own",
         ),

@@ -201,10 +201,13 @@ def test_a_narrow_terminal_gets_fewer_columns_and_no_cut_cell(monkeypatch, colum
     assert "too narrow for: " in shown and "(--format csv has all)" in " ".join(shown.split())
 
 
-def test_a_datasheet_says_what_it_cannot_price(run):
-    result = run("datasheet", "tiny")
+def test_a_datasheet_says_what_it_cannot_price_and_sums_the_rest(run, tmp_path):
+    (tmp_path / "mine.toml").write_text('based_on = "tiny"\nname = "mine"\nprocess_node = "N6"\n')
+    result = run("datasheet", str(tmp_path / "mine.toml"), "--format", "markdown")
     assert result.exit_code == 0
-    assert "Not known: dram_price.LPDDR5 is not known" in " ".join(result.stdout.split())
+    assert "Not known: no figure of wafer_price.N6; add it to a technology file of your own." in result.stdout
+    assert "| memory, LPDDR5 | 51.5 USD |" in result.stdout
+    assert "| sum of the parts that are known | " in result.stdout
 
 
 @pytest.mark.parametrize(

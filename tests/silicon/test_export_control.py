@@ -194,3 +194,13 @@ def test_bad_questions_are_refused(date, circumstances, message):
     with pytest.raises(SiliconError) as caught:
         ruling("H100", date, **circumstances)
     assert str(caught.value) == message
+
+
+def test_the_first_sentence_carries_what_decides_in_effect():
+    letters = "outside 3A090; but letters to NVIDIA, AMD and Intel (2025-04-09, press; the letters are not public): "
+    assert letters in ruling("H20", datetime.date(2025, 4, 20)).sentence
+    assert "letters" not in ruling("H20", datetime.date(2025, 4, 1)).sentence
+    assert "letters" not in ruling("L4", datetime.date(2025, 4, 20)).sentence  # slow memory
+    assert "; but the foundry presumption, Note 1 to 3A090.a, stands: " in ruling("inference", LATE_2026).sentence
+    attested = ruling("inference", LATE_2026, approved_designer=True)
+    assert attested.sentence == "inference on 2026-11-22: outside 3A090"

@@ -238,9 +238,7 @@ def test_a_node_without_prices_is_refused_by_name():
     contents, size = modelled(dataclasses.replace(inference, process_node="N6"))
     with pytest.raises(UnknownFigure) as caught:
         manufacturing.manufacture(contents, size, FIGURES, volume=1000)
-    assert str(caught.value) == (
-        "defect_density.N6 is not known; add [defect_density.N6] to a technology file of your own"
-    )
+    assert str(caught.value) == ("wafer_price.N6 is not known; add [wafer_price.N6] to a technology file of your own")
 
 
 def test_a_volume_of_none_is_refused():
@@ -250,22 +248,24 @@ def test_a_volume_of_none_is_refused():
     assert str(caught.value) == "volume=0 chips; the least is 1"
 
 
-def test_a_price_nobody_knows_is_named():
+def test_a_price_nobody_knows_is_named_beside_those_that_are_known():
     contents, size = modelled(tiny)
-    with pytest.raises(UnknownFigure) as caught:
-        manufacturing.manufacture(contents, size, FIGURES, volume=1000)
+    whole = {part.name: part.value for part in manufacturing.manufacture(contents, size, FIGURES, volume=9).cost.parts}
+    gaps = ("dram_price.LPDDR5", "package_price.organic")
+    with pytest.raises(manufacturing.UnknownCost) as caught:
+        manufacturing.manufacture(contents, size, FIGURES.without(*gaps), volume=1000)
     assert str(caught.value) == (
         "dram_price.LPDDR5 is not known; add [dram_price.LPDDR5] to a technology file of your own"
     )
+    assert caught.value.gaps == gaps
+    assert [(part.name, part.value) for part in caught.value.known] == [("logic die", whole["logic die"])]
 
 
-def test_a_chip_without_stacks_has_a_cost_once_its_memory_and_package_are_priced():
+def test_memory_and_package_of_a_chip_without_stacks_are_priced():
     memory = dataclasses.replace(inference.hbm, kind="LPDDR5", bandwidth_bytes_per_s=200_000_000_000)
     on_board = dataclasses.replace(inference, hbm=memory)
     contents, size = modelled(on_board)
     dram = number(5, "USD/GB").called("dram_price.LPDDR5")
-    with pytest.raises(UnknownFigure, match=r"^package_price\.organic is not known; add \[package_price\.organic\]"):
-        manufacturing.manufacture(contents, size, FIGURES.replacing({"dram_price.LPDDR5": dram}), volume=1000)
     package = number(0.1, "USD/mm²").called("package_price.organic")
     quoted = FIGURES.replacing({"dram_price.LPDDR5": dram, "package_price.organic": package})
     parts = {

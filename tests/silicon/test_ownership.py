@@ -16,6 +16,7 @@ from tapeout.silicon.ownership import Site
 from tapeout.silicon.technology import SiliconError
 
 FIGURES = technology.load()
+PRICELESS = FIGURES.without("dram_price.LPDDR5")
 CHIPS = catalog.shipped()
 H100, H20 = (accelerator(name, FIGURES) for name in ("H100", "H20"))
 INFERENCE, TRAINING = (accelerator(chip, FIGURES) for chip in (inference, training))
@@ -160,7 +161,7 @@ def test_memory_of_described_and_catalogued_chips_is_counted_alike():
 
 
 def test_a_described_chip_without_a_price_is_compared_without():
-    priceless = accelerator(tiny, FIGURES)
+    priceless = accelerator(tiny, PRICELESS)
     assert priceless.price is None
     assert priceless.price_note.startswith("not known: dram_price.LPDDR5 is not known")
 
@@ -204,7 +205,7 @@ def test_questions_without_an_answer_are_refused(ask, message):
 )
 def test_a_chip_without_a_price_is_refused(name, message):
     with pytest.raises(MissingFigure) as caught:
-        ownership.ownership(accelerator(name, FIGURES), Site(), FIGURES)
+        ownership.ownership(accelerator(name, PRICELESS), Site(), PRICELESS)
     assert str(caught.value) == message
 
 
@@ -236,3 +237,22 @@ def test_work_without_a_price_is_refused(price, message):
 def test_a_figure_of_ones_own_moves_the_result():
     free_power = FIGURES.replacing({"power_price.us": figure("power_price.us", 0, "USD/kWh", Provenance.MEASURED)})
     assert hourly(10_000, 500, figures=free_power) < hourly(10_000, 500)
+
+
+def test_the_bill_of_a_fleet_is_its_parts_and_scales_with_it():
+    costs = ownership.ownership(ownership.at_price(H20, 10_000), Site(chip_count=200_000), FIGURES)
+    bill = ownership.fleet_bill(costs, FIGURES, delivered_a_quarter=80_000)
+    assert bill.chips.value == 2000
+    assert bill.capital.value == pytest.approx(bill.chips.value + bill.servers.value + bill.facility.value)
+    assert bill.power.to("kW").value == pytest.approx(200_000 * costs.all_in.value)
+    assert bill.per_year.to("USD/year").value == pytest.approx(200_000 * 8766 * costs.per_hour.value)
+    assert bill.quarters == 3 and bill.late.value == (80_000 * 1 + 40_000 * 2) / 4
+    assert ownership.fleet_bill(costs, FIGURES).quarters is None
+
+
+def test_an_offer_and_deliveries_that_cannot_be_are_refused():
+    with pytest.raises(SiliconError, match=r"^a price of -1 USD is negative$"):
+        ownership.at_price(H20, -1)
+    costs = ownership.ownership(H20, Site(), FIGURES)
+    with pytest.raises(SiliconError, match=r"^0 chips delivered a quarter; the least is 1$"):
+        ownership.fleet_bill(costs, FIGURES, delivered_a_quarter=0)

@@ -21,6 +21,7 @@ from tapeout.cli import (
     export_check,
     isa,
     models,
+    produce,
     profile,
     rtl,
     run,
@@ -96,6 +97,7 @@ app.command("datasheet")(datasheet.datasheet)
 app.command("export-check")(export_check.export_check)
 app.command("isa")(isa.isa)
 app.add_typer(models.models, name="models")
+app.command("produce")(produce.produce)
 app.command("profile", cls=run.ScriptCommand, context_settings=run.SCRIPT_OPTIONS)(profile.profile)
 app.command("rtl")(rtl.rtl)
 app.command("run", cls=run.ScriptCommand, context_settings=run.SCRIPT_OPTIONS)(run.run)

@@ -33,6 +33,12 @@ def cost(
         Origin, typer.Option(help="Origin of the chip relative to --site, for import tariffs.")
     ] = Origin.foreign,
     chips: Annotated[int, typer.Option(min=1, help="Chips in the cluster, which sets the network's share.")] = 1024,
+    price: Annotated[
+        float | None, typer.Option(help="Price of one chip in USD, as offered (default: the model's or the catalog's).")
+    ] = None,
+    delivered: Annotated[
+        int | None, typer.Option("--delivered-per-quarter", help="Chips that the supplier delivers in a quarter.")
+    ] = None,
     volume: Annotated[int, typer.Option(min=1, help="Production volume of a described chip.")] = 100_000,
     throughput: Annotated[
         float | None, typer.Option(help="Items per second of one busy chip, measured or simulated.")
@@ -81,7 +87,10 @@ def cost(
     if study:
         write(report.study_page(studies.four_times_h100(found, stands, known)), form, output)
         return
+    if price is not None:
+        found = ownership.at_price(found, price)
     costs = ownership.ownership(found, stands, known)
+    bill = ownership.fleet_bill(costs, known, delivered_a_quarter=delivered)
     priced = []
     if run is not None:
         from tapeout.workbench.script import RunTime
@@ -100,4 +109,4 @@ def cost(
     if against is not None:
         other = accelerator(against, known, volume=volume, own_catalog=catalog)
         compared = ownership.against(found, other, stands, known, by=by)
-    write(report.page(costs, priced, compared), form, output)
+    write(report.page(costs, bill, priced, compared), form, output)

@@ -11,10 +11,13 @@ from tapeout.figures.provenance import EstimateError
 _DERIVED: dict[str, tuple[float, dict[str, int]]] = {
     "W": (1.0, {"J": 1, "s": -1}),
     "kW": (1e3, {"J": 1, "s": -1}),
+    "MW": (1e6, {"J": 1, "s": -1}),
     "mW": (1e-3, {"J": 1, "s": -1}),
     "kWh": (3.6e6, {"J": 1}),
     "pJ": (1e-12, {"J": 1}),
     "h": (3600.0, {"s": 1}),
+    "min": (60.0, {"s": 1}),
+    "month": (365.25 / 12 * 24 * 3600.0, {"s": 1}),
     "year": (365.25 * 24 * 3600.0, {"s": 1}),
     "ns": (1e-9, {"s": 1}),
     "us": (1e-6, {"s": 1}),

@@ -7,11 +7,13 @@ from tapeout.figures import Estimate
 from tapeout.report.datasheet import FIGURE_COLUMNS, figure_row
 from tapeout.report.page import Bar, Bars, Block, Heading, Page, Paragraph, Table
 from tapeout.report.units import significant
-from tapeout.silicon.ownership import BreakEven, Ownership
+from tapeout.silicon.ownership import BreakEven, FleetBill, Ownership
 from tapeout.silicon.study import CLAIM, Study
 
 
-def page(costs: Ownership, work: Sequence[Estimate], against: tuple[Ownership, BreakEven] | None) -> Page:
+def page(
+    costs: Ownership, bill: FleetBill, work: Sequence[Estimate], against: tuple[Ownership, BreakEven] | None
+) -> Page:
     site = costs.site
     where = site.place if site.place == "us" else f"{site.place}, {site.origin} chip"
     blocks: list[Block] = [
@@ -40,6 +42,7 @@ def page(costs: Ownership, work: Sequence[Estimate], against: tuple[Ownership, B
             ],
         ),
     ]
+    blocks += _bill(bill, site.chip_count)
     for each in work:
         blocks.append(Paragraph(f"{each.name[0].upper()}{each.name[1:]} is bound by {each.bound}."))
     turning = work[0] if work else costs.per_useful_hour
@@ -47,6 +50,16 @@ def page(costs: Ownership, work: Sequence[Estimate], against: tuple[Ownership, B
     if against:
         blocks += _against(*against)
     return Page(f"Cost of owning: {costs.chip.name}", blocks, kind="cost")
+
+
+def _bill(bill: FleetBill, chip_count: int) -> list[Block]:
+    rows = [bill.chips, bill.servers, bill.facility, bill.capital, bill.power, bill.per_year]
+    blocks: list[Block] = [Heading(f"All {chip_count:,} chips")]
+    if bill.quarters is not None and bill.late is not None:
+        rows.append(bill.late)
+        word = "quarter" if bill.quarters == 1 else "quarters"
+        blocks.append(Paragraph(f"Deliveries take {bill.quarters:,} {word}."))
+    return [*blocks, Table(FIGURE_COLUMNS, [figure_row(each) for each in rows], right=(1, 2))]
 
 
 def _tornado(figure: Estimate) -> list[Block]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from tapeout.chip.description import BITS_OF_DTYPE
-from tapeout.figures import Estimate
+from tapeout.figures import Estimate, total
 from tapeout.report.page import Bar, Bars, Block, Heading, Page, Paragraph, Table, waterfall
 from tapeout.report.units import binary_bytes, decimal, figure_cell, significant
 from tapeout.silicon.datasheet import Datasheet, assumptions
@@ -89,7 +89,11 @@ def _description(sheet: Datasheet) -> list[tuple[str, str]]:
 def _cost(sheet: Datasheet) -> list[Block]:
     made = sheet.manufacturing
     if made is None:
-        return [Paragraph(f"Not known: {sheet.no_manufacturing}.")]
+        missing = Paragraph(f"Not known: {sheet.no_manufacturing}.")
+        if not sheet.known_costs:
+            return [missing]
+        known = [*sheet.known_costs, total("sum of the parts that are known", sheet.known_costs)]
+        return [missing, Table(FIGURE_COLUMNS, [figure_row(each) for each in known], right=(1, 2))]
     steps = [*made.cost.parts, *made.price.parts[1:]]
     widest = made.price.sensitivities()[:8]
     return [

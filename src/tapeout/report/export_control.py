@@ -81,7 +81,8 @@ def _finding(finding: Finding) -> Sequence[Block]:
     if finding.checks and rule.text_known:
         blocks.append(_checks(finding.checks))
     for way, answer, checks in finding.ways:
-        blocks.append(Paragraph(f"Way out, {way.name}: {answer.value}."))
+        case = "Case" if rule.kind == "notice" else "Way out"
+        blocks.append(Paragraph(f"{case}, {way.name}: {answer.value}."))
         blocks.append(_checks(checks))
     return blocks
 

@@ -7,7 +7,7 @@ from tapeout.figures import Estimate, Provenance, given, number
 from tapeout.silicon.activity import at_tdp, workloads
 from tapeout.silicon.area import approximated_transistor_count, die_area, transistor_count
 from tapeout.silicon.die import Die, of_chip
-from tapeout.silicon.manufacturing import Manufacturing, manufacture
+from tapeout.silicon.manufacturing import Manufacturing, UnknownCost, manufacture
 from tapeout.silicon.power import power
 from tapeout.silicon.technology import SiliconError, Technology
 
@@ -32,7 +32,8 @@ class Limit:
 
 @dataclass(frozen=True, kw_only=True)
 class Datasheet:
-    """`manufacturing` is None where it cannot be computed; `no_manufacturing` then says why."""
+    """`manufacturing` is None where it cannot be computed; `no_manufacturing` then says why, and `known_costs` are the
+    parts of the cost that have a price."""
 
     chip: Chip
     die: Die
@@ -44,6 +45,7 @@ class Datasheet:
     limits: tuple[Limit, ...]
     manufacturing: Manufacturing | None
     no_manufacturing: str = ""
+    known_costs: tuple[Estimate, ...] = ()
 
 
 def datasheet(chip: Chip, technology: Technology, *, volume: int, margin: float | None = None) -> Datasheet:
@@ -57,8 +59,11 @@ def datasheet(chip: Chip, technology: Technology, *, volume: int, margin: float 
     area = die_area(die, technology)
     tdp = power(at_tdp(die), die, area, technology).called("TDP", bound="matrix engines, memory and links all at peak")
     manufacturing, reason = None, ""
+    known: tuple[Estimate, ...] = ()
     try:
         manufacturing = manufacture(die, area, technology, volume=volume)
+    except UnknownCost as error:
+        reason, known = f"no figure of {' and '.join(error.gaps)}; add it to a technology file of your own", error.known
     except SiliconError as error:
         reason = str(error)
     return Datasheet(
@@ -72,6 +77,7 @@ def datasheet(chip: Chip, technology: Technology, *, volume: int, margin: float 
         limits=tuple(_limits(die, area, tdp, technology)),
         manufacturing=manufacturing,
         no_manufacturing=reason,
+        known_costs=known,
     )
 
 

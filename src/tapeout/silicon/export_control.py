@@ -11,7 +11,7 @@ import math
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -30,6 +30,7 @@ QUANTITIES = {
     "performance_density": ("performance density", "1/mm²"),
     "transfer_rate": ("transfer rate to other chips, both directions", "GB/s"),
     "memory_bandwidth": ("DRAM bandwidth", "GB/s"),
+    "memory_and_transfer_rate": ("DRAM bandwidth and transfer rate together", "GB/s"),
     "memory_bandwidth_density": ("bandwidth of a memory stack over its area", "GB/s/mm²"),
     "transistors": ("aggregated approximated transistor count", "Gtransistor"),
     "node": ("process node class", "nm"),
@@ -165,6 +166,7 @@ def quantities(chip: Accelerator) -> dict[str, Estimate]:
         "performance_density": performance / area if performance and area else None,
         "transfer_rate": 2 * rate if rate else None,
         "memory_bandwidth": bandwidth,
+        "memory_and_transfer_rate": bandwidth + 2 * rate if bandwidth and rate else None,
         "transistors": chip.transistors_attested,
         "node": _stated("node", float(node[0]), chip.process_node) if node else None,
         "hbm": _stated("hbm", float("HBM" in chip.dram.kind.value), chip.dram.kind) if chip.dram.kind else None,
@@ -202,7 +204,8 @@ class Check:
 
 @dataclass(frozen=True)
 class Finding:
-    """One rule against the chip. For a presumption, `ways` holds each way out with its checks."""
+    """One rule against the chip. `ways` holds, with its checks, each way out of a presumption and each case in which a
+    notice is reported to bind."""
 
     rule: Rule
     applies: Answer
@@ -254,7 +257,21 @@ class Ruling:
         if self.eccn:
             return f"{name} on {self.date}: controlled as {self.eccn}, by {clauses}"
         lifted = f", released by {clauses}" if clauses else ""
-        return f"{name} on {self.date}: outside 3A090{lifted}"
+        return f"{name} on {self.date}: outside 3A090{lifted}{self._but()}"
+
+    def _but(self) -> str:
+        """What decides in effect for a chip outside 3A090, as the end of a sentence."""
+        reasons = []
+        for finding in self.findings:
+            rule = finding.rule
+            binding = not finding.ways or any(answer is Answer.YES for _, answer, _ in finding.ways)
+            if rule.kind == "notice" and self.chip.vendor in rule.binds and binding:
+                reasons.append(f"{rule.id} ({rule.effective}, {rule.confidence}): {rule.summary}")
+            # Of a chip that others sell one does not know what its designer attested.
+            if rule.kind == "presumption" and self.chip.design and finding.applies is not Answer.NO:
+                unless = finding.ways[0][0].name if finding.applies is Answer.UNKNOWN else "no way out is left"
+                reasons.append(f"the {rule.id}, stands: {rule.summary}, unless {unless}")
+        return f"; but {'; and '.join(reasons)}" if reasons else ""
 
 
 def check(chip: Accelerator, date: datetime.date, circumstances: Mapping[str, bool] | None = None) -> Ruling:
@@ -286,7 +303,7 @@ def check(chip: Accelerator, date: datetime.date, circumstances: Mapping[str, bo
             applies = Answer.NO
         else:
             applies = Answer.all([each.answer for each in checks])
-        findings.append(Finding(rule, applies, checks))
+        findings.append(Finding(rule, applies, checks, _ways(rule, known, chip)))
     eccn, deciding = _classify(findings)
     outside = eccn is not None and eccn not in ("3A090.a", "3A090")
     known["outside_3A090_a"] = number(float(outside))
@@ -295,7 +312,7 @@ def check(chip: Accelerator, date: datetime.date, circumstances: Mapping[str, bo
             findings.append(_presumption(rule, known, chip))
     # Exceptions and review policies are for chips that are controlled in the first place.
     findings = [
-        Finding(f.rule, Answer.NO, f.checks)
+        replace(f, applies=Answer.NO)
         if f.rule.kind in ("exception", "review") and not (eccn or "").startswith(f.rule.eccn)
         else f
         for f in findings
@@ -320,16 +337,23 @@ def _classify(findings: list[Finding]) -> tuple[str | None, list[Finding]]:
 
 def _presumption(rule: Rule, quantities: Mapping[str, Estimate], chip: Accelerator) -> Finding:
     checks = tuple(_check(condition, quantities, chip) for condition in rule.when)
-    ways = []
-    for way in rule.ways:
-        inner = tuple(_check(condition, quantities, chip) for condition in way.when)
-        ways.append((way, Answer.all([each.answer for each in inner]), inner))
+    ways = _ways(rule, quantities, chip)
     applies = Answer.all([each.answer for each in checks])
     if applies is Answer.YES and any(answer is Answer.YES for _, answer, _ in ways):
         applies = Answer.NO
     elif applies is Answer.YES and any(answer is Answer.UNKNOWN for _, answer, _ in ways):
         applies = Answer.UNKNOWN
-    return Finding(rule, applies, checks, tuple(ways))
+    return Finding(rule, applies, checks, ways)
+
+
+def _ways(
+    rule: Rule, quantities: Mapping[str, Estimate], chip: Accelerator
+) -> tuple[tuple[Way, Answer, tuple[Check, ...]], ...]:
+    judged = []
+    for way in rule.ways:
+        checks = tuple(_check(condition, quantities, chip) for condition in way.when)
+        judged.append((way, Answer.all([each.answer for each in checks]), checks))
+    return tuple(judged)
 
 
 def _check(condition: Condition, quantities: Mapping[str, Estimate], chip: Accelerator) -> Check:

@@ -10,6 +10,7 @@ in the n cores, s of them spare, without what spare rows repair. With no spares 
 """
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ import numpy as np
 from tapeout.figures import Estimate, Provenance, computed, number, total
 from tapeout.silicon.area import vulnerable_areas
 from tapeout.silicon.die import Die
-from tapeout.silicon.technology import SiliconError, Technology
+from tapeout.silicon.technology import SiliconError, Technology, UnknownFigure
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,15 @@ class Manufacturing:
     development_per_chip: Estimate
     price: Estimate
     volume: int
+
+
+class UnknownCost(UnknownFigure):
+    """Some parts of a chip's cost have no known price. `known` are the parts that have one."""
+
+    def __init__(self, gaps: Sequence[UnknownFigure], known: Sequence[Estimate]):
+        super().__init__(gaps[0].name)
+        self.gaps = tuple(gap.name for gap in gaps)
+        self.known = tuple(known)
 
 
 def dies_per_wafer(area: Estimate, technology: Technology) -> Estimate:
@@ -94,19 +104,31 @@ def manufacture(die: Die, area: Estimate, technology: Technology, *, volume: int
         raise SiliconError(f"volume={volume} chips; the least is 1")
     check_reticle(area, technology)
     gross = dies_per_wafer(area, technology)
-    memory = number(die.memory_bytes / 1e9, "GB") * technology[f"dram_price.{die.memory_kind}"]
-    good = die_yield(die, *vulnerable_areas(area, technology), technology)
-    logic = technology[f"wafer_price.{die.process_node}"] / (gross * good) * number(1, "die")
+
+    def good() -> Estimate:
+        return die_yield(die, *vulnerable_areas(area, technology), technology)
+
+    parts: dict[str, Callable[[], Estimate]] = {
+        "logic die": lambda: technology[f"wafer_price.{die.process_node}"] / (gross * good()) * number(1, "die"),
+        f"memory, {die.memory_kind}": lambda: (
+            number(die.memory_bytes / 1e9, "GB") * technology[f"dram_price.{die.memory_kind}"]
+        ),
+    }
     if die.has_hbm:
-        footprint = area + die.memory_stack_count * technology["hbm_footprint"]
-        package = (footprint * technology["package_price.interposer"]).to("USD").called("package and interposer")
+        parts["package and interposer"] = lambda: (
+            (area + die.memory_stack_count * technology["hbm_footprint"]) * technology["package_price.interposer"]
+        )
     else:  # memory in packages of its own, beside this one on the board
-        package = (area * technology["package_price.organic"]).to("USD").called("package")
-    made = [
-        logic.to("USD").called("logic die", provenance=Provenance.MODELLED),
-        memory.to("USD").called(f"memory, {die.memory_kind}"),
-        package,
-    ]
+        parts["package"] = lambda: area * technology["package_price.organic"]
+    made, gaps = [], []
+    for name, of_part in parts.items():
+        try:
+            grade = Provenance.MODELLED if name == "logic die" else Provenance.DEFINED
+            made.append(of_part().to("USD").called(name, provenance=grade))
+        except UnknownFigure as gap:
+            gaps.append(gap)
+    if gaps:
+        raise UnknownCost(gaps, made)
     subtotal = total("before test", made)
     test = (subtotal * technology["test_and_substrate_share"]).called("test and substrate")
     cost = total("cost of a good packaged chip", [*made, test])
@@ -115,7 +137,7 @@ def manufacture(die: Die, area: Estimate, technology: Technology, *, volume: int
     margin = (cost * technology["gross_margin"] / (1 - technology["gross_margin"])).called("partner's margin")
     return Manufacturing(
         dies_per_wafer=gross,
-        yielded=good,
+        yielded=good(),
         cost=cost,
         development_per_chip=development,
         price=total("price", [cost, margin, development]),

@@ -97,6 +97,57 @@ def ownership(chip: Accelerator, site: Site, technology: Technology, *, with_dev
     )
 
 
+def at_price(chip: Accelerator, usd: float) -> Accelerator:
+    """The chip at a price one was offered, which is exact."""
+    if not usd >= 0:
+        raise SiliconError(f"a price of {usd:g} USD is negative")
+    return replace(chip, price=number(usd, "USD").called("price", source="offer"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FleetBill:
+    """All chips of a site: what is paid once, what a year costs, and the power it takes.
+
+    `quarters` is how long deliveries take, and `late` the chip-years that are lost meanwhile against all chips on the
+    first day; both None where nothing was said of deliveries.
+    """
+
+    chips: Estimate
+    servers: Estimate
+    facility: Estimate
+    capital: Estimate
+    power: Estimate
+    per_year: Estimate
+    quarters: int | None
+    late: Estimate | None
+
+
+def fleet_bill(costs: Ownership, technology: Technology, *, delivered_a_quarter: int | None = None) -> FleetBill:
+    """The bill of the whole site; `delivered_a_quarter` is how many chips its supplier can send."""
+    count = costs.site.chip_count
+    network = technology[f"network_share.{_network_scale(count)}"]
+    chips = (costs.price * count).to("MUSD").called("chips")
+    servers = ((technology["server_share"] + network) * count).to("MUSD").called("servers and network")
+    facility = (technology["facility_capital"] * costs.all_in * count).to("MUSD").called("facility")
+    quarters, late = None, None
+    if delivered_a_quarter is not None:
+        if delivered_a_quarter < 1:
+            raise SiliconError(f"{delivered_a_quarter} chips delivered a quarter; the least is 1")
+        quarters = -(-count // delivered_a_quarter)
+        waits = sum(min(delivered_a_quarter, count - done * delivered_a_quarter) * done for done in range(quarters))
+        late = number(waits / 4, "year").called("chip-years lost to deliveries")
+    return FleetBill(
+        chips=chips,
+        servers=servers,
+        facility=facility,
+        capital=total("paid once", [chips, servers, facility]),
+        power=(costs.all_in * count).to("MW").called("all-in power"),
+        per_year=(costs.per_hour * number(HOURS_PER_YEAR, "h/year") * count).to("MUSD/year").called("cost a year"),
+        quarters=quarters,
+        late=late,
+    )
+
+
 def _network_scale(chip_count: int) -> int:
     return next((scale for scale in NETWORK_SCALES if chip_count <= scale), NETWORK_SCALES[-1])
 

@@ -45,6 +45,9 @@ class Technology:
     def replacing(self, figures: dict[str, Estimate]) -> "Technology":
         return Technology(self.figures | figures)
 
+    def without(self, *names: str) -> "Technology":
+        return Technology({name: figure for name, figure in self.figures.items() if name not in names})
+
 
 def load(own: Path | None = None) -> Technology:
     """The figures that ship, with those of the user's file instead where both have one. Raises SiliconError."""
@@ -61,7 +64,7 @@ def load(own: Path | None = None) -> Technology:
 @cache
 def _shipped() -> Technology:
     figures: dict[str, Estimate] = {}
-    for name in ("technology.toml", "economics.toml"):
+    for name in ("technology.toml", "economics.toml", "supply.toml"):
         text = (resources.files("tapeout.silicon") / "data" / name).read_text("utf-8")
         figures |= _read(text, name)
     return Technology(figures)
