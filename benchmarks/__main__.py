@@ -21,6 +21,7 @@ BENCHMARKS = (
     "cosimulation",
     "random_kernels",
     "many_chips",
+    "fleet",
 )
 
 

@@ -19,6 +19,7 @@ from tapeout.cli import (
     cost,
     datasheet,
     export_check,
+    fleet,
     isa,
     models,
     produce,
@@ -95,6 +96,7 @@ app.command("cosim", cls=run.ScriptCommand, context_settings=run.SCRIPT_OPTIONS)
 app.command("cost")(cost.cost)
 app.command("datasheet")(datasheet.datasheet)
 app.command("export-check")(export_check.export_check)
+app.command("fleet")(fleet.fleet)
 app.command("isa")(isa.isa)
 app.add_typer(models.models, name="models")
 app.command("produce")(produce.produce)
