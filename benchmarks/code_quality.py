@@ -1,13 +1,15 @@
 """Simulated cycles of compiled Triton kernels, against a physical limit.
 
 The limit of a product is the matrix engine's peak, of the others HBM bandwidth over bytes that must move. Figures are
-modelled: the timing simulator's cycles on chips that do not exist. A second table for each chip has torch's own calls.
+modelled: the timing simulator's cycles on chips that do not exist. A second table for each chip has torch's own calls,
+a third torch's operators family by family, against the true limit: HBM, matrix peak or the lanes that a function needs.
 """
 
 import json
+import statistics
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +22,7 @@ from triton._C.libtriton import ir
 from triton.backends.compiler import GPUTarget
 from triton.compiler.compiler import ASTSource
 
+from benchmarks.operator_families import Result
 from tapeout import chip as chips
 from tapeout.chip import Chip
 from tapeout.codegen.pipeline import compile_kernel
@@ -298,6 +301,47 @@ def torch_calls(chip: Chip) -> Table:
     return table
 
 
+def operator_families(chip: Chip) -> Iterator[Table]:
+    """Shares of the true limit, and what holds them up, of all families; then each family's geometric mean."""
+    command = [sys.executable, "-m", "benchmarks.operator_families", chip.name]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    results = [Result(**json.loads(line)) for line in printed.splitlines()]
+    table = Table(
+        "call", "time", "limit", "set by", "reached", "bar", "launches", "why", title=f"{chip.name}: families"
+    )
+    family = ""
+    for result in results:
+        if result.family != family:
+            family = result.family
+            table.add_section()
+            table.add_row(f"[bold]{family}")
+        table.add_row(
+            result.name,
+            f"{result.us:,.1f} us",
+            f"{result.limit_us:,.1f} us",
+            result.limit,
+            f"{result.share:.0%}",
+            f"{result.bar:.0%} {'met' if result.share >= result.bar else 'missed'}",
+            str(result.launches),
+            result.reason,
+        )
+    yield table
+    means = Table("family", "geometric mean", "bars met", title=f"{chip.name}: families in the mean")
+    for name in dict.fromkeys(result.family for result in results):
+        group = [result for result in results if result.family == name]
+        met = sum(result.share >= result.bar for result in group)
+        means.add_row(name, f"{_mean_share(group):.0%}", f"{met} of {len(group)}")
+    means.add_row("all", f"{_mean_share(results):.0%}", f"{sum(r.share >= r.bar for r in results)} of {len(results)}")
+    yield means
+
+
+def _mean_share(results: Sequence[Result]) -> float:
+    """Geometric; top-k and sort count by their bars, which are in passes."""
+    return statistics.geometric_mean(
+        min(1.0, r.share / r.bar * 0.75) if r.family in ("top-k", "sort") else r.share for r in results
+    )
+
+
 def main() -> None:
     console = Console(width=200)
     for name in ("training", "inference"):
@@ -316,3 +360,5 @@ def main() -> None:
             )
         console.print(table)
         console.print(torch_calls(chip))
+        for part in operator_families(chip):
+            console.print(part)

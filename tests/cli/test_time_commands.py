@@ -146,3 +146,16 @@ def test_the_llama_example_is_timed_without_its_weights(tapeout):
     weights = 8192 * (8192 + 1024 + 1024 + 8192 + 3 * 28672 + 128256)
     assert step_ms > 2 * weights / 7.2e12 * 1e3
     assert "unknown time" not in done.stderr
+
+
+def test_limits_shows_operators_and_kernels_beside_what_the_chip_allows(tapeout):
+    (tapeout.folder / "limits.py").write_text(
+        "import torch\nx = torch.ones(256, 1024, device='cuda', dtype=torch.bfloat16)\nx = x.exp()\nx = x.exp()\n"
+    )
+    done = tapeout("limits", "limits.py", "--chip", "inference", "--timing-only")
+    assert done.returncode == 0, done.stderr
+    row = next(line.split() for line in done.stderr.splitlines() if line.split()[:1] == ["exp"])
+    assert row[:5] == ["exp", "bfloat16", "256x1024", "2", "2"] and "lanes" in row
+    assert "No operator asked for it" not in done.stderr
+    kernel = tapeout("limits", "script.py", "--chip", "tiny")
+    assert "scale_kernel *" in kernel.stderr and "No operator asked for it" in kernel.stderr

@@ -21,6 +21,7 @@ from tapeout.cli import (
     export_check,
     fleet,
     isa,
+    limits,
     models,
     produce,
     profile,
@@ -98,6 +99,7 @@ app.command("datasheet")(datasheet.datasheet)
 app.command("export-check")(export_check.export_check)
 app.command("fleet")(fleet.fleet)
 app.command("isa")(isa.isa)
+app.command("limits", cls=run.ScriptCommand, context_settings=run.SCRIPT_OPTIONS)(limits.limits)
 app.add_typer(models.models, name="models")
 app.command("produce")(produce.produce)
 app.command("profile", cls=run.ScriptCommand, context_settings=run.SCRIPT_OPTIONS)(profile.profile)

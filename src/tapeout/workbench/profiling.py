@@ -236,7 +236,7 @@ def _kernel_row(name: str, group: Sequence[Activity], total_ps: int) -> KernelRo
         share=kernel_total_ps / max(total_ps, 1),
         bound=bound_of(shares, launch_ps / max(kernel_total_ps, 1)),
         limits=dict(shares),
-        stalls=_stall_shares(launches),
+        stalls=stall_shares(launches),
         roofline_share=max((shares[limit] for limit in ROOFLINE), default=0.0),
         matrix_utilisation=shares["matrix"],
         operations=sum(_operations(launch.timing) for launch in launches),
@@ -250,7 +250,7 @@ def _operations(timing: Timing) -> int:
     return 2 * sum(timing.multiply_accumulates.values()) + timing.vector_operations
 
 
-def _stall_shares(launches: Sequence[Launch]) -> dict[str, float]:
+def stall_shares(launches: Sequence[Launch]) -> dict[str, float]:
     """Return what the engine that worked most waited for."""
     busy: Counter[Unit] = Counter()
     for launch in launches:

@@ -5,6 +5,7 @@ The program is a file, a module or a command like pytest. It runs in this proces
 the chip. Processes that it starts find the same. For several chips it runs once in a process for each.
 """
 
+import contextlib
 import gc
 import importlib
 import importlib.util
@@ -16,7 +17,8 @@ import subprocess
 import sys
 import tempfile
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -128,20 +130,25 @@ def run(script: Script, chip: chips.Chip | str) -> RunTime:
     return _taken(script, _execute(script))
 
 
-def record(script: Script, chip: chips.Chip | str) -> Recording:
-    """The same, keeping what the chip did."""
+def record(
+    script: Script,
+    chip: chips.Chip | str,
+    watch: Callable[[clock.VirtualClock], AbstractContextManager[Any]] = contextlib.nullcontext,
+) -> Recording:
+    """The same, keeping what the chip did. The script runs within what `watch` makes of the clock."""
     now = _prepare(script, chip)
     from tapeout.pytorch import device_runtime
 
     now.record = True
     device_runtime.name_operators()
-    time = _taken(script, _execute(script))
+    with watch(now):
+        time = _taken(script, _execute(script))
     return Recording(time, tuple(now.activities))
 
 
 def _prepare(script: Script, chip: chips.Chip | str) -> clock.VirtualClock:
     """Make this process, and those it starts, run on the chip in virtual time."""
-    _import_torch()
+    import_torch()
     from tapeout.pytorch import cuda_names, device_runtime, registration
 
     cuda_names.install()
@@ -153,7 +160,7 @@ def _prepare(script: Script, chip: chips.Chip | str) -> clock.VirtualClock:
     return session.turn_on(only=script.timing_only)
 
 
-def _import_torch() -> None:
+def import_torch() -> None:
     """Import torch without garbage collection. The objects that the import makes stay as long as the process; looking
     through them for garbage takes a fifth of the import, and later a part of every compilation."""
     if "torch" in sys.modules or not gc.isenabled():
