@@ -28,6 +28,7 @@ from tapeout.cli import (
     rtl,
     run,
     scoreboard,
+    study,
     synth,
     time,
 )
@@ -106,5 +107,6 @@ app.command("profile", cls=run.ScriptCommand, context_settings=run.SCRIPT_OPTION
 app.command("rtl")(rtl.rtl)
 app.command("run", cls=run.ScriptCommand, context_settings=run.SCRIPT_OPTIONS)(run.run)
 app.command("scoreboard")(scoreboard.scoreboard)
+app.command("study")(study.study)
 app.command("synth")(synth.synth)
 app.command("time")(time.time)
