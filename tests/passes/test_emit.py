@@ -6,6 +6,7 @@ import pytest
 from tapeout import chip
 from tapeout.codegen.emit import emit
 from tapeout.codegen.machine import Instr, Loop, Register
+from tapeout.errors import InternalError
 from tapeout.isa import Function, Parameter, Program
 from tapeout.isa import definitions as isa
 from tapeout.numerics.dtypes import DType
@@ -83,3 +84,12 @@ def test_values_survive_a_loop(count):
     code += [Loop(head, condition, body), store(total, zero, address)]
     arguments = [k * k for k in range(count)]
     assert run(code, arguments)[0] == 3 * sum(arguments)
+
+
+def test_an_instruction_to_be_has_only_the_fields_of_its_kind_and_in_their_types():
+    with pytest.raises(InternalError, match=r"^halt has no field shape \(this is a bug in Tapeout"):
+        Instr(isa.Halt, {"shape": (1, 1, 1, 1)})
+    item = add(Register(), Register(), Register())
+    assert item.get("dtype", DType) is DType.I64
+    with pytest.raises(InternalError, match=r"^scalar: dtype is DType.I64, not a Register \(this"):
+        item.get("dtype", Register)

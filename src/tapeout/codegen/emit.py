@@ -1,9 +1,8 @@
 """Machine code to a Program: control flow becomes branches, virtual registers real ones, places access patterns."""
 
 from dataclasses import dataclass, replace
-from typing import Any
 
-from tapeout.codegen.machine import Branch, Instr, Loop, Node, Place, Register, walk
+from tapeout.codegen.machine import Branch, FieldValue, Instr, Label, Loop, Node, Place, Register, walk
 from tapeout.isa import definitions as isa
 from tapeout.isa.fields import AccessPattern, Instruction, RegisterValue
 from tapeout.numerics.dtypes import DType
@@ -11,17 +10,12 @@ from tapeout.numerics.dtypes import DType
 SPILL_REGISTERS = 16
 
 
-@dataclass(eq=False)
-class _Label:
-    index: int = -1
-
-
 @dataclass
 class _Flat:
     """A list of instructions and labels; and the extent of each loop, inner before outer."""
 
-    items: list[Instr | _Label]
-    loops: list[tuple[_Label, _Label]]
+    items: list[Instr | Label]
+    loops: list[tuple[Label, Label]]
 
 
 def _flatten(nodes: list[Node], flat: _Flat) -> None:
@@ -30,7 +24,7 @@ def _flatten(nodes: list[Node], flat: _Flat) -> None:
         if isinstance(node, Instr):
             items.append(node)
         elif isinstance(node, Loop):
-            top, end = _Label(), _Label()
+            top, end = Label(), Label()
             items.append(top)
             _flatten(node.head, flat)
             items.append(Instr(isa.BranchZero, {"condition": node.condition, "target": end}))
@@ -39,7 +33,7 @@ def _flatten(nodes: list[Node], flat: _Flat) -> None:
             items.append(end)
             flat.loops.append((top, end))
         elif isinstance(node, Branch):
-            other, end = _Label(), _Label()
+            other, end = Label(), Label()
             items.append(Instr(isa.BranchZero, {"condition": node.condition, "target": other}))
             _flatten(node.then, flat)
             if node.otherwise:
@@ -60,7 +54,7 @@ def _place_constants(flat: _Flat, hoisted_count: int) -> None:
                     uses[register] = uses.get(register, 0) + 1
     hoisted = sorted(uses, key=lambda register: -uses[register])[:hoisted_count]
     chosen = set(hoisted)
-    items: list[Instr | _Label] = [_load(register, register.constant or 0) for register in hoisted]
+    items: list[Instr | Label] = [_load(register, register.constant or 0) for register in hoisted]
     for item in flat.items:
         if isinstance(item, Instr):
             local: dict[Register, Register] = {}
@@ -78,11 +72,11 @@ def _load(register: Register, value: int) -> Instr:
     return Instr(isa.LoadImmediate, {"destination": register, "value": value})
 
 
-def _substitute(value: Any, mapping: dict[Register, Register]) -> Any:
+def _substitute(value: FieldValue, mapping: dict[Register, Register]) -> FieldValue:
     if isinstance(value, Register):
         return mapping.get(value, value)
-    if isinstance(value, tuple):
-        return tuple(_substitute(item, mapping) for item in value)
+    if isinstance(value, tuple) and value and isinstance(value[0], Register):
+        return tuple(mapping.get(item, item) for item in value if isinstance(item, Register))
     if isinstance(value, Place) and value.register in mapping:
         return replace(value, register=mapping[value.register])
     return value
@@ -93,11 +87,11 @@ def _assign_registers(
 ) -> tuple[dict[Register, int], dict[Register, int]]:
     """Real registers for virtual ones (linear scan), and numbered spill slots for those that got none.
     Register 0 is zero; the topmost ones are dedicated, below them a few carry spilled values."""
-    position: dict[_Label, int] = {}
+    position: dict[Label, int] = {}
     first: dict[Register, int] = {}
     last: dict[Register, int] = {}
     for index, item in enumerate(flat.items):
-        if isinstance(item, _Label):
+        if isinstance(item, Label):
             position[item] = index
             continue
         for register, _ in item.registers():
@@ -135,9 +129,9 @@ def _assign_registers(
 
 def _spill(flat: _Flat, spilled: dict[Register, int], assigned: dict[Register, int], base: int, top: int) -> None:
     """Rewrites instructions that use spilled registers: load before, store after, through the spill registers."""
-    items: list[Instr | _Label] = []
+    items: list[Instr | Label] = []
     for item in flat.items:
-        if isinstance(item, _Label):
+        if isinstance(item, Label):
             items.append(item)
             continue
         local: dict[Register, Register] = {}
@@ -150,18 +144,16 @@ def _spill(flat: _Flat, spilled: dict[Register, int], assigned: dict[Register, i
                     assigned[local[register]] = top - len(local)
                 (writes if written else reads).add(register)
         for register in reads:
-            fields = {
-                "destination": local[register],
-                "address": base + 8 * spilled[register],
-                "dtype": DType.I64,
-            }
-            items.append(Instr(isa.ScalarLoad, fields))
+            address = base + 8 * spilled[register]
+            items.append(
+                Instr(isa.ScalarLoad, {"destination": local[register], "address": address, "dtype": DType.I64})
+            )
         if local:
             item.fields = {name: _substitute(value, local) for name, value in item.fields.items()}
         items.append(item)
         for register in writes:
-            fields = {"a": local[register], "address": base + 8 * spilled[register], "dtype": DType.I64}
-            items.append(Instr(isa.ScalarStore, fields))
+            address = base + 8 * spilled[register]
+            items.append(Instr(isa.ScalarStore, {"a": local[register], "address": address, "dtype": DType.I64}))
     flat.items = items
 
 
@@ -178,7 +170,7 @@ def emit(code: list[Node], scratchpad_bytes: int, register_count: int) -> tuple[
         scratchpad_bytes += -(-8 * len(spilled) // 64) * 64
     instrs: list[Instr] = []
     for item in flat.items:
-        if isinstance(item, _Label):
+        if isinstance(item, Label):
             item.index = len(instrs)
         else:
             instrs.append(item)
@@ -190,28 +182,29 @@ def _rotations(nodes: list[Node]) -> list[Register]:
 
 
 def _encode(item: Instr, assigned: dict[Register, int]) -> Instruction:
-    values: dict[str, Any] = {}
+    values: dict[str, object] = dict(item.semaphores())
     for spec in item.kind.fields:
         value = item.fields.get(spec.name)
         if value is None:
             continue
         if isinstance(value, Register):
             number = assigned[value]
-            value = RegisterValue(number) if spec.is_operand else number
-        elif isinstance(value, tuple) and value and isinstance(value[0], Register):
-            value = tuple(assigned[register] for register in value)
-        elif isinstance(value, _Label):
-            value = value.index
+            values[spec.name] = RegisterValue(number) if spec.is_operand else number
+        elif isinstance(value, tuple):
+            values[spec.name] = tuple(assigned[each] if isinstance(each, Register) else each for each in value)
+        elif isinstance(value, Label):
+            values[spec.name] = value.index
         elif isinstance(value, Place):
             buffer = value.buffer
             rotation = buffer.rotation
             offset = assigned[rotation.offset] if rotation is not None and rotation.offset is not None else 0
             if value.register is not None:
                 offset = assigned[value.register]
+            address = buffer.address + value.offset
             if spec.is_operand:
-                value = AccessPattern(buffer.address + value.offset, value.strides, offset)  # type: ignore[arg-type]
+                values[spec.name] = AccessPattern(address, value.strides, offset)  # type: ignore[arg-type]
             else:
-                values["offset"] = offset
-                value = buffer.address + value.offset
-        values[spec.name] = value
+                values["offset"], values[spec.name] = offset, address
+        else:
+            values[spec.name] = value
     return item.kind(**values)

@@ -5,12 +5,15 @@ whose fields may hold `Register` and `Place` objects), a `Loop` or a `Branch`.
 """
 
 import enum
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from types import SimpleNamespace
+from typing import TypeVar
 
-from tapeout.isa.fields import Instruction, Unit
+from tapeout.errors import InternalError
+from tapeout.isa.fields import REGISTRY, Instruction, Unit, operand_dtype
 from tapeout.numerics.dtypes import DType
+from tapeout.numerics.operations import AtomicFunction, Function, Rounding
 from tapeout.tile.ir import DEFAULT_STAGES
 
 
@@ -83,25 +86,83 @@ class View:
 
 
 @dataclass(eq=False, slots=True)
+class Label:
+    """A place among the instructions that a branch goes to. `index` is set when all of them are in a row."""
+
+    index: int = -1
+
+
+Choice = DType | Function | AtomicFunction | Rounding
+FieldValue = Register | Place | Label | Choice | int | tuple[int, ...] | tuple[Register, ...]
+"""Value of a field before allocation: registers and places stand for the numbers and access patterns to come."""
+
+Wanted = TypeVar("Wanted", Register, Place, DType, Function, bool, int)
+
+
+_NAMES = {opcode: frozenset(field.name for field in kind.fields) for opcode, kind in REGISTRY.items()}
+
+
+@dataclass(eq=False, slots=True)
 class Instr:
-    """One instruction to be. `fields` are those of `kind`, with virtual registers and places in them.
-    `memory` names what it touches in HBM (None: nothing; ANYWHERE: any of it but the workspace)."""
+    """One instruction to be. `fields` are those of `kind`, without the semaphores of a queue, which are in `waits` and
+    `signals`. `memory` names what it touches in HBM (None: nothing; ANYWHERE: any of it but the workspace)."""
 
     kind: type[Instruction]
-    fields: dict[str, Any]
+    fields: Mapping[str, FieldValue]
     location: str = ""
     memory: object = None
+    waits: tuple[int, ...] = ()
+    signals: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if unknown := self.fields.keys() - _NAMES[self.kind.opcode]:
+            raise InternalError(f"{self.kind.mnemonic} has no field {', '.join(sorted(unknown))}")
 
     @property
     def unit(self) -> Unit:
         return self.kind.unit
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Extents of the four loops of an instruction that has them."""
+        shape = self.fields["shape"]
+        assert isinstance(shape, tuple)
+        return tuple(extent for extent in shape if isinstance(extent, int))
+
+    def get(self, name: str, kind: type[Wanted]) -> Wanted:
+        """Value of a field, which is of a certain kind: `instr.get("dtype", DType)`."""
+        value = self.fields[name]
+        if not isinstance(value, kind):
+            raise InternalError(f"{self.kind.mnemonic}: {name} is {value!r}, not a {kind.__name__}")
+        return value
+
+    def registers_of(self, name: str) -> tuple[Register, ...]:
+        """The registers of a field that names one for each dimension."""
+        value = self.fields[name]
+        assert isinstance(value, tuple)
+        return tuple(register for register in value if isinstance(register, Register))
+
+    def dtype_of(self, name: str) -> DType:
+        """Element type of a tile operand."""
+        facts = SimpleNamespace(**self.fields)
+        return self.get("dtype", DType) if name == "address" else operand_dtype(self.kind, name, facts)
+
+    def changed(self, **fields: FieldValue) -> "Instr":
+        """The instruction with other values in some fields."""
+        return Instr(self.kind, {**self.fields, **fields}, self.location, self.memory)
+
     def places(self) -> Iterator[tuple[Place, bool]]:
-        """Buffers it touches: (place, whether it writes). An accumulator is both."""
+        """Buffers it touches: (place, whether it writes). One that is written may be read too: a write is ordered with
+        everything that a read is."""
         for spec in self.kind.fields:
             value = self.fields.get(spec.name)
             if isinstance(value, Place):
                 yield value, spec.writes
+
+    def semaphores(self) -> dict[str, int]:
+        """The fields that `waits` and `signals` become."""
+        waits = zip(("wait_a", "wait_b"), self.waits, strict=False)
+        return {**dict(waits), **dict(zip(("signal_a", "signal_b"), self.signals, strict=False))}
 
     def registers(self) -> Iterator[tuple[Register, bool]]:
         """Registers it reads (False) and writes (True); one it does both to comes twice."""
@@ -174,7 +235,7 @@ def show(code: list[Node]) -> str:
     def number(item: object) -> int:
         return numbers.setdefault(id(item), len(numbers))
 
-    def operand(value: Any) -> str:
+    def operand(value: object) -> str:
         if isinstance(value, Register):
             return str(value.constant) if value.constant is not None else f"%{number(value)}"
         if isinstance(value, Place):
@@ -194,7 +255,8 @@ def show(code: list[Node]) -> str:
         for node in nodes:
             if isinstance(node, Instr):
                 fields = " ".join(f"{name}={operand(value)}" for name, value in node.fields.items())
-                lines.append(f"{indent}{node.kind.mnemonic} {fields}".rstrip())
+                semaphores = "".join(f" {name}={number}" for name, number in node.semaphores().items())
+                lines.append(f"{indent}{node.kind.mnemonic} {fields}".rstrip() + semaphores)
             elif isinstance(node, Loop):
                 lines.append(f"{indent}loop {{")
                 show_nodes(node.head, indent + "  ")

@@ -98,8 +98,6 @@ class _LastUses:
 def _uses(instr: Instr) -> Iterator[Use]:
     for place, written in instr.places():
         yield place.buffer, written
-        if written:
-            yield place.buffer, False
     if instr.memory is not None:
         yield instr.memory, instr.unit is Unit.STORE
 
@@ -246,22 +244,16 @@ def _expand(item: _Item) -> list[Node]:
     sync = isa.SYNC[item.unit]
     limit = 2 if item.node is not None else 0
     while len(waits) > limit:
-        nodes.append(Instr(sync, _semaphores(waits[:2], [])))
+        nodes.append(Instr(sync, {}, waits=tuple(waits[:2])))
         waits = waits[2:]
     if item.node is not None:
-        item.node.fields |= _semaphores(waits, signals[:2])
+        item.node.waits, item.node.signals = tuple(waits), tuple(signals[:2])
         nodes.append(item.node)
         signals = signals[2:]
     while signals:
-        nodes.append(Instr(sync, _semaphores([], signals[:2])))
+        nodes.append(Instr(sync, {}, signals=tuple(signals[:2])))
         signals = signals[2:]
     return nodes
-
-
-def _semaphores(waits: list[int], signals: list[int]) -> dict[str, int]:
-    return dict(zip(("wait_a", "wait_b"), waits, strict=False)) | dict(
-        zip(("signal_a", "signal_b"), signals, strict=False)
-    )
 
 
 def _with_drains(nodes: list[Node]) -> list[Node]:
@@ -302,8 +294,7 @@ def synchronise(code: list[Node], semaphore_count: int) -> list[Node]:
     except OutOfSemaphores:
         for node in walk(code):
             if isinstance(node, Instr):
-                for name in ("wait_a", "wait_b", "signal_a", "signal_b"):
-                    node.fields.pop(name, None)
+                node.waits = node.signals = ()
         return _with_drains(_without_sync(code))
 
 
