@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.nn import functional
 
 from tapeout import chip
@@ -15,17 +17,48 @@ SHAPES = [(1, 1, 1), (1, 512, 300), (8, 4096, 4096), (100, 37, 5000), (4096, 409
 @pytest.mark.parametrize("rows,columns,inner", SHAPES)
 @pytest.mark.parametrize("dtype,size", [("float32", 4), ("bfloat16", 2)])
 def test_operands_fit_twice(used, rows, columns, inner, dtype, size):
-    tile_rows, tile_columns, depth = tiles.product_tile(used, dtype, size, 1, rows, columns, inner)
-    needed = 8 * tile_rows * tile_columns + 2 * (tile_rows + tile_columns) * depth * size
+    tile = tiles.product_tile(used, dtype, size, 1, rows, columns, inner)
+    needed = 8 * tile.rows * tile.columns + 2 * tile.chains * (tile.rows + tile.columns) * tile.depth * size
     assert needed <= used.core.scratchpad.size_bytes
-    assert tile_rows < 2 * rows and tile_columns < max(32, 2 * columns) and depth < max(32, 2 * inner)
+    assert tile.rows < 2 * rows and tile.columns < max(32, 2 * columns) and tile.depth < max(32, 2 * inner)
+    assert (tile.parts - 1) * tile.share < inner <= tile.parts * tile.share
 
 
 @pytest.mark.parametrize("used", CHIPS[:2], ids=lambda c: c.name)
 def test_a_product_fills_the_cores(used):
-    tile_rows, tile_columns, _ = tiles.product_tile(used, "bfloat16", 2, 1, 8, 8192, 8192)
-    programs = -(-8 // tile_rows) * (8192 // tile_columns)
-    assert programs >= used.core_count or tile_columns == tiles.COLUMNS[-1]
+    tile = tiles.product_tile(used, "bfloat16", 2, 1, 8, 8192, 8192)
+    programs = -(-8 // tile.rows) * (8192 // tile.columns)
+    assert programs >= used.core_count or tile.columns == tiles.COLUMNS[-1]
+
+
+def test_a_long_product_of_few_outputs_is_shared_by_cores():
+    for used in CHIPS[:2]:
+        tile = tiles.product_tile(used, "bfloat16", 2, 1, 64, 64, 100_000)
+        assert tile.parts * -(-64 // tile.rows) * -(-64 // tile.columns) >= used.core_count // 4
+        assert tile.chains > 1  # more sums than the array's tiles: they take turns
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    st.sampled_from([(1, 3), (2, 1)]), st.integers(2, 70), st.integers(1, 90), st.integers(1, 3000),
+    st.booleans(), st.booleans(), st.sampled_from([torch.float32, torch.bfloat16]), st.integers(0, 2**31),
+)  # fmt: skip
+def test_products_of_any_size_and_layout(batch, rows, columns, inner, turns_left, turns_right, dtype, seed):
+    """Against float64 on the host: sums of up to 3,000 products of numbers near 1, in float32, rounded once."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def operand(rows_, columns_, turns):
+        sides = (columns_, rows_) if turns else (rows_, columns_)
+        made = torch.randn(batch[0], *sides, generator=generator).to(dtype)
+        return made.transpose(1, 2) if turns else made
+
+    left, right = operand(rows, inner, turns_left), operand(inner, columns, turns_right)
+    bias = torch.randn(columns, generator=generator).to(dtype)
+    found = torch.baddbmm(bias.to("chip"), left.to("chip"), right.to("chip"), alpha=0.5).cpu()
+    expected = bias.double() + 0.5 * (left.double() @ right.double())
+    magnitude = left.double().abs() @ right.double().abs() + bias.double().abs()
+    slack = 2**-8 * expected.abs() if dtype == torch.bfloat16 else 0.0
+    assert ((found.double() - expected).abs() <= 1e-6 * magnitude + slack).all()
 
 
 def test_a_growing_context_seldom_chooses_anew():

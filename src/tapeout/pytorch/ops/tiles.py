@@ -27,10 +27,10 @@ COLUMNS = (16, 32, 64, 128, 256)
 INNER = (16, 32, 64, 128, 256)
 
 
-def _array_steps(chip: Chip, rows: int, columns: int) -> int:
-    """Steps of the matrix array for each k of an output tile."""
+def _array_steps(chip: Chip, rows: int, columns: int, chains: int = 1) -> int:
+    """Steps of the matrix array for each k of an output tile, of so many sums side by side."""
     engine = chip.core.matrix
-    tiles = ceil_div(rows, engine.row_count) * ceil_div(columns, engine.column_count)
+    tiles = chains * ceil_div(rows, engine.row_count) * ceil_div(columns, engine.column_count)
     return ceil_div(tiles, engine.accumulator_interleave) * engine.accumulator_interleave
 
 
@@ -56,20 +56,47 @@ class _Choice:
     merit: tuple[int, ...]
 
 
-def _best(chip: Chip, choices: list[_Choice]) -> Tile:
-    """Pick the fastest tile. Among tiles whose launch, with its overhead, takes at most NEAR times as long, prefer the
-    one with the least padding, then the most merit: the chip does not care, but simulating padding costs host time."""
-    launch = chip.host.launch_ns * chip.clock_hz / 10**9
+def _best(choices: list[_Choice], launch: float = 0.0) -> Tile:
+    """Pick the fastest tile. Among tiles that take at most NEAR times as long, with `launch` cycles of overhead, prefer
+    the one with the least padding, then the most merit: the chip does not care, but simulating padding costs host
+    time."""
     limit = NEAR * (min(choice.cycles for choice in choices) + launch)
     near = [choice for choice in choices if choice.cycles + launch <= limit]
     return min(near, key=lambda choice: (choice.computed, tuple(-m for m in choice.merit))).tile
 
 
+@dataclass(frozen=True)
+class ProductTile:
+    """How a product is cut: rows and columns of an output tile, k of a step, sums that run side by side over
+    neighbouring k, and the parts of the inner dimension, of `share` each, that have programs of their own."""
+
+    rows: int
+    columns: int
+    depth: int
+    chains: int
+    parts: int
+    share: int
+
+
+@dataclass(frozen=True)
+class Lie:
+    """How an operand lies in memory: whether neighbours along the inner dimension are neighbours there, and whether
+    each line of neighbours begins where a line of the last-level SRAM does."""
+
+    along_inner: bool
+    is_aligned: bool
+
+
 def product_tile(
-    chip: Chip, dtype: str, size_bytes: int, batches: int, rows: int, columns: int, inner: int
-) -> tuple[int, int, int]:
-    """Rows, columns and depth of the tiles of a product. `dtype` is the chip's name of the operands' type."""
-    return _product_tile(chip, dtype, size_bytes, batches, _rounded(rows), _rounded(columns), _rounded(inner))
+    chip: Chip, dtype: str, size_bytes: int, batches: int, rows: int, columns: int, inner: int,
+    lies: tuple[Lie, Lie] = (Lie(True, True), Lie(False, True)),
+) -> ProductTile:  # fmt: skip
+    """The tiles of a product. `dtype` is the chip's name of the operands' type."""
+    tile_rows, tile_columns, depth, chains, parts = _product_tile(
+        chip, dtype, size_bytes, batches, _rounded(rows), _rounded(columns), _rounded(inner), lies
+    )
+    share = _padded(ceil_div(inner, parts), depth * chains)
+    return ProductTile(tile_rows, tile_columns, depth, chains, ceil_div(inner, share) if inner else 1, share)
 
 
 def _rounded(extent: int) -> int:
@@ -81,20 +108,49 @@ def _rounded(extent: int) -> int:
 
 @functools.lru_cache(maxsize=4096)
 def _product_tile(
-    chip: Chip, dtype: str, size_bytes: int, batches: int, rows: int, columns: int, inner: int
-) -> tuple[int, int, int]:
+    chip: Chip, dtype: str, size_bytes: int, batches: int, rows: int, columns: int, inner: int, lies: tuple[Lie, Lie]
+) -> tuple[int, ...]:
     choices: list[_Choice] = []
-    for tile in itertools.product(_sides(ROWS, rows), _sides(COLUMNS, columns), _sides(INNER, inner)):
-        tile_rows, tile_columns, depth = tile
-        step_bytes = (tile_rows + tile_columns) * depth * size_bytes
-        copies = (chip.core.scratchpad.size_bytes - 8 * tile_rows * tile_columns) // step_bytes
-        if copies >= 2 or not choices:
-            cycles = _product_cycles(chip, dtype, size_bytes, (batches, rows, columns, inner), tile)
-            computed = _padded(rows, tile_rows) * _padded(columns, tile_columns) * _padded(inner, depth)
-            merit = (min(copies, 3), min(tile_rows, tile_columns), math.prod(tile))
-            choices.append(_Choice(tile, cycles, computed, merit))
-    tile_rows, tile_columns, depth = _best(chip, choices)
-    return tile_rows, tile_columns, depth
+    engine = chip.core.matrix
+    for tile_rows, tile_columns, depth in itertools.product(
+        _sides(ROWS, rows), _sides(COLUMNS, columns), _sides(INNER, inner)
+    ):
+        array_tiles = ceil_div(tile_rows, engine.row_count) * ceil_div(tile_columns, engine.column_count)
+        programs = batches * ceil_div(rows, tile_rows) * ceil_div(columns, tile_columns)
+        computed = _padded(rows, tile_rows) * _padded(columns, tile_columns) * _padded(inner, depth)
+        for chains in {1, max(1, engine.accumulator_interleave // array_tiles)}:
+            if chains > 1 and chains * depth > inner:
+                continue
+            step_bytes = chains * (tile_rows + tile_columns) * depth * size_bytes
+            sums_bytes = (8 + 4 * (chains if chains > 1 else 0)) * tile_rows * tile_columns
+            copies = (chip.core.scratchpad.size_bytes - sums_bytes) // step_bytes
+            if copies < 2 and choices:
+                continue
+            for parts in _parts(chip, programs, inner, depth * chains):
+                tile = (tile_rows, tile_columns, depth, chains, parts)
+                cycles = _product_cycles(chip, dtype, size_bytes, (batches, rows, columns, inner), tile, lies)
+                merit = (
+                    -parts,
+                    min(copies, 3),
+                    min(tile_rows, tile_columns),
+                    math.prod(tile[:2]),
+                    -abs(depth - USUAL_DEPTH),
+                )
+                choices.append(_Choice(tile, cycles, computed, merit))
+    return _best(choices)
+
+
+USUAL_DEPTH = 64
+"""Of tiles that are equally fast, those whose steps are nearest to so many k."""
+
+MOST_PARTS = 64
+"""Programs that share the sums of one output tile, at most."""
+
+
+def _parts(chip: Chip, programs: int, inner: int, depth: int) -> list[int]:
+    """Numbers of parts of the inner dimension to try: until cores are full a few times, of a few steps each."""
+    most = min(MOST_PARTS, 4 * chip.core_count // programs, inner // (2 * depth))
+    return [1, *(parts for parts in (2, 3, 4, 5, 6, 8, 12, 16, 24, 32, 48, 64) if parts <= most)]
 
 
 def _sides(sides: tuple[int, ...], extent: int) -> list[int]:
@@ -107,29 +163,51 @@ def _padded(extent: int, side: int) -> int:
 
 
 def _product_cycles(
-    chip: Chip, dtype: str, size_bytes: int, problem: tuple[int, int, int, int], tile: tuple[int, int, int]
-) -> float:
+    chip: Chip, dtype: str, size_bytes: int, problem: tuple[int, int, int, int], tile: tuple[int, ...],
+    lies: tuple[Lie, Lie],
+) -> float:  # fmt: skip
     batches, rows, columns, inner = problem
-    tile_rows, tile_columns, depth = tile
+    tile_rows, tile_columns, depth, chains, parts = tile
     engine, pad = chip.core.matrix, chip.core.scratchpad
-    programs = batches * ceil_div(rows, tile_rows) * ceil_div(columns, tile_columns)
+    programs = parts * batches * ceil_div(rows, tile_rows) * ceil_div(columns, tile_columns)
     active = min(chip.core_count, programs)
-    steps = ceil_div(inner, depth)
-    array_steps = _array_steps(chip, tile_rows, tile_columns)
+    steps = ceil_div(ceil_div(inner, parts), depth * chains)
+    array_steps = _array_steps(chip, tile_rows, tile_columns, chains)
     rate = engine.multiply_accumulates_per_cycle(dtype) / (engine.row_count * engine.column_count)
     matrix = array_steps * depth / rate
-    exchanges = 2 if array_steps > engine.accumulator_interleave else 0
-    sums = exchanges * 4 * tile_rows * tile_columns / (pad.bandwidth_bytes_per_cycle / 4)
+    exchanges = 2 if array_steps > engine.accumulator_interleave else 1
+    sum_cycles = 4 * chains * tile_rows * tile_columns / (pad.bandwidth_bytes_per_cycle / 4)
     load_rate = _load_bytes_per_cycle(chip, active)
-    loaded_bytes = (min(tile_rows, rows) + min(tile_columns, columns)) * depth * size_bytes
-    load = loaded_bytes / load_rate
-    start = chip.last_level_sram.latency_cycles + chip.hbm.latency_ns * chip.clock_hz / 10**9 + load
-    end = tile_rows * tile_columns * size_bytes / chip.core.store_dma.bytes_per_cycle
-    program = steps * (max(matrix, sums, load) + STEP_CYCLES) + start + end
+    line_bytes, loaded_bytes, requests = chip.last_level_sram.line_bytes, 0, 0.0
+    for lie, side in zip(lies, (min(tile_rows, rows), min(tile_columns, columns)), strict=True):
+        runs, run = (side, depth) if lie.along_inner else (depth, side)
+        loaded_bytes += chains * runs * run * size_bytes
+        requests += chains * runs * (max(1, run * size_bytes / line_bytes) + (0 if lie.is_aligned else 1))
+    load = max(loaded_bytes / load_rate, requests / chip.core.load_dma.gather_addresses_per_cycle)
+    latency = chip.last_level_sram.latency_cycles + chip.hbm.latency_ns * chip.clock_hz / 10**9
+    passes = chains + 1 if chains > 1 else int(steps > 1)  # zeros to begin with, and adding up what ran side by side
+    folding = passes * tile_rows * tile_columns / chip.core.vector.lane_count
+    out_bytes = 4 if parts > 1 else size_bytes
+    end = sum_cycles + folding + tile_rows * tile_columns * out_bytes / chip.core.store_dma.bytes_per_cycle
+    program = steps * (max(matrix, exchanges * sum_cycles, load) + STEP_CYCLES) + latency + load + end
     cores = ceil_div(programs, chip.core_count) * program
     unique_bytes = batches * size_bytes * (rows * inner + inner * columns + rows * columns)
-    hbm = unique_bytes / (chip.hbm.bandwidth_bytes_per_s / chip.clock_hz)
-    return max(cores, hbm)
+    hbm = latency + unique_bytes / (chip.hbm.bandwidth_bytes_per_s / chip.clock_hz)
+    if parts == 1:
+        return max(cores, hbm)
+    summed_bytes = 4 * batches * rows * columns * parts
+    return max(cores, hbm) + SECOND_LAUNCH_LATENCIES * latency + 2 * summed_bytes / (load_rate * active)
+
+
+SECOND_LAUNCH_LATENCIES = 4
+"""What a launch that adds up parts takes besides moving them, in latencies of the memory."""
+
+
+def sum_tile(chip: Chip, batches: int, rows: int, columns: int) -> tuple[int, int]:
+    """Rows and columns of the tiles in which parts of a product are added up: enough for every core."""
+    tile_columns = min(power_of_two_at_least(columns), 256)
+    share = batches * rows * ceil_div(columns, tile_columns) // chip.core_count
+    return max(1, min(power_of_two_at_least(share + 1) // 2, power_of_two_at_least(rows), 64)), tile_columns
 
 
 def lanes_are_faster(chip: Chip, dtype: str, size_bytes: int, columns: int, inner: int) -> bool:
@@ -210,7 +288,7 @@ def _attention_tile(
         tile = (tile_queries, tile_keys)
         computed = _padded(queries, tile_queries) * _padded(keys, tile_keys)
         choices.append(_Choice(tile, cycles, computed, (math.prod(tile),)))
-    tile_queries, tile_keys = _best(chip, choices)
+    tile_queries, tile_keys = _best(choices, chip.host.launch_ns * chip.clock_hz / 10**9)
     return tile_queries, tile_keys
 
 
