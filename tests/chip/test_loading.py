@@ -6,7 +6,8 @@ import json
 import pytest
 
 import tapeout.chip.loading as loading
-from tapeout.chip import Core, activate, active, inference, load, refuse_activation_while, tiny
+from tapeout.chip import REFERENCE_CHIPS, Core, activate, active, inference, load, refuse_activation_while, tiny
+from tapeout.chip.writing import commented_toml
 from tapeout.errors import ChipError
 
 
@@ -132,11 +133,43 @@ def test_toml_mistakes_are_refused_by_key_and_line(working_directory, addition, 
 
 def test_toml_without_a_base_must_be_complete(working_directory):
     (working_directory / "new.toml").write_text('name = "new"\nprocess_node = "N5"\n')
-    assert message_of("new.toml") == "new.toml: clock_hz is missing (clock of cores and last-level SRAM)"
+    assert message_of("new.toml") == (
+        "new.toml: 7 faults\n"
+        "  new.toml: clock_hz is missing (clock of cores and last-level SRAM)\n"
+        "  new.toml: core_count is missing (cores a program can use)\n"
+        "  new.toml: core is missing (each core)\n"
+        "  new.toml: last_level_sram is missing (shared SRAM)\n"
+        "  new.toml: hbm is missing (main memory)\n"
+        "  new.toml: links is missing (links to other chips)\n"
+        "  new.toml: host is missing (link to the host)"
+    )
     (working_directory / "new.toml").write_text('based_on = "trainign"\n')
     assert message_of("new.toml") == (
         "new.toml:1: unknown chip 'trainign'; did you mean 'training'? Known: training, inference, tiny"
     )
+
+
+def test_all_faults_of_a_file_are_told_at_once(working_directory):
+    (working_directory / "new.toml").write_text(
+        'based_on = "inference"\nname = "new"\nclock_hz = 1.5\n\n[core.vector]\nlane_cuont = 3\n\n'
+        "[core.matrix]\nrow_count = 127\n\n[hbm]\nstack_count = 5\n"
+    )
+    assert message_of("new.toml") == (
+        "new.toml: 4 faults\n"
+        "  new.toml:3: clock_hz=1.5 is not a whole number\n"
+        "  new.toml:6: core.vector.lane_cuont: unknown field 'lane_cuont'; did you mean 'lane_count'? Known: "
+        "lane_count, float64_rate, special_rate, latency_cycles\n"
+        "  new.toml:9: core.matrix.row_count=127 is not a power of two; 64 is\n"
+        "  new.toml:11: hbm.size_bytes=103079215104 does not divide into 5 stacks; 103079215100 does"
+    )
+
+
+@pytest.mark.parametrize("name", REFERENCE_CHIPS)
+def test_a_commented_file_holds_the_whole_chip(working_directory, name):
+    (working_directory / "copy.toml").write_text(commented_toml(REFERENCE_CHIPS[name]))
+    assert load("copy.toml") == REFERENCE_CHIPS[name]
+    text = (working_directory / "copy.toml").read_text()
+    assert max(map(len, text.splitlines())) <= 100 and text.count("#") > 50
 
 
 def test_json_mistakes_are_refused_by_key_and_line(working_directory):

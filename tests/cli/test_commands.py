@@ -210,6 +210,18 @@ def test_a_datasheet_says_what_it_cannot_price_and_sums_the_rest(run, tmp_path):
     assert "| sum of the parts that are known | " in result.stdout
 
 
+def test_a_new_chip_file_is_sound_until_it_is_spoiled(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run("new", "mine.toml", "--like", "tiny").exit_code == 0
+    assert run("datasheet", "mine.toml", "--strict").exit_code == 0
+    assert run("new", "mine.toml").stderr == "error: 'mine.toml' exists; name another file or remove it\n"
+    assert run("new", "mine.json").stderr == "error: 'mine.json' is not the name of a TOML file; mine.toml is\n"
+    text = (tmp_path / "mine.toml").read_text()
+    (tmp_path / "mine.toml").write_text(text.replace("core_count = 2\n", "core_count = 4_000\n"))
+    assert run("datasheet", "mine.toml").exit_code == 0
+    assert run("datasheet", "mine.toml", "--strict").exit_code == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -12,6 +12,7 @@ from tapeout.figures import Provenance, number
 from tapeout.isa import Parameter, Program, assemble
 from tapeout.silicon import activity, area, calibration, die, manufacturing, power, technology
 from tapeout.silicon.activity import Activity
+from tapeout.silicon.plausibility import implausible
 from tapeout.silicon.technology import SiliconError, UnknownFigure
 from tapeout.sim import timing
 from tapeout.workbench import measured_activity
@@ -318,3 +319,33 @@ def test_a_figure_of_ones_own_replaces_the_shipped_one(tmp_path):
     )
     contents = die.of_chip(training)
     assert area.die_area(contents, technology.load(own)).value > area.die_area(contents, FIGURES).value
+
+
+def test_the_reference_chips_are_in_balance():
+    for each in (training, inference, tiny):
+        assert implausible(each, FIGURES) == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        (
+            replace(inference, hbm=replace(inference.hbm, bandwidth_bytes_per_s=4)),
+            "1e-09 GB/s from each stack of HBM3e, which gives 1,200",
+        ),
+        (
+            replace(inference, hbm=replace(inference.hbm, bandwidth_bytes_per_s=9_600_000_000_000)),
+            "2,400 GB/s from each stack of HBM3e, which is made for 1,200",
+        ),
+        (
+            replace(inference, core_count=8),
+            "cores load 1,382 GB/s together, HBM3e gives 4,800: the rest is never used",
+        ),
+        (
+            replace(inference, last_level_sram=replace(inference.last_level_sram, bytes_per_cycle_per_slice=8)),
+            "last-level SRAM serves 691 GB/s, less than the 4,800 of the memory behind it",
+        ),
+    ],
+)
+def test_a_chip_out_of_balance_is_told_why(changed, sentence):
+    assert sentence in implausible(changed, FIGURES)

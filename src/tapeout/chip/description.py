@@ -93,7 +93,7 @@ class Part:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
-            fault = _fault_of_field(field, getattr(self, field.name))
+            fault = fault_of_field(field, getattr(self, field.name))
             if fault:
                 self.refuse(field.name, fault)
         self.check()
@@ -400,8 +400,8 @@ class Chip(Part):
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
-def _fault_of_field(field: "dataclasses.Field[Any]", value: Any) -> str | None:
-    """Return what is wrong with one value by itself, as the end of a sentence, or None."""
+def fault_of_field(field: "dataclasses.Field[Any]", value: Any) -> str | None:
+    """Return what is wrong with one value of a part by itself, as the end of a sentence, or None."""
     rules = field.metadata
     kind = rules["kind"]
     if kind == "count":

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tapeout.chip.description import Chip, Part, shown_path
+from tapeout.chip.description import Chip, Part, fault_of_field, shown_path
 from tapeout.chip.reference import REFERENCE_CHIPS
 from tapeout.errors import ChipError
 
@@ -107,36 +107,55 @@ class _DataFile:
             raise self.error((), "holds no table of chip fields")
         values = dict(data)
         base = values.pop("based_on", None)
-        if base is None:
-            return self.part(Chip, values, ())
-        if base not in REFERENCE_CHIPS:
+        if base is not None and base not in REFERENCE_CHIPS:
             raise self.error(("based_on",), _unknown("chip", base, REFERENCE_CHIPS))
-        return self.part(Chip, values, (), REFERENCE_CHIPS[base])
+        faults: list[ChipError] = []
+        chip = self.part(Chip, values, (), REFERENCE_CHIPS[base] if base is not None else None, faults)
+        if len(faults) == 1:
+            raise faults[0]
+        if faults:
+            listed = "".join(f"\n  {fault}" for fault in faults)
+            raise ChipError(f"{len(faults)} faults{listed}", where=shown_path(str(self.path)))
+        return chip
 
-    def part(self, kind: type[Any], values: dict[str, Any], place: KeyPath, base: Any = None) -> Any:
-        """Build one part from its table; fields the table leaves out come from `base`, then from defaults."""
+    def part(self, kind: type[Any], values: dict[str, Any], place: KeyPath, base: Any, faults: list[ChipError]) -> Any:
+        """Build one part from its table; fields the table leaves out come from `base`, then from defaults. Adds every
+        fault to `faults`, and returns None if it found one."""
         fields = {field.name: field for field in dataclasses.fields(kind)}
         built: dict[str, Any] = {name: getattr(base, name) for name in fields} if base is not None else {}
+        before = len(faults)
+        misspelt = set()
         for key, value in values.items():
             here = (*place, key)
             if key not in fields:
-                raise self.error(here, f"{'.'.join(here)}: " + _unknown("field", key, fields))
+                faults.append(self.error(here, f"{'.'.join(here)}: " + _unknown("field", key, fields)))
+                misspelt.add(_nearest(key, fields))
+                continue
             nested = fields[key].type
             if isinstance(nested, type) and issubclass(nested, Part):
-                if not isinstance(value, dict):
-                    raise self.error(here, f"{'.'.join(here)}={value!r} is not a table")
-                built[key] = self.part(nested, value, here, built.get(key))
-            else:
-                built[key] = value
+                if isinstance(value, dict):
+                    built[key] = self.part(nested, value, here, built.get(key), faults)
+                else:
+                    faults.append(self.error(here, f"{'.'.join(here)}={value!r} is not a table"))
+                continue
+            built[key] = value
+            if fault := fault_of_field(fields[key], value):
+                faults.append(self.error(here, f"{'.'.join(here)}={value!r} {fault}"))
         for field in fields.values():
-            if field.name not in built and field.default is dataclasses.MISSING:
-                raise self.error(place, f"{'.'.join((*place, field.name))} is missing ({field.metadata['meaning']})")
+            if {field.name} & (values.keys() | built.keys() | misspelt):
+                continue
+            if field.default is dataclasses.MISSING:
+                name = ".".join((*place, field.name))
+                faults.append(self.error(place, f"{name} is missing ({field.metadata['meaning']})"))
+        if len(faults) > before:
+            return None
         try:
             return kind(**built)
         except ChipError as error:
             here = (*place, error.field or "")
             sentence = error.sentence.replace(f"{kind.label}.{error.field}", ".".join(here), 1)
-            raise self.error(here, sentence) from None
+            faults.append(self.error(here, sentence))
+            return None
 
     def error(self, place: KeyPath, sentence: str) -> ChipError:
         line = None
@@ -182,11 +201,15 @@ def _lines_of_json_keys(text: str) -> dict[KeyPath, int]:
 
 
 def _unknown(what: str, given: Any, known: Any) -> str:
+    nearest = _nearest(given, known)
+    guess = f"; did you mean {nearest!r}?" if nearest else "."
+    return f"unknown {what} {given!r}{guess} Known: {', '.join(known)}"
+
+
+def _nearest(given: Any, known: Any) -> str | None:
     import difflib
 
-    nearest = difflib.get_close_matches(str(given), known, n=1)
-    guess = f"; did you mean {nearest[0]!r}?" if nearest else "."
-    return f"unknown {what} {given!r}{guess} Known: {', '.join(known)}"
+    return next(iter(difflib.get_close_matches(str(given), known, n=1)), None)
 
 
 _active: Chip | None = None

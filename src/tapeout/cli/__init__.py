@@ -23,6 +23,7 @@ from tapeout.cli import (
     isa,
     limits,
     models,
+    new,
     produce,
     profile,
     rtl,
@@ -102,6 +103,7 @@ app.command("fleet")(fleet.fleet)
 app.command("isa")(isa.isa)
 app.command("limits", cls=run.ScriptCommand, context_settings=run.SCRIPT_OPTIONS)(limits.limits)
 app.add_typer(models.models, name="models")
+app.command("new")(new.new)
 app.command("produce")(produce.produce)
 app.command("profile", cls=run.ScriptCommand, context_settings=run.SCRIPT_OPTIONS)(profile.profile)
 app.command("rtl")(rtl.rtl)

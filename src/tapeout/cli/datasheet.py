@@ -17,6 +17,9 @@ def datasheet(
         float | None, typer.Option(help="Design partner's gross margin, as a share of the price.")
     ] = None,
     technology: Annotated[Path | None, typer.Option(help="File with additional technology figures.")] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 1 if a limit is exceeded or a balance looks implausible.")
+    ] = False,
     form: Annotated[Format, typer.Option("--format", help="Output format.")] = Format.text,
     output: Annotated[Path | None, typer.Option(help="Write the output to this file.")] = None,
 ) -> None:
@@ -28,3 +31,5 @@ def datasheet(
 
     sheet = silicon.datasheet(load(chip), figures.load(technology), volume=volume, margin=margin)
     write(report.page(sheet), form, output)
+    if strict and not sheet.is_sound:
+        raise typer.Exit(1)

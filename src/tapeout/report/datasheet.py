@@ -47,6 +47,7 @@ def page(sheet: Datasheet) -> Page:
             ],
             right=(1, 2),
         ),
+        *_doubts(sheet.implausible),
         Heading("Cost"),
         *_cost(sheet),
         Heading("What is assumed or modelled"),
@@ -61,6 +62,12 @@ def page(sheet: Datasheet) -> Page:
         ),
     ]
     return Page(f"Datasheet: {chip.name}", blocks, kind="datasheet")
+
+
+def _doubts(sentences: Sequence[str]) -> list[Block]:
+    if not sentences:
+        return []
+    return [Heading("Looks implausible"), *(Paragraph(f"{each[0].upper()}{each[1:]}.") for each in sentences)]
 
 
 def _prices(sheet: Datasheet) -> Sequence[Estimate]:

@@ -8,6 +8,7 @@ from tapeout.silicon.activity import at_tdp, workloads
 from tapeout.silicon.area import approximated_transistor_count, die_area, transistor_count
 from tapeout.silicon.die import Die, of_chip
 from tapeout.silicon.manufacturing import Manufacturing, UnknownCost, manufacture
+from tapeout.silicon.plausibility import implausible
 from tapeout.silicon.power import power
 from tapeout.silicon.technology import SiliconError, Technology
 
@@ -46,6 +47,12 @@ class Datasheet:
     manufacturing: Manufacturing | None
     no_manufacturing: str = ""
     known_costs: tuple[Estimate, ...] = ()
+    implausible: tuple[str, ...] = ()
+
+    @property
+    def is_sound(self) -> bool:
+        """Every limit holds and nothing looks implausible."""
+        return all(limit.holds for limit in self.limits) and not self.implausible
 
 
 def datasheet(chip: Chip, technology: Technology, *, volume: int, margin: float | None = None) -> Datasheet:
@@ -78,6 +85,7 @@ def datasheet(chip: Chip, technology: Technology, *, volume: int, margin: float 
         manufacturing=manufacturing,
         no_manufacturing=reason,
         known_costs=known,
+        implausible=tuple(implausible(chip, technology)),
     )
 
 
