@@ -11,7 +11,8 @@ from tapeout.rtl import simulation
 from tapeout.rtl.difference import executed, first_difference
 from tapeout.sim import timing
 from tapeout.sim.state import Memory
-from tapeout.testing.random_programs import SHORT, Sizes, random_case
+from tapeout.testing.random_programs import random_case
+from tapeout.testing.random_writing import SHORT, Sizes
 from tests.rtl.cut_down import SMALL
 
 BASE = 0x40_0000

@@ -12,7 +12,7 @@ from tapeout.rtl import simulation
 from tapeout.rtl.difference import executed, first_difference
 from tapeout.sim.faults import Trapped
 from tapeout.sim.state import Memory
-from tapeout.testing.random_programs import FULL
+from tapeout.testing.random_writing import FULL
 from tests.rtl.cut_down import SMALL
 from tests.rtl.random_programs import agreement
 

@@ -8,7 +8,8 @@ from tapeout.isa import Program
 from tapeout.sim.evaluator import run
 from tapeout.sim.schedules import ProgramOrder, adversaries
 from tapeout.sim.state import Memory
-from tapeout.testing.random_programs import FULL, SHORT, random_case
+from tapeout.testing.random_programs import random_case
+from tapeout.testing.random_writing import FULL, SHORT
 
 CHIP = load("inference")
 BASE = 0x40_0000

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 
 from tapeout.isa import definitions
-from tapeout.isa.costs import Cost
+from tapeout.isa.cost import Cost
 from tapeout.isa.fields import (
     BY_MNEMONIC,
     IS_REGISTER_BIT,

@@ -1,4 +1,4 @@
-"""Bessel functions of orders 0 and 1, as formulas like those of `expansions`.
+"""Bessel functions of orders 0 and 1, as formulas of functions that the vector engine has.
 
 Near 0 polynomials in x**2 (for Y beside its logarithm and pole), up to 8 polynomials in x, beyond Hankel's amplitudes P
 and Q with the sine and cosine of x: J0 = (P (cos x + sin x) - Q (sin x - cos x)) / sqrt(pi x), and so on.
@@ -7,8 +7,10 @@ and Q with the sine and cosine of x: J0 = (P (cos x + sin x) - Q (sin x - cos x)
 import math
 
 from tapeout.passes.math import coefficients
-from tapeout.passes.math.expansions import exp_times, log, sine_and_cosine
+from tapeout.passes.math.exponentials import exp_times
 from tapeout.passes.math.formula import INFINITY, Term, polynomial, select, unary, with_sign_of
+from tapeout.passes.math.logarithms import log
+from tapeout.passes.math.trigonometry import sine_and_cosine
 
 NEAR_END, MIDDLE_END = 4.0, 8.0
 CENTRE_OF_SQUARES, CENTRE = 8.0, 6.0

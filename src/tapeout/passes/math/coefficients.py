@@ -1,4 +1,4 @@
-"""Coefficients of the polynomials in `expansions` and `bessel`, highest power first.
+"""Coefficients of the polynomials in the formulas, highest power first.
 
 Minimax fits (Lawson iteration in 40 digits), coefficients rounded to the type one after the other, lowest power first;
 from ERFCINV_FAR on interpolations at Chebyshev points (in 50 digits), each coefficient rounded.

@@ -1,24 +1,14 @@
-"""Sums, products, quotients, roots and conversions rounded down, up or toward zero, as formulas like `expansions`.
+"""Sums, products, quotients, roots and conversions rounded down, up or toward zero, as formulas.
 
 Each is the result rounded to nearest, moved to its neighbour where the exact value lies on the side asked for. On which
 side it lies is found exactly: factors are compared without their exponents, so nothing underflows on the way.
 """
 
-from collections.abc import Callable
-
 from tapeout.numerics.dtypes import DType
-from tapeout.passes.math.expansions import (
-    BIAS,
-    LEAST_I64,
-    clamp_integer,
-    is_finite,
-    nextafter,
-    scale,
-    sign_bit,
-    split_exponent,
-)
+from tapeout.passes.math.float_parts import BIAS, is_finite, scale, sign_bit, split_exponent
 from tapeout.passes.math.formula import (
     INFINITY,
+    Formula,
     Term,
     bits,
     fma,
@@ -31,8 +21,9 @@ from tapeout.passes.math.formula import (
     unary,
     widen,
 )
+from tapeout.passes.math.remainders import clamp_integer, nextafter
+from tapeout.passes.math.trigonometry import LEAST_I64
 
-Formula = Callable[..., Term]
 DIRECTIONS = ("rd", "ru", "rz")
 
 

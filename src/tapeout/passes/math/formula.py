@@ -149,6 +149,10 @@ class Term:
         return self.emit("math.absf" if self.dtype.is_float else "math.absi", [self], self.dtype)
 
 
+Formula = Callable[..., Term]
+"""Makes the terms of a result from those of the operands."""
+
+
 def fma(a: Term, b: Term | Number, c: Term | Number) -> Term:
     """a * b + c, rounded once."""
     return a.emit("math.fma", [a, a.match(b), a.match(c)], a.dtype)

@@ -20,17 +20,16 @@ from tapeout.errors import InternalError, TapeoutError
 from tapeout.host.library import Library, for_this_host, load
 from tapeout.isa import AccessPattern, Program, RegisterValue, Unit, microcoded_cycles
 from tapeout.isa import definitions as isa
+from tapeout.isa.cost import Cost
 from tapeout.isa.costs import (
-    Cost,
     dispatch_cycles,
     front_cycles,
     handover_cycles,
     issue_cycles,
     release_cycles,
-    single_group,
-    transfer_conflict,
 )
 from tapeout.isa.fields import Instruction, Queued, tiles
+from tapeout.isa.pipelined_costs import single_group, transfer_conflict
 from tapeout.sim.faults import AccessFault, SynchronisationFault, Trapped
 from tapeout.sim.timing import abi
 from tapeout.sim.timing.memory import TICKS, MemoryParameters

@@ -16,17 +16,17 @@ import numpy as np
 from tapeout.chip import Chip
 from tapeout.isa import AccessPattern, Program, RegisterValue, Unit, microcoded_cycles
 from tapeout.isa import definitions as isa
+from tapeout.isa.cost import Cost
 from tapeout.isa.costs import (
     TAKEN_BRANCH_CYCLES,
-    Cost,
     dispatch_cycles,
     front_cycles,
     handover_cycles,
     issue_cycles,
     release_cycles,
-    single_group,
 )
 from tapeout.isa.fields import QUEUES, Instruction, Queued, read_registers, tiles, written_register
+from tapeout.isa.pipelined_costs import single_group
 from tapeout.sim.execution import STEP, Frame
 from tapeout.sim.faults import AccessFault, SynchronisationFault, Trapped
 from tapeout.sim.ordering import NUMBER_OF_AGENT

@@ -9,7 +9,7 @@ import numpy as np
 
 from tapeout.isa import Program, Unit
 from tapeout.isa import definitions as isa
-from tapeout.isa.costs import Cost
+from tapeout.isa.cost import Cost
 from tapeout.sim.ordering import AGENTS, NUMBER_OF_AGENT
 
 Counts = np.ndarray[Any, np.dtype[np.int64]]

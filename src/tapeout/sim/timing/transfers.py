@@ -7,7 +7,7 @@ from itertools import product
 from tapeout.chip import Chip
 from tapeout.isa import AccessPattern, RegisterValue, Unit, microcoded_cycles
 from tapeout.isa import definitions as isa
-from tapeout.isa.costs import transfer_conflict
+from tapeout.isa.pipelined_costs import transfer_conflict
 from tapeout.sim.timing.trace import Tile, own_extents
 
 ADDRESS_MASK = (1 << 47) - 1
