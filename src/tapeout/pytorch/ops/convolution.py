@@ -1,119 +1,153 @@
-"""Convolutions in one to three dimensions, transposed ones, and their gradients, as matrix products.
+"""Convolutions in one to three dimensions, transposed ones, and their gradients.
 
-Every element that a tap of the filter meets is laid out as a column of a matrix by one kernel of block reads; what is
-left is a product with the filter. The gradient of the input is a convolution too, of the spread-out gradient with the
-filter reversed, and so is a transposed convolution. All is done in three dimensions; absent ones have one element.
+Products whose operands the load engine takes from the images by its access patterns (`convolution_kernels.py`). The
+gradient of the input is a convolution too, with the filters reversed, and so is a transposed convolution; with a stride
+s, places that differ by s meet the same taps, and each such set is a convolution of its own. All is done in three
+dimensions; absent ones have one element.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-import triton
-import triton.language as tl
 from torch._prims_common import suggest_memory_format
 
+from tapeout import chip as chips
+from tapeout.pytorch.ops import convolution_kernels as kernels
 from tapeout.pytorch.ops import fallback
+from tapeout.pytorch.ops.convolution_tiles import Problem, correlation_tile, gradient_tile
 from tapeout.pytorch.ops.launch import INTEGERS, POINTER, ceil_div, count, kernel, power_of_two_at_least
-from tapeout.pytorch.ops.matmul import is_multiplied, multiply
+from tapeout.pytorch.ops.matmul import MATRIX_DTYPES, add_parts, has_products, is_multiplied, multiply
 
-TILE_ELEMENTS = 4096
+PACKED_ELEMENTS = 16_384
+"""Of a tile of filters that are packed."""
+
+MOST_SKIPPED = 16
 
 aten = torch.ops.aten
-
-
-@triton.jit
-def _columns(
-    source, out,
-    channels, depth, height, width, out_depth, out_height, out_width, tap_rows, tap_columns,
-    source_batch, source_channel, source_layer, source_row, source_column,
-    out_channel, out_tap, out_batch,
-    layer_step, row_step, column_step, layer_start, row_start, column_start,
-    tap_layer_step, tap_row_step, tap_column_step,
-    CHANNELS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
-):  # fmt: skip
-    """out[c, tap, b, z, y, x] = source[b, c, z, y, x each * step + start + tap * tap_step], zero outside. A program for
-    a tap and a layer, a batch, and some channels, rows and columns."""
-    tap = tl.program_id(1).to(tl.int64) // out_depth
-    layer = tl.program_id(1).to(tl.int64) % out_depth
-    batch = tl.program_id(2).to(tl.int64)
-    row_tiles = tl.cdiv(out_height, ROWS)
-    column_tiles = tl.cdiv(out_width, COLUMNS)
-    place = tl.program_id(0).to(tl.int64)
-    column = place % column_tiles * COLUMNS + tl.arange(0, COLUMNS)
-    row = place // column_tiles % row_tiles * ROWS + tl.arange(0, ROWS)
-    channel = place // column_tiles // row_tiles * CHANNELS + tl.arange(0, CHANNELS)
-    z = layer * layer_step + layer_start + tap // tap_columns // tap_rows * tap_layer_step
-    y = row * row_step + row_start + tap // tap_columns % tap_rows * tap_row_step
-    x = column * column_step + column_start + tap % tap_columns * tap_column_step
-    c, y, x = channel[:, None, None], y[None, :, None], x[None, None, :]
-    inside = (c < channels) & (z >= 0) & (z < depth) & (y >= 0) & (y < height) & (x >= 0) & (x < width)
-    source += batch * source_batch + z * source_layer
-    value = tl.load(source + c * source_channel + y * source_row + x * source_column, mask=inside, other=0.0)
-    row, column = row[None, :, None], column[None, None, :]
-    out += tap * out_tap + batch * out_batch + layer * out_height * out_width
-    target = out + c * out_channel + row * out_width + column
-    tl.store(target, value, mask=(c < channels) & (row < out_height) & (column < out_width))
-
 
 Triple = tuple[int, int, int]
 
 
-def _unfold(
-    source: torch.Tensor, taps: Triple, size: Triple, step: Triple, start: Triple, tap_step: Triple
-) -> torch.Tensor:
-    """(channels, taps, batch, size): the elements each tap of a filter meets at each place of the result."""
-    batch, channels, *extents = source.shape
-    out = torch.empty((channels, math.prod(taps), batch, math.prod(size)), dtype=source.dtype, device=source.device)
-    if out.numel() == 0:
-        return out
-    columns = min(power_of_two_at_least(size[2]), 256)
-    rows = min(power_of_two_at_least(size[1]), TILE_ELEMENTS // columns)
-    depth = min(power_of_two_at_least(channels), TILE_ELEMENTS // columns // rows)
+def _packed(weight: torch.Tensor, groups: int, *, turned: bool) -> torch.Tensor:
+    """Filters (outputs, channels of a group, taps z, y, x) as (groups, z, y, x, channels, outputs of a group);
+    `turned`: with outputs for channels and channels for outputs."""
+    outputs, channels, *taps = weight.shape
+    tap_count = math.prod(taps)
+    flat = weight.reshape(outputs, channels, tap_count)
+    outputs //= groups
+    group_step, steps = outputs * flat.stride(0), (flat.stride(0), flat.stride(1))
+    sizes = (outputs, channels)
+    if turned:
+        sizes, steps = (channels, outputs), (steps[1], steps[0])
+    out = torch.empty((groups, *taps, sizes[1], sizes[0]), dtype=weight.dtype, device=weight.device)
+    tile_taps = power_of_two_at_least(tap_count)
+    rows = min(64, power_of_two_at_least(sizes[0]))
+    columns = max(1, min(64, power_of_two_at_least(sizes[1]), PACKED_ELEMENTS // rows // tile_taps))
     launch = kernel(
-        _columns,
-        (POINTER[source.dtype], POINTER[out.dtype], *INTEGERS[:26]),
-        CHANNELS=depth,
+        kernels.packed_filters,
+        (POINTER[weight.dtype], POINTER[out.dtype], *INTEGERS[:7]),
         ROWS=rows,
         COLUMNS=columns,
+        TAPS=tile_taps,
     )
+    if out.numel():
+        words = (flat.data_ptr(), out.data_ptr(), *sizes, tap_count, group_step, *steps, flat.stride(2))
+        launch((ceil_div(sizes[0], rows), ceil_div(sizes[1], columns), groups), words)
+    return out
+
+
+def _is_last(tensor: torch.Tensor) -> bool:
+    """Return whether channels are neighbours in memory, and not columns."""
+    return tensor.stride(1) == 1 and (tensor.stride(4) != 1 or tensor.shape[4] == 1) and tensor.shape[1] > 1
+
+
+def _skipped(source: torch.Tensor, step: int) -> int:
+    """Of how many columns that are loaded one is used: where they are neighbours in memory, whole rows are faster."""
+    return step if not _is_last(source) and source.stride(4) == 1 and step in (2, 4, 8, MOST_SKIPPED) else 1
+
+
+def _correlation(
+    source: torch.Tensor, filters: torch.Tensor, bias: torch.Tensor | None, out: torch.Tensor, step: Triple,
+    start: Triple, tap_step: Triple,
+) -> None:  # fmt: skip
+    """Write to `out` (batch, outputs, z, y, x) the sums over what the taps of packed filters meet at
+    place * step + start + tap * tap_step."""
+    if out.numel() == 0:
+        return
+    groups, *taps, channels, outputs = filters.shape
+    problem = Problem(
+        images=source.shape[0],
+        groups=groups,
+        channels=max(1, channels),
+        outputs=outputs,
+        depth=out.shape[2],
+        height=out.shape[3],
+        width=out.shape[4],
+        taps=math.prod(taps),
+        is_last=_is_last(source),
+        skipped=_skipped(source, step[2]),
+    )
+    tile = correlation_tile(chips.active(), MATRIX_DTYPES[source.dtype], source.element_size(), problem)
+    shift = source if bias is None else bias
+    launch = kernel(
+        kernels.correlation,
+        (*(POINTER[t.dtype] for t in (source, filters, shift, out)), *INTEGERS[:32]),
+        IMAGES=tile.images,
+        ROWS=tile.rows,
+        COLUMNS=tile.columns,
+        CHANNELS=tile.channels,
+        OUTPUTS=tile.outputs,
+        STEP_ROW=step[1],
+        STEP_COLUMN=step[2],
+        SKIPPED=problem.skipped,
+        CHAINS=tile.chains,
+        LAST=problem.is_last,
+        PIXELS_FIRST=tile.pixels_first,
+        HAS_BIAS=bias is not None,
+    )
+    images, _, depth, height, width = source.shape
     words = (
-        source.data_ptr(), out.data_ptr(), channels, *extents, *size, *taps[1:], *source.stride(),
-        *out.stride()[:3], *step, *start, *tap_step,
+        *(t.data_ptr() for t in (source, filters, shift, out)),
+        images, channels, outputs, depth, height, width, *out.shape[3:], *taps,
+        *source.stride(), *filters.stride()[:4], *out.stride(), step[0], *start, *tap_step,
     )  # fmt: skip
-    tiles = ceil_div(size[2], columns) * ceil_div(size[1], rows) * ceil_div(channels, depth)
-    launch((tiles, math.prod(taps) * size[0], batch), words)
-    return out
+    blocks = ceil_div(images, tile.images) * ceil_div(out.shape[3], tile.rows) * ceil_div(out.shape[4], tile.columns)
+    launch((blocks * out.shape[2], ceil_div(outputs, tile.outputs), groups), words)
 
 
-def _grouped(tensor: torch.Tensor, groups: int) -> torch.Tensor:
-    """(groups, rows, ...) of a tensor whose first dimension is made of groups."""
-    return tensor.reshape(groups, tensor.shape[0] // groups, -1)
+def _pointwise(
+    source: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, out: torch.Tensor, *, turned: bool
+) -> None:
+    """A convolution of one tap that meets each place itself: a product. `turned`: with the filters transposed."""
+    filters = weight.reshape(weight.shape[0], weight.shape[1])
+    if turned:
+        filters = filters.transpose(0, 1)
+    shift = None if bias is None else bias.view(1, -1, 1)
+    if _is_last(source) and _is_last(out):  # each pixel is a row
+        left, target = (t.permute(0, 2, 3, 4, 1).reshape(1, -1, t.shape[1]) for t in (source, out))
+        right = filters.transpose(0, 1).unsqueeze(0)
+        shift = None if shift is None else shift.view(1, 1, -1)
+    else:
+        right, target = source.flatten(2), out.flatten(2)
+        left = filters.expand(source.shape[0], *filters.shape)
+    shift = None if shift is None else shift.expand(target.shape)
+    multiply(left, right, target, shift, beta=0.0 if shift is None else 1.0)
 
 
-def _product_of_filters(
-    filters: torch.Tensor, columns: torch.Tensor, size: Triple, bias: torch.Tensor | None, form: torch.memory_format
-) -> torch.Tensor:
-    """(batch, outputs, size): filters (groups, outputs, channels * taps) times what _unfold gave."""
-    groups, outputs, inner = filters.shape
-    batch, places = columns.shape[2:]
-    matrix = columns.view(groups, inner, batch, places)
-    shape = (batch, groups * outputs, *size)
-    out = torch.empty(shape, dtype=columns.dtype, device=columns.device, memory_format=form)
-    split = out.flatten(2).unflatten(1, (groups, outputs))
-    for group in range(groups):
-        shift = None
-        if bias is not None:
-            shift = bias[group * outputs : (group + 1) * outputs].view(1, -1, 1).expand(batch, outputs, places)
-        multiply(
-            filters[group].expand(batch, -1, -1),
-            matrix[group].permute(1, 0, 2),
-            split[:, group],
-            shift,
-            beta=0.0 if shift is None else 1.0,
-        )
-    return out
+def _is_pointwise(
+    source: torch.Tensor, weight: torch.Tensor, out: torch.Tensor, groups: int, step: Triple, padding: Triple
+) -> bool:
+    one = (1, 1, 1)
+    if groups != 1 or tuple(weight.shape[2:]) != one or step != one or padding != (0, 0, 0) or not weight.numel():
+        return False
+    return source.shape[2:] == out.shape[2:] and all(t.is_contiguous() or _is_dense_last(t) for t in (source, out))
+
+
+def _is_dense_last(tensor: torch.Tensor) -> bool:
+    return tensor.is_contiguous(memory_format=torch.channels_last_3d)
 
 
 def _correlate(
@@ -124,40 +158,142 @@ def _correlate(
         (source.shape[2 + d] + 2 * padding[d] - spread[d] * (weight.shape[2 + d] - 1) - 1) // step[d] + 1
         for d in range(3)
     )
-    taps = _triple(weight.shape[2:])
-    columns = _unfold(source, taps, size, step, _triple(-p for p in padding), spread)
-    return _product_of_filters(_grouped(weight, groups), columns, size, bias, form)
+    shape = (source.shape[0], weight.shape[0], *size)
+    out = torch.empty(shape, dtype=source.dtype, device=source.device, memory_format=form)
+    if _is_pointwise(source, weight, out, groups, step, padding):
+        _pointwise(source, weight, bias, out, turned=False)
+    else:
+        filters = _packed(weight, groups, turned=False)
+        _correlation(source, filters, bias, out, step, _triple(-p for p in padding), spread)
+    return out
 
 
 def _spread(
     gradient: torch.Tensor, weight: torch.Tensor, size: Triple, bias: torch.Tensor | None, step: Triple,
     padding: Triple, spread: Triple, groups: int, form: torch.memory_format,
 ) -> torch.Tensor:  # fmt: skip
-    """The gradient of _correlate's source, which has that size; a transposed convolution."""
-    batch, outputs = gradient.shape[:2]
-    if step != (1, 1, 1):
-        wide = [(n - 1) * s + 1 for n, s in zip(gradient.shape[2:], step, strict=True)]
-        apart = torch.zeros((batch, outputs, *wide), dtype=gradient.dtype, device=gradient.device)
-        apart[:, :, :: step[0], :: step[1], :: step[2]] = gradient
-        gradient = apart
-    taps = _triple(weight.shape[2:])
-    # Result place y meets gradient place y + padding - tap * spread.
-    columns = _unfold(gradient, taps, size, (1, 1, 1), padding, _triple(-s for s in spread))
-    channels = weight.shape[1]
-    turned = weight.reshape(groups, outputs // groups, channels, math.prod(taps)).transpose(1, 2)
-    return _product_of_filters(turned.reshape(groups, channels, -1), columns, size, bias, form)
+    """The gradient of _correlate's source, which has that size; a transposed convolution.
+
+    Place y meets gradient place (y + padding - tap * spread) / step where that is whole."""
+    shape = (gradient.shape[0], groups * weight.shape[1], *size)
+    out = torch.empty(shape, dtype=gradient.dtype, device=gradient.device, memory_format=form)
+    if _is_pointwise(gradient, weight, out, groups, step, padding):
+        _pointwise(gradient, weight, bias, out, turned=True)
+        return out
+    filters = _packed(weight, groups, turned=True)
+    target, columns = out, ceil_div(size[2], step[2])
+    is_apart = step[2] > 1 and not _is_last(out)
+    if is_apart:  # columns of one phase lie side by side first, and are interleaved then
+        target = torch.empty((step[2], *shape[:4], columns), dtype=out.dtype, device=out.device)
+    for phase in itertools.product(*(range(s) for s in step)):
+        if any(p >= n for p, n in zip(phase, size, strict=True)):
+            continue
+        taps = [
+            [k for k in range(weight.shape[2 + d]) if (phase[d] + padding[d] - k * spread[d]) % step[d] == 0]
+            for d in range(3)
+        ]
+        between = [k[1] - k[0] if len(k) > 1 else 1 for k in taps]
+        first = [k[0] if k else 0 for k in taps]
+        slices = tuple(slice(f, f + len(k) * n, n) for f, k, n in zip(first, taps, between, strict=True))
+        own = target[phase[2]] if is_apart else out[..., phase[2] :: step[2]]
+        own = own[..., : ceil_div(size[2] - phase[2], step[2])]
+        _correlation(
+            gradient,
+            filters[(slice(None), *slices)],
+            bias,
+            own[:, :, phase[0] :: step[0], phase[1] :: step[1]],
+            (1, 1, 1),
+            _triple((phase[d] + padding[d] - first[d] * spread[d]) // step[d] for d in range(3)),
+            _triple(-between[d] * spread[d] // step[d] for d in range(3)),
+        )
+    if is_apart:
+        _interleave(target, out)
+    return out
+
+
+def _interleave(source: torch.Tensor, out: torch.Tensor) -> None:
+    """out[..., column * phases + phase] = source[phase, ..., column]; both contiguous."""
+    phases, columns, width = source.shape[0], source.shape[-1], out.shape[-1]
+    lines = math.prod(out.shape[:-1])
+    if lines * width == 0:
+        return
+    tile_phases, tile_columns = power_of_two_at_least(phases), min(128, power_of_two_at_least(columns))
+    tile_lines = max(1, 16_384 // tile_phases // tile_columns)
+    if tile_phases != phases:
+        for phase in range(phases):
+            own = out[..., phase::phases]
+            own.copy_(source[phase][..., : own.shape[-1]])
+        return
+    launch = kernel(
+        kernels.interleaved,
+        (POINTER[source.dtype], POINTER[out.dtype], *INTEGERS[:3]),
+        PHASES=phases,
+        LINES=tile_lines,
+        COLUMNS=tile_columns,
+    )
+    words = (source.data_ptr(), out.data_ptr(), lines, width, columns)
+    launch((ceil_div(columns, tile_columns), ceil_div(lines, tile_lines), 1), words)
 
 
 def _gradient_of_filters(
     gradient: torch.Tensor, source: torch.Tensor, weight: torch.Tensor, step: Triple, padding: Triple, spread: Triple,
     groups: int,
 ) -> torch.Tensor:  # fmt: skip
-    taps = _triple(weight.shape[2:])
-    columns = _unfold(source, taps, _triple(gradient.shape[2:]), step, _triple(-p for p in padding), spread)
-    left = _grouped(gradient.transpose(0, 1).contiguous(), groups)
-    right = columns.view(groups, left.shape[2] and columns.numel() // groups // left.shape[2], left.shape[2])
+    """The gradient of _correlate's filters, given that of its result."""
     out = torch.empty(weight.shape, dtype=weight.dtype, device=weight.device)
-    multiply(left, right.transpose(1, 2), _grouped(out, groups))
+    taps = tuple(weight.shape[2:])
+    tap_count, channels, outputs = math.prod(taps), weight.shape[1], weight.shape[0] // groups
+    if out.numel() == 0:
+        return out
+    if gradient.numel() == 0:
+        return out.zero_()
+    problem = Problem(
+        images=source.shape[0],
+        groups=groups,
+        channels=channels,
+        outputs=outputs,
+        depth=gradient.shape[2],
+        height=gradient.shape[3],
+        width=gradient.shape[4],
+        taps=tap_count,
+        is_last=_is_last(source),
+        skipped=_skipped(source, step[2]),
+    )
+    chip, is_gradient_last = chips.active(), _is_last(gradient)
+    tile, share = gradient_tile(chip, MATRIX_DTYPES[source.dtype], source.element_size(), problem, is_gradient_last)
+    blocks = ceil_div(problem.images, tile.images) * ceil_div(problem.height, tile.rows)
+    parts = ceil_div(blocks * ceil_div(problem.width, tile.columns) * problem.depth, share)
+    sums = torch.empty((parts, groups, tap_count, outputs, channels), dtype=torch.float32, device=source.device)
+    launch = kernel(
+        kernels.gradient_of_filters,
+        (POINTER[gradient.dtype], POINTER[source.dtype], POINTER[sums.dtype], *INTEGERS[:30]),
+        IMAGES=tile.images,
+        ROWS=tile.rows,
+        COLUMNS=tile.columns,
+        CHANNELS=tile.channels,
+        OUTPUTS=tile.outputs,
+        STEP_ROW=step[1],
+        STEP_COLUMN=step[2],
+        SKIPPED=problem.skipped,
+        CHAINS=tile.chains,
+        LAST=problem.is_last,
+        GRADIENT_LAST=is_gradient_last,
+    )
+    images, _, depth, height, width = source.shape
+    words = (
+        gradient.data_ptr(), source.data_ptr(), sums.data_ptr(),
+        images, channels, outputs, depth, height, width, *gradient.shape[2:], *taps, share,
+        *gradient.stride(), *source.stride(), step[0], *(-p for p in padding), *spread,
+    )  # fmt: skip
+    tiles = ceil_div(channels, tile.channels) * ceil_div(outputs, tile.outputs)
+    launch((tiles, groups * tap_count, parts), words)
+    # (groups, taps, outputs, channels) for each part, to (groups, outputs, channels, taps)
+    by_tap = out.view(groups * outputs * channels, tap_count).transpose(0, 1) if groups == 1 else None
+    if by_tap is None:
+        by_tap = torch.empty((groups * tap_count, outputs * channels), dtype=out.dtype, device=out.device)
+    add_parts(sums.view(parts, 1, groups * tap_count, outputs * channels), by_tap.unsqueeze(0))
+    if groups > 1:
+        out.view(groups, outputs * channels, tap_count).copy_(by_tap.view(groups, tap_count, -1).transpose(1, 2))
     return out
 
 
@@ -216,6 +352,12 @@ def convolution(
         )  # fmt: skip
         is_last = _form(input, weight) is not torch.contiguous_format
         return result.contiguous(memory_format=_outer_form(input) if is_last else torch.contiguous_format)
+    if not has_products(input.dtype):
+        wide = convolution(
+            input.float(), weight.float(), None if bias is None else bias.float(), stride, padding, dilation,
+            transposed, output_padding, groups,
+        )  # fmt: skip
+        return wide.to(input.dtype)
     form = _form(input, weight)
     source, filters = _in_three_dimensions(input), _in_three_dimensions(weight)
     step, before, spread = _three(stride, 1), _three(padding, 0), _three(dilation, 1)
@@ -244,6 +386,12 @@ def convolution_backward(
             dilation, transposed, output_padding, groups, output_mask,
         )  # fmt: skip
         return result
+    if not has_products(input.dtype):
+        of_wide = convolution_backward(
+            grad_output.float(), input.float(), weight.float(), stride, padding, dilation, transposed, output_padding,
+            groups, output_mask,
+        )  # fmt: skip
+        return tuple(None if t is None else t.to(input.dtype) for t in of_wide)
     form = _form(input, weight)
     gradient, source, filters = (_in_three_dimensions(t) for t in (grad_output, input, weight))
     step, before, spread = _three(stride, 1), _three(padding, 0), _three(dilation, 1)

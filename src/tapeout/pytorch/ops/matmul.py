@@ -269,11 +269,15 @@ def multiply(
     )  # fmt: skip
     launch((*tiles, batches * tile.parts), tile_words)
     if tile.parts > 1:
-        _add_parts(target, bias, out, alpha, beta)
+        add_parts(target, out, bias, alpha, beta)
 
 
-def _add_parts(parts: torch.Tensor, bias: torch.Tensor, out: torch.Tensor, alpha: float, beta: float) -> None:
-    """out = alpha * (sum over the first dimension of `parts`) + beta * bias."""
+def add_parts(
+    parts: torch.Tensor, out: torch.Tensor, bias: torch.Tensor | None = None, alpha: float = 1.0, beta: float = 0.0
+) -> None:
+    """out = alpha * (sum over the first dimension of `parts`, in order) + beta * bias, broadcast to out's shape."""
+    if bias is None or beta == 0.0:
+        bias, beta = out, 0.0
     count, batches, rows, columns = parts.shape
     row_tile, column_tile = sum_tile(chips.active(), batches, rows, columns)
     launch = kernel(

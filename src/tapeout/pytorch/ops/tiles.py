@@ -27,14 +27,14 @@ COLUMNS = (16, 32, 64, 128, 256)
 INNER = (16, 32, 64, 128, 256)
 
 
-def _array_steps(chip: Chip, rows: int, columns: int, chains: int = 1) -> int:
+def steps_of_array(chip: Chip, rows: int, columns: int, chains: int = 1) -> int:
     """Steps of the matrix array for each k of an output tile, of so many sums side by side."""
     engine = chip.core.matrix
     tiles = chains * ceil_div(rows, engine.row_count) * ceil_div(columns, engine.column_count)
     return ceil_div(tiles, engine.accumulator_interleave) * engine.accumulator_interleave
 
 
-def _load_bytes_per_cycle(chip: Chip, active_cores: int) -> float:
+def load_bytes_per_cycle(chip: Chip, active_cores: int) -> float:
     """Return the rate of one core's DMA when so many are at work: the least of its port, its share of the last-level
     SRAM, and what it may have in flight over the time it takes from HBM."""
     sram, hbm, dma = chip.last_level_sram, chip.hbm, chip.core.load_dma
@@ -95,7 +95,7 @@ def product_tile(
     tile_rows, tile_columns, depth, chains, parts = _product_tile(
         chip, dtype, size_bytes, batches, _rounded(rows), _rounded(columns), _rounded(inner), lies
     )
-    share = _padded(ceil_div(inner, parts), depth * chains)
+    share = padded(ceil_div(inner, parts), depth * chains)
     return ProductTile(tile_rows, tile_columns, depth, chains, ceil_div(inner, share) if inner else 1, share)
 
 
@@ -117,7 +117,7 @@ def _product_tile(
     ):
         array_tiles = ceil_div(tile_rows, engine.row_count) * ceil_div(tile_columns, engine.column_count)
         programs = batches * ceil_div(rows, tile_rows) * ceil_div(columns, tile_columns)
-        computed = _padded(rows, tile_rows) * _padded(columns, tile_columns) * _padded(inner, depth)
+        computed = padded(rows, tile_rows) * padded(columns, tile_columns) * padded(inner, depth)
         for chains in {1, max(1, engine.accumulator_interleave // array_tiles)}:
             if chains > 1 and chains * depth > inner:
                 continue
@@ -158,7 +158,7 @@ def _sides(sides: tuple[int, ...], extent: int) -> list[int]:
     return [side for side in sides if side <= max(sides[0], power_of_two_at_least(extent))]
 
 
-def _padded(extent: int, side: int) -> int:
+def padded(extent: int, side: int) -> int:
     return ceil_div(extent, side) * side
 
 
@@ -172,12 +172,12 @@ def _product_cycles(
     programs = parts * batches * ceil_div(rows, tile_rows) * ceil_div(columns, tile_columns)
     active = min(chip.core_count, programs)
     steps = ceil_div(ceil_div(inner, parts), depth * chains)
-    array_steps = _array_steps(chip, tile_rows, tile_columns, chains)
+    array_steps = steps_of_array(chip, tile_rows, tile_columns, chains)
     rate = engine.multiply_accumulates_per_cycle(dtype) / (engine.row_count * engine.column_count)
     matrix = array_steps * depth / rate
     exchanges = 2 if array_steps > engine.accumulator_interleave else 1
     sum_cycles = 4 * chains * tile_rows * tile_columns / (pad.bandwidth_bytes_per_cycle / 4)
-    load_rate = _load_bytes_per_cycle(chip, active)
+    load_rate = load_bytes_per_cycle(chip, active)
     line_bytes, loaded_bytes, requests = chip.last_level_sram.line_bytes, 0, 0.0
     for lie, side in zip(lies, (min(tile_rows, rows), min(tile_columns, columns)), strict=True):
         runs, run = (side, depth) if lie.along_inner else (depth, side)
@@ -242,7 +242,7 @@ def row_tile(chip: Chip, size_bytes: int, columns: int, inner: int, contiguous_c
 
 def _long_side(extent: int, most: int) -> int:
     """Return the longest side whose padding is at most a sixteenth."""
-    sides = [side for side in (*INNER, 512, LONG_SIDE) if side <= most and 16 * _padded(extent, side) <= 17 * extent]
+    sides = [side for side in (*INNER, 512, LONG_SIDE) if side <= most and 16 * padded(extent, side) <= 17 * extent]
     return max(sides, default=INNER[0])
 
 
@@ -278,15 +278,15 @@ def _attention_tile(
         results_bytes = 4 * tile_queries * (size + 2 * value_size)
         if SCORE_TILES * scores_bytes + 2 * loaded_bytes + results_bytes > core.scratchpad.size_bytes and choices:
             continue
-        matrix = _array_steps(chip, tile_queries, tile_keys) * size
-        matrix += _array_steps(chip, tile_queries, value_size) * tile_keys
+        matrix = steps_of_array(chip, tile_queries, tile_keys) * size
+        matrix += steps_of_array(chip, tile_queries, value_size) * tile_keys
         vector = tile_queries * tile_keys * operations / core.vector.lane_count
         programs = heads * ceil_div(queries, tile_queries)
-        load = loaded_bytes / _load_bytes_per_cycle(chip, min(chip.core_count, programs))
+        load = loaded_bytes / load_bytes_per_cycle(chip, min(chip.core_count, programs))
         step = max(matrix / rate, vector, load) + STEP_CYCLES
         cycles = ceil_div(programs, chip.core_count) * (ceil_div(keys, tile_keys) + 1) * step
         tile = (tile_queries, tile_keys)
-        computed = _padded(queries, tile_queries) * _padded(keys, tile_keys)
+        computed = padded(queries, tile_queries) * padded(keys, tile_keys)
         choices.append(_Choice(tile, cycles, computed, (math.prod(tile),)))
     tile_queries, tile_keys = _best(choices, chip.host.launch_ns * chip.clock_hz / 10**9)
     return tile_queries, tile_keys
@@ -340,4 +340,4 @@ def reduction_share(chip: Chip, rows: int, columns: int, tile: Tile) -> int:
     many."""
     programs = ceil_div(rows, tile[0])
     parts = min(max(1, chip.core_count // programs), max(1, tile[0] * columns // LEAST_SHARE))
-    return _padded(ceil_div(columns, parts), tile[1])
+    return padded(ceil_div(columns, parts), tile[1])

@@ -1,0 +1,73 @@
+"""Convolutions of any size, stride, dilation and number of groups, and their gradients, against float64 on the host."""
+
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from torch.nn import functional
+
+FUNCTIONS = {
+    1: (functional.conv1d, functional.conv_transpose1d),
+    2: (functional.conv2d, functional.conv_transpose2d),
+    3: (functional.conv3d, functional.conv_transpose3d),
+}
+
+
+@st.composite
+def convolutions(draw):
+    """Shapes and options of a convolution that has a result: (dimensions, input, weight, options, transposed)."""
+    dimensions = draw(st.sampled_from([1, 2, 2, 2, 3]))
+    transposed = draw(st.booleans())
+    groups = draw(st.sampled_from([1, 1, 2, 3]))
+    channels, outputs = (groups * draw(st.integers(1, 20 // groups)) for _ in range(2))
+    sizes = [draw(st.integers(1, 14)) for _ in range(dimensions)]
+    taps = [draw(st.integers(1, 5 if dimensions < 3 else 3)) for _ in range(dimensions)]
+    stride, padding, dilation = (
+        [draw(st.integers(low, high)) for _ in range(dimensions)] for low, high in ((1, 4), (0, 3), (1, 3))
+    )
+    reach = [d * (k - 1) for d, k in zip(dilation, taps, strict=True)]
+    if transposed:
+        ends = [(n - 1) * s - 2 * p + r + 1 for n, s, p, r in zip(sizes, stride, padding, reach, strict=True)]
+    else:
+        ends = [n + 2 * p - r for n, p, r in zip(sizes, padding, reach, strict=True)]
+    assume(min(ends) > 0)
+    weight = (channels, outputs // groups, *taps) if transposed else (outputs, channels // groups, *taps)
+    options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    return dimensions, (draw(st.integers(1, 3)), channels, *sizes), weight, options, transposed
+
+
+@settings(max_examples=10, deadline=None)
+@given(convolutions(), st.booleans(), st.booleans(), st.sampled_from([torch.float32, torch.bfloat16]))
+def test_convolutions_and_their_gradients(convolution, is_last, has_bias, dtype):
+    """Sums in float32 of a few hundred products of numbers near 1, rounded once to the type."""
+    dimensions, shape, weight_shape, options, transposed = convolution
+    generator = torch.Generator().manual_seed(0)
+    x, weight = (torch.randn(s, generator=generator).to(dtype) for s in (shape, weight_shape))
+    outputs = weight_shape[1] * options["groups"] if transposed else weight_shape[0]
+    bias = torch.randn(outputs, generator=generator).to(dtype) if has_bias else None
+    if is_last and dimensions == 2:
+        x = x.contiguous(memory_format=torch.channels_last)
+
+    def results(device, type_):
+        leaves = [t.detach().to(device, type_).requires_grad_() for t in (x, weight)]
+        shift = None if bias is None else bias.to(device, type_)
+        out = FUNCTIONS[dimensions][transposed](*leaves, shift, **options)
+        gradient = torch.cos(torch.arange(out.numel(), dtype=torch.float32)).view(out.shape).to(dtype)
+        out.backward(gradient.to(device, type_))
+        return [t.detach().cpu().double() for t in (out, *(leaf.grad for leaf in leaves))]
+
+    for found, expected in zip(results("chip", dtype), results("cpu", torch.float64), strict=True):
+        rounding = 2**-8 if dtype == torch.bfloat16 else 2**-20
+        torch.testing.assert_close(found, expected, rtol=rounding, atol=1e-5 * float(expected.abs().max() + 1))
+
+
+@pytest.mark.parametrize("form", [torch.contiguous_format, torch.channels_last])
+def test_many_channels_and_pixels(form):
+    """More than one tile of each, and sums that run side by side."""
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(3, 150, 21, 37, generator=generator).contiguous(memory_format=form)
+    weight = torch.randn(100, 150, 3, 3, generator=generator) / 30
+    found = functional.conv2d(x.to("chip"), weight.to("chip"), padding=1, stride=2)
+    assert found.is_contiguous(memory_format=form)
+    expected = functional.conv2d(x.double(), weight.double(), padding=1, stride=2)
+    torch.testing.assert_close(found.cpu().double(), expected, rtol=1e-5, atol=1e-5)
