@@ -4,10 +4,11 @@ The keys of one head pass through the scratchpad once for each tile of queries; 
 tiles come (running largest score and sum), accumulated in float32. A head of keys serves several heads of queries where
 there are fewer of them. A query that may see no key gives zeros, as torch's own softmax over masked scores does.
 
-The gradients compute the weights again from the scores and the logarithm of their sum, which the forward pass keeps:
-one kernel goes over the keys for each tile of queries, another over the queries for each tile of keys.
+The gradients (`attention_gradients.py`) compute the weights again from the scores and the logarithm of their sum, which
+the forward pass keeps.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -16,13 +17,13 @@ import triton
 import triton.language as tl
 
 from tapeout import chip as chips
+from tapeout.pytorch.ops import attention_gradients as kernels
 from tapeout.pytorch.ops import scalars
 from tapeout.pytorch.ops.launch import INTEGERS, POINTER, ceil_div, count, kernel, power_of_two_at_least
 from tapeout.pytorch.ops.matmul import MATRIX_DTYPES, has_products, is_multiplied
-from tapeout.pytorch.ops.tiles import attention_tile
+from tapeout.pytorch.ops.tiles import attention_gradient_tile, attention_tile
 
 LOG2_E = tl.constexpr(1.4426950408889634)
-GRADIENT_TILE = 64
 LEAST_STEPS_AHEAD = 8
 """Tiles of keys from which on the scores of the next are computed ahead: the scores of one tile are then not used."""
 
@@ -158,182 +159,6 @@ def _attention(
     tl.store(log_sum + (batch * heads + head) * queries + row, log, mask=row < queries)
 
 
-@triton.jit
-def _scores(
-    q, k, bias, row, column, queries, keys, bias_row, bias_column, scale,
-    CAUSAL: tl.constexpr, HAS_BIAS: tl.constexpr,
-):  # fmt: skip
-    """(queries, keys) of one tile; minus infinity where a query may not look or there is no key."""
-    scores = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
-    inside = (row[:, None] < queries) & (column[None, :] < keys)
-    if HAS_BIAS:
-        scores += tl.load(
-            bias + row[:, None] * bias_row + column[None, :] * bias_column, mask=inside, other=-float("inf")
-        ).to(tl.float32)
-    else:
-        scores = tl.where(inside, scores, -float("inf"))
-    if CAUSAL:
-        scores = tl.where(row[:, None] >= column[None, :], scores, -float("inf"))
-    return scores
-
-
-@triton.jit
-def _weights_again(scores, largest, log_total, row, queries, HAS_BIAS: tl.constexpr):
-    """The weights of the forward pass. Without a bias, `largest` is the logarithm of the whole sum."""
-    inside = row < queries
-    power = scores - tl.load(largest + row, mask=inside, other=0.0)[:, None]
-    if HAS_BIAS:
-        power -= tl.load(log_total + row, mask=inside, other=0.0)[:, None]
-    return tl.exp(power)
-
-
-@triton.jit
-def _statistics(
-    query, key, bias, out_largest, out_log_total, scale,
-    heads, heads_per_key, queries, keys, size,
-    query_batch, query_head, query_row,
-    key_batch, key_head, key_row,
-    bias_batch, bias_head, bias_row, bias_column,
-    QUERIES: tl.constexpr, KEYS: tl.constexpr, SIZE: tl.constexpr, CAUSAL: tl.constexpr,
-):  # fmt: skip
-    """Store for each row of scores with a bias: the largest, and the logarithm of the sum relative to it. One number
-    would not do: beside a score near float32's lowest number, the logarithm is lost in rounding."""
-    head = tl.program_id(1).to(tl.int64)
-    batch = tl.program_id(2).to(tl.int64)
-    row = tl.program_id(0).to(tl.int64) * QUERIES + tl.arange(0, QUERIES)
-    d = tl.arange(0, SIZE)
-    query += batch * query_batch + head * query_head
-    key += batch * key_batch + (head // heads_per_key) * key_head
-    bias += batch * bias_batch + head * bias_head
-    in_row = (row[:, None] < queries) & (d[None, :] < size)
-    q = tl.load(query + row[:, None] * query_row + d[None, :], mask=in_row, other=0.0)
-    largest = tl.full((QUERIES,), -float("inf"), tl.float32)
-    total = tl.zeros((QUERIES,), tl.float32)
-    for start in range(0, keys, KEYS):
-        column = start + tl.arange(0, KEYS)
-        in_key = (column[:, None] < keys) & (d[None, :] < size)
-        k = tl.load(key + column[:, None] * key_row + d[None, :], mask=in_key, other=0.0)
-        scores = _scores(q, k, bias, row, column, queries, keys, bias_row, bias_column, scale, CAUSAL, True)
-        new_largest = tl.maximum(largest, tl.max(scores, 1))
-        reference = tl.where(new_largest == -float("inf"), 0.0, new_largest)
-        total = total * tl.exp(largest - reference) + tl.sum(tl.exp(scores - reference[:, None]), 1)
-        largest = new_largest
-    place = (batch * heads + head) * queries + row
-    tl.store(out_largest + place, tl.where(total == 0.0, 0.0, largest), mask=row < queries)
-    tl.store(out_log_total + place, tl.where(total == 0.0, 0.0, tl.log(total)), mask=row < queries)
-
-
-@triton.jit
-def _gradient_of_query(
-    query, key, value, bias, gradient, log_sum, log_total, correction, of_query, scale,
-    heads, heads_per_key, queries, keys, size, value_size,
-    query_batch, query_head, query_row,
-    key_batch, key_head, key_row,
-    value_batch, value_head, value_row,
-    bias_batch, bias_head, bias_row, bias_column,
-    gradient_batch, gradient_head, gradient_row,
-    QUERIES: tl.constexpr, KEYS: tl.constexpr, SIZE: tl.constexpr, VALUE_SIZE: tl.constexpr,
-    CAUSAL: tl.constexpr, HAS_BIAS: tl.constexpr,
-):  # fmt: skip
-    """One tile of queries of one head for each program; `of_query` is contiguous."""
-    head = tl.program_id(1).to(tl.int64)
-    batch = tl.program_id(2).to(tl.int64)
-    row = tl.program_id(0).to(tl.int64) * QUERIES + tl.arange(0, QUERIES)
-    d = tl.arange(0, SIZE)
-    dv = tl.arange(0, VALUE_SIZE)
-    query += batch * query_batch + head * query_head
-    key += batch * key_batch + (head // heads_per_key) * key_head
-    value += batch * value_batch + (head // heads_per_key) * value_head
-    bias += batch * bias_batch + head * bias_head
-    gradient += batch * gradient_batch + head * gradient_head
-    line = (batch * heads + head) * queries
-    in_row = (row[:, None] < queries) & (d[None, :] < size)
-    q = tl.load(query + row[:, None] * query_row + d[None, :], mask=in_row, other=0.0)
-    in_gradient = (row[:, None] < queries) & (dv[None, :] < value_size)
-    g = tl.load(gradient + row[:, None] * gradient_row + dv[None, :], mask=in_gradient, other=0.0)
-    less = tl.load(correction + line + row, mask=row < queries, other=0.0)
-    result = tl.zeros((QUERIES, SIZE), tl.float32)
-    end = keys
-    if CAUSAL:
-        end = tl.minimum(keys, (tl.program_id(0).to(tl.int64) + 1) * QUERIES)
-    for start in range(0, end, KEYS):
-        column = start + tl.arange(0, KEYS)
-        k = tl.load(
-            key + column[:, None] * key_row + d[None, :], mask=(column[:, None] < keys) & (d[None, :] < size), other=0.0
-        )
-        v = tl.load(
-            value + column[:, None] * value_row + dv[None, :],
-            mask=(column[:, None] < keys) & (dv[None, :] < value_size),
-            other=0.0,
-        )
-        scores = _scores(q, k, bias, row, column, queries, keys, bias_row, bias_column, scale, CAUSAL, HAS_BIAS)
-        weights = _weights_again(scores, log_sum + line, log_total + line, row, queries, HAS_BIAS)
-        of_scores = weights * (tl.dot(g, tl.trans(v), input_precision="ieee") - less[:, None]) * scale
-        result = tl.dot(of_scores.to(k.dtype), k, result, input_precision="ieee")
-    place = (line + row[:, None]) * size + d[None, :]
-    tl.store(of_query + place, result.to(of_query.dtype.element_ty), mask=in_row)
-
-
-@triton.jit
-def _gradients_of_key_and_value(
-    query, key, value, bias, gradient, log_sum, log_total, correction, of_key, of_value, scale,
-    heads, heads_per_key, queries, keys, size, value_size,
-    query_batch, query_head, query_row,
-    key_batch, key_head, key_row,
-    value_batch, value_head, value_row,
-    bias_batch, bias_head, bias_row, bias_column,
-    gradient_batch, gradient_head, gradient_row,
-    QUERIES: tl.constexpr, KEYS: tl.constexpr, SIZE: tl.constexpr, VALUE_SIZE: tl.constexpr,
-    CAUSAL: tl.constexpr, HAS_BIAS: tl.constexpr,
-):  # fmt: skip
-    """One tile of keys of one head for each program, over all heads of queries it serves; results are contiguous."""
-    key_head_index = tl.program_id(1).to(tl.int64)
-    batch = tl.program_id(2).to(tl.int64)
-    column = tl.program_id(0).to(tl.int64) * KEYS + tl.arange(0, KEYS)
-    d = tl.arange(0, SIZE)
-    dv = tl.arange(0, VALUE_SIZE)
-    in_key = (column[:, None] < keys) & (d[None, :] < size)
-    in_value = (column[:, None] < keys) & (dv[None, :] < value_size)
-    key += batch * key_batch + key_head_index * key_head
-    value += batch * value_batch + key_head_index * value_head
-    k = tl.load(key + column[:, None] * key_row + d[None, :], mask=in_key, other=0.0)
-    v = tl.load(value + column[:, None] * value_row + dv[None, :], mask=in_value, other=0.0)
-    key_result = tl.zeros((KEYS, SIZE), tl.float32)
-    value_result = tl.zeros((KEYS, VALUE_SIZE), tl.float32)
-    first = 0
-    if CAUSAL:
-        first = tl.program_id(0) * KEYS // QUERIES * QUERIES
-    for served in range(0, heads_per_key):
-        head = key_head_index * heads_per_key + served
-        line = (batch * heads + head) * queries
-        for start in range(first, queries, QUERIES):
-            row = start + tl.arange(0, QUERIES)
-            q = tl.load(
-                query + batch * query_batch + head * query_head + row[:, None] * query_row + d[None, :],
-                mask=(row[:, None] < queries) & (d[None, :] < size),
-                other=0.0,
-            )
-            g = tl.load(
-                gradient + batch * gradient_batch + head * gradient_head + row[:, None] * gradient_row + dv[None, :],
-                mask=(row[:, None] < queries) & (dv[None, :] < value_size),
-                other=0.0,
-            )
-            less = tl.load(correction + line + row, mask=row < queries, other=0.0)
-            shift = bias + batch * bias_batch + head * bias_head
-            scores = _scores(q, k, shift, row, column, queries, keys, bias_row, bias_column, scale, CAUSAL, HAS_BIAS)
-            weights = _weights_again(scores, log_sum + line, log_total + line, row, queries, HAS_BIAS)
-            value_result = tl.dot(tl.trans(weights.to(g.dtype)), g, value_result, input_precision="ieee")
-            of_scores = weights * (tl.dot(g, tl.trans(v), input_precision="ieee") - less[:, None]) * scale
-            key_result = tl.dot(tl.trans(of_scores.to(q.dtype)), q, key_result, input_precision="ieee")
-    line = (batch * (heads // heads_per_key) + key_head_index) * keys
-    tl.store(of_key + (line + column[:, None]) * size + d[None, :], key_result.to(of_key.dtype.element_ty), mask=in_key)
-    tl.store(
-        of_value + (line + column[:, None]) * value_size + dv[None, :],
-        value_result.to(of_value.dtype.element_ty),
-        mask=in_value,
-    )
-
-
 def _empty_like_query(query: torch.Tensor, value_size: int) -> torch.Tensor:
     """The result, its dimensions in memory in the query's order, as torch's meta function promises."""
     shape = (*query.shape[:-1], value_size)
@@ -453,48 +278,64 @@ def fused_attention_backward(
     gradient, query, key, value = (t if t.stride(-1) == 1 else t.contiguous() for t in (grad_out, query, key, value))
     batches, heads, queries, size = query.shape
     keys, value_size = value.shape[-2:]
-    correction = (gradient.float() * out.float()).sum(-1)
+    out = out if out.stride(-1) == 1 else out.contiguous()
     has_bias = attn_bias is not None and attn_bias.numel() > 0
     bias = attn_bias.expand(batches, heads, queries, keys) if attn_bias is not None and has_bias else query
-    tiles = tuple(min(GRADIENT_TILE, power_of_two_at_least(count_)) for count_ in (queries, keys))
-    constants = {
-        "QUERIES": tiles[0],
-        "KEYS": tiles[1],
-        "SIZE": power_of_two_at_least(size),
-        "VALUE_SIZE": power_of_two_at_least(value_size),
-        "CAUSAL": is_causal,
-        "HAS_BIAS": has_bias,
-    }
-    largest, log_total = logsumexp, logsumexp
+    chip, heads_per_key = chips.active(), heads // key.shape[1]
     scale_word = scalars.word(1.0 / math.sqrt(size) if scale is None else scale, torch.float32)
-    heads_per_key = heads // key.shape[1]
-    grid_of_queries = (ceil_div(queries, tiles[0]), heads, batches)
+    largest, log_total, correction = logsumexp, logsumexp, torch.empty_like(logsumexp)
+    sides = {"SIZE": power_of_two_at_least(size), "VALUE_SIZE": power_of_two_at_least(value_size)}
+    sizes = (heads_per_key, queries, keys, size, value_size)
+    tile_of = functools.partial(
+        attention_gradient_tile, chip, query.element_size(), queries, keys, max(*sides.values())
+    )
     if has_bias:
         largest, log_total = (torch.empty_like(logsumexp) for _ in range(2))
         tensors: tuple[torch.Tensor, ...] = (query, key, bias, largest, log_total)
+        query_tile, key_tile = tile_of(is_of_keys=False)
         launch = kernel(
-            _statistics,
+            kernels.statistics,
             (*(POINTER[t.dtype] for t in tensors), "fp32", *INTEGERS[:15]),
-            **{name: constants[name] for name in ("QUERIES", "KEYS", "SIZE", "CAUSAL")},
+            QUERIES=query_tile,
+            KEYS=key_tile,
+            SIZE=sides["SIZE"],
+            CAUSAL=is_causal,
         )
         if largest.numel():
-            sizes = (heads, heads_per_key, queries, keys, size)
             strides = (*query.stride()[:3], *key.stride()[:3], *bias.stride()[:4])
-            launch(grid_of_queries, (*(t.data_ptr() for t in tensors), scale_word, *sizes, *strides))
-    read = (query, key, value, bias, gradient, largest, log_total, correction)
-    words = (
-        scale_word,
-        heads, heads_per_key, queries, keys, size, value_size,
-        *query.stride()[:3], *key.stride()[:3], *value.stride()[:3], *bias.stride()[:4], *gradient.stride()[:3],
+            words = (*(t.data_ptr() for t in tensors), scale_word, heads, *sizes[:4], *strides)
+            launch((ceil_div(queries, query_tile), heads, batches), words)
+    strides = tuple(step for t in (query, key, value) for step in t.stride()[:3])
+    strides += (*bias.stride()[:4], *gradient.stride()[:3])
+    of_queries: tuple[torch.Tensor, ...] = (
+        query, key, value, bias, gradient, out, largest, log_total, correction, of_query
     )  # fmt: skip
-    for function, written, grid in (
-        (_gradient_of_query, (of_query,), grid_of_queries),
-        (_gradients_of_key_and_value, (of_key, of_value), (ceil_div(keys, tiles[1]), key.shape[1], batches)),
+    of_keys = (query, key, value, bias, gradient, largest, log_total, correction, of_key, of_value)
+    for function, tensors, extra, side, count_of_heads in (
+        (kernels.gradient_of_query, of_queries, out.stride()[:3], 0, heads),
+        (kernels.gradients_of_key_and_value, of_keys, (), 1, key.shape[1]),
     ):
-        tensors = (*read, *written)
-        launch = kernel(function, (*(POINTER[t.dtype] for t in tensors), "fp32", *INTEGERS[:22]), **constants)
-        if written[0].numel():
-            launch(grid, (*(t.data_ptr() for t in tensors), *words))
+        tile = tile_of(is_of_keys=side == 1)
+        tiles = ceil_div((queries, keys)[side], tile[side])
+        launch = kernel(
+            function,
+            (*(POINTER[t.dtype] for t in tensors), "fp32", *INTEGERS[: 23 + len(extra)]),
+            QUERIES=tile[0],
+            KEYS=tile[1],
+            **sides,
+            MASKED=is_causal or keys % tile[1] != 0,
+            CAUSAL=is_causal,
+            HAS_BIAS=has_bias,
+        )
+        if batches * heads * queries * keys:
+            heads_per_turn = max(1, chip.core_count // tiles)
+            addresses = (t.data_ptr() for t in tensors)
+            launch((tiles, count_of_heads, batches), (
+                *addresses, scale_word, heads, heads_per_turn, *sizes, *strides, *extra,
+            ))  # fmt: skip
+        else:
+            for t in tensors[-1 - side :]:
+                t.zero_()
     count("aten::_scaled_dot_product_fused_attention_overrideable_backward")
     found = (of_query, of_key, of_value)
     return *(

@@ -292,6 +292,29 @@ def _attention_tile(
     return tile_queries, tile_keys
 
 
+def attention_gradient_tile(
+    chip: Chip, size_bytes: int, queries: int, keys: int, size: int, *, is_of_keys: bool
+) -> tuple[int, int]:
+    """Queries and keys of the tiles of attention's gradients; `size` of a row, a power of two. The side whose gradient
+    is computed is as long as it takes to fill the matrix array with its sums, the other as long as its rows."""
+    engine = chip.core.matrix
+    own = engine.row_count * engine.column_count * engine.accumulator_interleave // size
+    sides = [max(128, min(own, 512)), max(128, engine.row_count)]
+    if is_of_keys:
+        sides.reverse()
+    sides = [min(side, power_of_two_at_least(extent)) for side, extent in zip(sides, (queries, keys), strict=True)]
+
+    def needed_bytes() -> int:
+        own, other = (sides[1], sides[0]) if is_of_keys else sides
+        scores = sides[0] * sides[1] * (2 * 4 + 2 * (4 + size_bytes))
+        return scores + own * size * (2 * size_bytes + 2 * 4) + 2 * other * size * 4 * size_bytes
+
+    while needed_bytes() > chip.core.scratchpad.size_bytes and max(sides) > 16:
+        longest = sides.index(max(sides))
+        sides[longest] //= 2
+    return sides[0], sides[1]
+
+
 SCRATCHPAD_BYTES_PER_ELEMENT = 64
 """Bytes of a tile whose rows are normalised: input, output and what is computed between, as float32, several copies
 each."""
