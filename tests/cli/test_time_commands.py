@@ -107,6 +107,15 @@ def test_profile_shows_where_time_goes_and_writes_a_trace(tapeout):
         assert engine["busy"] + sum(engine["stalls"].values()) + engine["unused_cores"] == pytest.approx(1)
     assert "scale_kernel" in done.stderr and "of unknown time: aten::_linalg_eigh.eigenvalues 1" in done.stderr
 
+    assert 0 < profile["at_work"]["area_share"] < 1 and "Share of the chip at work" in done.stderr
+    page = (tapeout.folder / "out" / "profile.html").read_text()
+    assert "scale_kernel" in page and "<circle" in page and "<script" not in page
+
+    same = tapeout("diff", "out", "out", "--format", "json")
+    assert same.returncode == 0, same.stderr
+    whole = json.loads(same.stdout)
+    assert "out takes 1 times the simulated time of out." in whole["sections"][0]["text"]
+
     events = json.loads((tapeout.folder / "out" / "trace.json").read_text())["traceEvents"]
     slices = [event for event in events if event["ph"] == "X"]
     chip = {event["name"]: event for event in slices if event["pid"] == 1}

@@ -18,6 +18,7 @@ from tapeout.cli import (
     cosim,
     cost,
     datasheet,
+    diff,
     export_check,
     fleet,
     isa,
@@ -98,6 +99,7 @@ app.command("compare")(compare.compare)
 app.command("cosim", cls=run.ScriptCommand, context_settings=run.SCRIPT_OPTIONS)(cosim.cosim)
 app.command("cost")(cost.cost)
 app.command("datasheet")(datasheet.datasheet)
+app.command("diff")(diff.diff)
 app.command("export-check")(export_check.export_check)
 app.command("fleet")(fleet.fleet)
 app.command("isa")(isa.isa)

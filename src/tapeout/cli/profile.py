@@ -15,7 +15,8 @@ def profile(
     arguments: ArgumentsArgument = None,
     chip: Annotated[str | None, typer.Option(metavar="NAME", help="A reference chip or a chip file.")] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write profile.json and trace.json to this folder.")
+        Path | None,
+        typer.Option("--output", "-o", help="Write profile.json, profile.html, trace.json to this folder."),
     ] = None,
     all_cores: Annotated[bool, typer.Option("--all-cores", help="Show all cores in the trace instead of one.")] = False,
     timing_only: TimingOnlyOption = False,
@@ -31,20 +32,22 @@ def profile(
         make_folder(output)
     recorded = scripts.record(asked, chip or chips.named())
     from tapeout.report import profile as report
+    from tapeout.report.page import to_html, to_terminal
     from tapeout.workbench import profiling
 
-    result = profiling.profile(recorded.time, chips.active(), recorded.activities)
+    chip_used = chips.active()
+    result = profiling.profile(recorded.time, chip_used, recorded.activities)
     console = console_of(stderr=True)
-    for part in report.render(result):
-        console.print(part, highlight=False)
+    console.print(to_terminal(report.page(result, chip_used)), highlight=False)
     if output:
         from tapeout.report import perfetto
 
         (output / "profile.json").write_text(result.to_json(), "utf-8")
+        (output / "profile.html").write_text(to_html(report.page(result, chip_used, rows=None)), "utf-8")
         trace = perfetto.trace(recorded.activities, all_cores=all_cores)
         trace.write(output / "trace.json")
         console.print(
-            f"wrote {output / 'profile.json'} and {output / 'trace.json'} "
+            f"wrote {output / 'profile.json'}, {output / 'profile.html'} and {output / 'trace.json'} "
             f"(engines of {trace.launches_in_detail:,} of {trace.launches:,} distinct launches)",
             highlight=False,
         )

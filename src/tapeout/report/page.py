@@ -9,9 +9,10 @@ import csv
 import enum
 import io
 import json
+import math
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from rich.table import Table as RichTable
 from rich.text import Text as RichText
 
 from tapeout.report.terminal import console
-from tapeout.report.units import Shown
+from tapeout.report.units import Shown, decimal, significant
 
 
 @dataclass(frozen=True)
@@ -49,12 +50,14 @@ class Table:
 
 @dataclass(frozen=True)
 class Bar:
-    """One bar from `start` for `length`, written as `shown`."""
+    """One bar from `start` for `length`, written as `shown`. `low` and `high`, if given, are the ends of its range."""
 
     label: str
     length: float
     shown: str
     start: float = 0.0
+    low: float | None = None
+    high: float | None = None
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,28 @@ class Bars:
     bars: Sequence[Bar]
 
 
-Block = Heading | Paragraph | Table | Bars
+@dataclass(frozen=True)
+class Dot:
+    """A point of a scatter, its area in proportion to `weight` (at most 1)."""
+
+    label: str
+    x: float
+    y: float
+    weight: float = 0.1
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """Dots over two logarithmic axes, with lines through points. Shown as a table where there is no picture."""
+
+    title: str
+    x: str
+    y: str
+    dots: Sequence[Dot]
+    lines: Sequence[tuple[str, Sequence[tuple[float, float]]]] = ()
+
+
+Block = Heading | Paragraph | Table | Bars | Scatter
 
 
 @dataclass(frozen=True)
@@ -117,6 +141,8 @@ def to_terminal(page: Page) -> RenderableType:
             shown.append(RichText(block.text))
         elif isinstance(block, Table):
             shown.append(Padding(_FittingTable(block), (0, 0, 0, 2)))
+        elif isinstance(block, Scatter):
+            shown.append(Padding(_FittingTable(_as_table(block)), (0, 0, 0, 2)))
         else:
             shown.append(_terminal_bars(block))
     return Group(*shown)
@@ -166,10 +192,19 @@ LONGEST_WHOLE_NAME = 32
 """Letters of a first column that is never wrapped. Other columns of text may be, figures never."""
 
 
+LEAST_HEADING = 10
+"""Letters in a line of a heading, at least."""
+
+
 def _in_lines(heading: str, width: int) -> RichText:
     """The heading in lines no wider than its column's cells, or than its own longest word."""
     longest_word = max(map(len, heading.split()), default=1)
-    return RichText("\n".join(textwrap.wrap(heading, max(width, longest_word))))
+    return RichText("\n".join(textwrap.wrap(heading, max(width, longest_word, LEAST_HEADING))))
+
+
+def _as_table(block: Scatter) -> Table:
+    rows = [(dot.label, significant(dot.x), significant(dot.y)) for dot in block.dots]
+    return Table((block.title, block.x, block.y), rows, right=(1, 2))
 
 
 def _terminal_bars(block: Bars) -> RenderableType:
@@ -193,10 +228,11 @@ def to_markdown(page: Page) -> str:
             parts.append(f"## {block.text}")
         elif isinstance(block, Paragraph):
             parts.append(block.text)
-        elif isinstance(block, Table):
-            parts.append(_markdown_table(block.columns, block.rows, block.right))
-            if block.caption:
-                parts.append(block.caption)
+        elif isinstance(block, Table | Scatter):
+            table = _as_table(block) if isinstance(block, Scatter) else block
+            parts.append(_markdown_table(table.columns, table.rows, table.right))
+            if table.caption:
+                parts.append(table.caption)
         else:
             rows = [(bar.label, bar.shown) for bar in block.bars]
             parts.append(_markdown_table((block.title, ""), rows, (1,)))
@@ -212,13 +248,25 @@ def _markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]], right
 
 
 _STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem; padding: 0 1rem; color: #1b1f24; }
+:root { color-scheme: light dark; --ink: #1b1f24; --dim: #57606a; --rule: #e4e7eb; --paper: #fff; --bar: #3b6ea8;
+  --range: #d0722b; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e6e8eb; --dim: #9aa4af; --rule: #30363d; --paper: #14171a; --bar: #6ea3dc; --range: #f0a35e; } }
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem; padding: 0 1rem; color: var(--ink);
+  background: var(--paper); }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
-table { border-collapse: collapse; margin: .5rem 0; } th { text-align: left; color: #57606a; font-weight: 500; }
-th, td { padding: .2rem .9rem .2rem 0; vertical-align: top; border-bottom: 1px solid #e4e7eb; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; margin: .5rem 0; } th { text-align: left; color: var(--dim); font-weight: 500; }
+th, td { padding: .2rem .9rem .2rem 0; vertical-align: top; border-bottom: 1px solid var(--rule); }
 .right { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-.caption, figcaption { color: #57606a; font-size: .9rem; } figure { margin: 1rem 0; }
-svg text { font: 13px system-ui, sans-serif; fill: #1b1f24; }
+.caption, figcaption { color: var(--dim); font-size: .9rem; } figure { margin: 1rem 0; }
+.bars { display: grid; grid-template-columns: minmax(5rem, 15rem) minmax(4rem, 1fr) auto; gap: .15rem .6rem; }
+.bars svg { width: 100%; height: 1.2em; } .bars rect, circle { fill: var(--bar); }
+.bars .label { text-align: right; overflow-wrap: anywhere; }
+.bars line { stroke: var(--range); stroke-width: 2; vector-effect: non-scaling-stroke; }
+.plot text { font: 13px system-ui, sans-serif; fill: var(--ink); } .plot { min-width: 34rem; }
+.plot path { fill: none; stroke: var(--range); stroke-width: 1.5; } .plot .axis { stroke: var(--rule); }
+circle { fill-opacity: .6; }
 """
 
 
@@ -231,12 +279,18 @@ def to_html(page: Page) -> str:
             parts.append(f"<p>{escape(block.text)}</p>")
         elif isinstance(block, Table):
             parts.append(_html_table(block))
+        elif isinstance(block, Scatter):
+            parts.append(_html_scatter(block))
         else:
-            parts.append(_svg(block))
+            parts.append(_html_bars(block))
     body = "\n".join(parts)
+    head = (
+        '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"/>'
+        f"<title>{escape(page.title)}</title>\n<style>{_STYLE}</style>"
+    )
     return (
-        f'<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{escape(page.title)}</title>\n'
-        f"<style>{_STYLE}</style></head>\n<body>\n<h1>{escape(page.title)}</h1>\n{body}\n</body>\n</html>\n"
+        f'<!doctype html>\n<html lang="en">\n<head>{head}</head>\n<body>\n<h1>{escape(page.title)}</h1>\n{body}\n'
+        "</body>\n</html>\n"
     )
 
 
@@ -248,28 +302,76 @@ def _html_table(block: Table) -> str:
 
     rows = "\n".join(row(cells, "td") for cells in block.rows)
     caption = f'\n<p class="caption">{escape(block.caption)}</p>' if block.caption else ""
-    return f"<table>\n<thead>{row(block.columns, 'th')}</thead>\n<tbody>\n{rows}\n</tbody>\n</table>{caption}"
+    table = f"<table>\n<thead>{row(block.columns, 'th')}</thead>\n<tbody>\n{rows}\n</tbody>\n</table>"
+    return f'<div class="wide">{table}</div>{caption}'
 
 
-def _svg(block: Bars) -> str:
-    left, width, right, step = 250, 480, 130, 24
-    greatest = max((bar.start + bar.length for bar in block.bars), default=1) or 1
-    height = step * len(block.bars) + 4
-    drawn = []
-    for index, bar in enumerate(block.bars):
-        y = index * step + 4
-        x = left + bar.start / greatest * width
-        length = max(bar.length / greatest * width, 0.5)
-        drawn.append(
-            f'<text x="{left - 8}" y="{y + 14}" text-anchor="end">{escape(bar.label)}</text>'
-            f'<rect x="{x:.1f}" y="{y}" width="{length:.1f}" height="{step - 6}" fill="#3b6ea8"/>'
-            f'<text x="{x + length + 6:.1f}" y="{y + 14}">{escape(bar.shown)}</text>'
+def _html_bars(block: Bars) -> str:
+    """A row a bar: name, picture, figure. Only the picture is drawn, so that text keeps its size on a small screen."""
+    ends = (max(bar.start + bar.length, bar.high or 0.0) for bar in block.bars)
+    greatest = max(ends, default=1) or 1
+    rows = []
+    for bar in block.bars:
+        x, width = 100 * bar.start / greatest, max(100 * bar.length / greatest, 0.3)
+        spread = ""
+        if bar.low is not None and bar.high is not None and bar.low < bar.high:
+            low, high = 100 * bar.low / greatest, 100 * bar.high / greatest
+            spread = f'<line x1="{low:.2f}" y1="5" x2="{high:.2f}" y2="5"/>'
+        rows.append(
+            f'<span class="label">{escape(bar.label)}</span>'
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 100 10" preserveAspectRatio="none" '
+            f'role="img" aria-label="{escape(bar.label)}: {escape(bar.shown)}">'
+            f'<rect x="{x:.2f}" y="1" width="{width:.2f}" height="8"/>{spread}</svg><span>{escape(bar.shown)}</span>'
         )
+    return f'<figure><figcaption>{escape(block.title)}</figcaption>\n<div class="bars">{"".join(rows)}</div></figure>'
+
+
+def _html_scatter(block: Scatter) -> str:
+    xs = [dot.x for dot in block.dots] + [x for _, points in block.lines for x, _ in points]
+    ys = [dot.y for dot in block.dots] + [y for _, points in block.lines for _, y in points]
+    if not xs:
+        return ""
+    left, right, top, bottom = 70, 700, 10, 330
+    x_range, y_range = _decades(xs), _decades(ys)
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        across = (math.log10(x) - x_range[0]) / (x_range[1] - x_range[0])
+        up = (math.log10(y) - y_range[0]) / (y_range[1] - y_range[0])
+        return left + across * (right - left), bottom - up * (bottom - top)
+
+    def text(x: float, y: float, words: str, anchor: str = "end") -> str:
+        return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(words)}</text>'
+
+    drawn = []
+    for power in range(x_range[0], x_range[1] + 1):
+        x, _ = place(10.0**power, 10.0 ** y_range[0])
+        drawn.append(f'<line class="axis" x1="{x:.1f}" y1="{top}" x2="{x:.1f}" y2="{bottom}"/>')
+        drawn.append(text(x, bottom + 18, decimal(10.0**power, ""), "middle"))
+    for power in range(y_range[0], y_range[1] + 1):
+        _, y = place(10.0 ** x_range[0], 10.0**power)
+        drawn.append(f'<line class="axis" x1="{left}" y1="{y:.1f}" x2="{right}" y2="{y:.1f}"/>')
+        drawn.append(text(left - 6, y + 4, decimal(10.0**power, "")))
+    for label, points in block.lines:
+        places = [place(*point) for point in points]
+        path = " L".join(f"{x:.1f} {y:.1f}" for x, y in places)
+        drawn.append(f'<path d="M{path}"/>')
+        drawn.append(text(places[-1][0] - 4, places[-1][1] - 5, label))
+    for dot in block.dots:
+        x, y = place(dot.x, dot.y)
+        radius = 3 + 14 * math.sqrt(min(max(dot.weight, 0.0), 1.0))
+        drawn.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}"><title>{escape(dot.label)}</title></circle>')
+    drawn.append(text((left + right) / 2, bottom + 38, block.x, "middle"))
     return (
-        f"<figure><figcaption>{escape(block.title)}</figcaption>\n"
-        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{escape(block.title)}" '
-        f'viewBox="0 0 {left + width + right} {height}" width="100%">\n' + "\n".join(drawn) + "\n</svg></figure>"
+        f'<figure class="wide"><figcaption>{escape(block.title)}; {escape(block.y)} upwards</figcaption>\n'
+        f'<svg class="plot" xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{escape(block.title)}" '
+        f'viewBox="0 0 {right + 10} {bottom + 48}" width="100%">\n' + "\n".join(drawn) + "\n</svg></figure>"
     )
+
+
+def _decades(values: Sequence[float]) -> tuple[int, int]:
+    """The powers of ten around positive values."""
+    low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
+    return low, max(high, low + 1)
 
 
 def to_text(page: Page) -> str:
@@ -294,18 +396,17 @@ def to_json(page: Page) -> str:
         elif isinstance(block, Table):
             rows = [dict(zip(block.columns, map(_datum, row), strict=True)) for row in block.rows]
             sections[-1]["tables"].append({"columns": list(block.columns), "rows": rows, "caption": block.caption})
+        elif isinstance(block, Scatter):
+            sections[-1]["scatters"].append(asdict(block))
         else:
-            bars = [
-                {"label": bar.label, "start": bar.start, "length": bar.length, "text": bar.shown} for bar in block.bars
-            ]
-            sections[-1]["bars"].append({"title": block.title, "bars": bars})
+            sections[-1]["bars"].append(asdict(block))
     told = [section for section in sections if any(section.values())]
     data = {"schema": f"tapeout.{page.kind}/{SCHEMA_VERSION}", "title": page.title, "sections": told}
     return json.dumps(data, indent=1, ensure_ascii=False) + "\n"
 
 
 def _section(heading: str) -> dict[str, Any]:
-    return {"heading": heading, "text": [], "tables": [], "bars": []}
+    return {"heading": heading, "text": [], "tables": [], "bars": [], "scatters": []}
 
 
 def _datum(cell: str) -> Any:
@@ -317,7 +418,8 @@ def to_csv(page: Page) -> str:
     units, a column for them follows."""
     written = io.StringIO()
     out = csv.writer(written, lineterminator="\n")
-    for number, table in enumerate(block for block in page.blocks if isinstance(block, Table)):
+    tables = [_as_table(block) if isinstance(block, Scatter) else block for block in page.blocks]
+    for number, table in enumerate(block for block in tables if isinstance(block, Table)):
         if number:
             written.write("\n")
         with_unit = {

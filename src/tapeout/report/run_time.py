@@ -36,10 +36,16 @@ def plain_summary(time: RunTime) -> str:
 
 
 def summary(time: RunTime) -> str:
-    """A line with the total, then one for each part."""
+    """A line with the total, then one for each part, as markup."""
+    first, *others = map(escape, plain_lines(time))
+    return "\n".join([first.replace(escape(time.chip), f"[bold]{escape(time.chip)}[/]", 1), *others])
+
+
+def plain_lines(time: RunTime) -> list[str]:
+    """The same without markup, a line each."""
     if time.is_empty:
-        return f"[bold]{escape(time.chip)}[/]: nothing ran on the chip in this process"
-    lines = [f"[bold]{escape(time.chip)}[/]: {total(time)} of simulated time"]
+        return [f"{time.chip}: nothing ran on the chip in this process"]
+    lines = [plain_summary(time)]
     parts = [
         f"{kind.value} {seconds(time.busy_ps[kind.value])} in {time.counts[kind.value]:,}"
         for kind in Kind
@@ -57,8 +63,8 @@ def summary(time: RunTime) -> str:
         lines.append("  of unknown time: " + _counted({**time.host_operators, **time.untimed_kernels}))
     if time.assumptions:
         lines.append("  launches timed on an assumption:")
-        lines += [f"    {count:,} x {escape(assumption)}" for assumption, count in time.assumptions.items()]
-    return "\n".join(lines)
+        lines += [f"    {count:,} x {assumption}" for assumption, count in time.assumptions.items()]
+    return lines
 
 
 def communication_ps(time: RunTime) -> tuple[int, int, int]:
@@ -98,10 +104,10 @@ def side_by_side(times: Sequence[RunTime]) -> Table:
     }
     for name, label in labels.items():
         if any(getattr(time, name) for time in times):
-            table.add_row(label, *(_counted(getattr(time, name)) or "none" for time in times))
+            table.add_row(label, *(escape(_counted(getattr(time, name))) or "none" for time in times))
     return table
 
 
 def _counted(counts: Mapping[str, int]) -> str:
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    return ", ".join(f"{escape(name)} {count:,}" for name, count in ordered)
+    return ", ".join(f"{name} {count:,}" for name, count in ordered)

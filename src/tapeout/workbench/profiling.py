@@ -12,6 +12,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 from tapeout.chip import Chip
 from tapeout.isa import Unit
@@ -19,6 +20,9 @@ from tapeout.numerics.dtypes import BY_LABEL, DType
 from tapeout.runtime.clock import PICOSECONDS_PER_NANOSECOND, Activity, Kind, Launch, kernel_ps
 from tapeout.sim.timing import Timing
 from tapeout.workbench.script import RunTime
+
+if TYPE_CHECKING:  # figures of silicon are read only when a profile is made
+    from tapeout.workbench.at_work import AtWork
 
 FORMAT = 1
 BOUND_SHARE = 0.5
@@ -93,7 +97,7 @@ class Profile:
     """Uses of a chip's time by a script, longest rows first.
 
     Shares are of `run.total_ps` for kernels and operators, of the kernels' time for engines. `cores_idle_ps`: no kernel
-    ran, mostly because the host was launching. `energy` is None for a run that took no time.
+    ran, mostly because the host was launching. `energy` and `at_work` are None for a run that took no time.
     """
 
     run: RunTime
@@ -103,6 +107,7 @@ class Profile:
     engines: tuple[EngineRow, ...]
     cores_idle_ps: int
     energy: EnergyRow | None
+    at_work: "AtWork | None"
 
     def to_json(self) -> str:
         return json.dumps({"format": FORMAT, **asdict(self)}, indent=2)
@@ -112,14 +117,39 @@ def profile(run: RunTime, chip: Chip, activities: Sequence[Activity]) -> Profile
     """The profile of a recorded run."""
     kernels = [activity for activity in activities if activity.kind is Kind.KERNEL]
     busy_ps = sum(activity.duration_ps for activity in activities if activity.kind in (Kind.KERNEL, Kind.COPY_ON_CHIP))
+    by_kernel = _by_kernel(kernels, run.total_ps)
+    engines = _by_engine([_launch(activity) for activity in kernels])
     return Profile(
         run=run,
         chip_fingerprint=chip.fingerprint(),
-        kernels=_by_kernel(kernels, run.total_ps),
+        kernels=by_kernel,
         operators=_by_operator(activities, run.total_ps),
-        engines=_by_engine([_launch(activity) for activity in kernels]),
+        engines=engines,
         cores_idle_ps=run.total_ps - busy_ps,
         energy=_energy(run, chip, [_launch(activity).timing for activity in kernels]),
+        at_work=_at_work(run, chip, activities, by_kernel, engines),
+    )
+
+
+def _at_work(
+    run: RunTime, chip: Chip, activities: Sequence[Activity], kernels: Sequence[KernelRow], engines: Sequence[EngineRow]
+) -> "AtWork | None":
+    if not run.total_ps:
+        return None
+    from tapeout.workbench.at_work import at_work
+
+    taken: Counter[Kind] = Counter()
+    for activity in activities:
+        taken[activity.kind] += activity.duration_ps
+    return at_work(
+        chip,
+        total_ps=run.total_ps,
+        kernels_ps=taken[Kind.KERNEL],
+        copies_ps=max(taken[Kind.COPY_TO_CHIP], taken[Kind.COPY_TO_HOST]),
+        links_ps=taken[Kind.COLLECTIVE],
+        engine_busy={row.name: row.busy for row in engines},
+        hbm_bytes=sum(row.hbm_bytes for row in kernels),
+        sram_bytes=sum(row.sram_bytes for row in kernels),
     )
 
 
