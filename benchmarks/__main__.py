@@ -22,6 +22,8 @@ BENCHMARKS = (
     "random_kernels",
     "many_chips",
     "fleet",
+    "planner",
+    "planner_brute_force",
 )
 
 

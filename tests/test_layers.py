@@ -13,7 +13,7 @@ FLOORS = (
     ("tile", "sim", "silicon"),
     ("passes.math", "runtime", "testing", "models"),
     ("passes", "rtl", "training"),
-    ("codegen", "fleet"),
+    ("codegen", "fleet", "planning"),
     ("triton_backend",),
     ("pytorch",),
     ("workbench",),
@@ -24,7 +24,7 @@ FLOORS = (
 """From the ground up. "tapeout": the package's own two files; importing it registers the device with PyTorch."""
 
 EXECUTE = {"tile", "sim", "passes.math", "passes", "codegen", "testing", "runtime", "rtl", "triton_backend", "pytorch"}
-ESTIMATE = {"accelerator", "silicon", "models", "training", "fleet"}
+ESTIMATE = {"accelerator", "silicon", "models", "training", "fleet", "planning"}
 """The two towers, which do not know each other: what runs programs, and what plans with figures of chips."""
 
 ROOT = Path(tapeout.__file__).parent

@@ -25,6 +25,7 @@ from tapeout.cli import (
     limits,
     models,
     new,
+    plan,
     produce,
     profile,
     rtl,
@@ -107,6 +108,7 @@ app.command("limits", cls=run.ScriptCommand, context_settings=run.SCRIPT_OPTIONS
 app.add_typer(models.models, name="models")
 app.command("new")(new.new)
 app.command("produce")(produce.produce)
+app.command("plan")(plan.plan)
 app.command("profile", cls=run.ScriptCommand, context_settings=run.SCRIPT_OPTIONS)(profile.profile)
 app.command("rtl")(rtl.rtl)
 app.command("run", cls=run.ScriptCommand, context_settings=run.SCRIPT_OPTIONS)(run.run)
