@@ -16,7 +16,7 @@ FLOORS = (
     ("codegen", "fleet", "planning"),
     ("triton_backend",),
     ("pytorch",),
-    ("workbench",),
+    ("workbench", "serving"),
     ("report",),
     ("cli",),
     ("tapeout",),

@@ -339,3 +339,26 @@ elapsed = session.clock.elapsed
 assert not elapsed.assumptions and not elapsed.untimed_kernels, elapsed
 """
     )
+
+
+def test_a_graph_is_one_submission_whether_or_not_somebody_watches(run):
+    run(
+        """
+x = torch.ones(64, device="chip")
+def steps():
+    for _ in range(5):
+        x.add_(1)
+steps()
+graph = torch.chip.Graph()
+with torch.chip.graph(graph):
+    steps()
+graph.replay()
+eager, replayed = timed(steps), timed(graph.replay)
+session.clock.record = True
+assert timed(graph.replay) == replayed
+kernels = [each for each in session.clock.activities if each.kind is clock.Kind.KERNEL][-5:]
+assert kernels[-1].end_ps - kernels[0].submitted_ps == 5 * kernels[0].duration_ps + 4 * clock.graph_gap_ps(CHIP)
+assert replayed < eager
+assert x.eq(1 + 5 * 5).all()
+"""
+    )

@@ -26,6 +26,20 @@ def test_short_kernels_wait_for_the_host():
     assert [launch(now, 100) for _ in range(3)] == [3_100, 6_100, 9_100]
 
 
+def test_a_replayed_graph_is_one_launch_and_a_gap_before_each_further_kernel():
+    now = VirtualClock()
+    with now.replaying(7):
+        assert [launch(now, 100) for _ in range(3)] == [3_100, 3_207, 3_314]
+    assert launch(now, 100) == 6_100  # the host went on at 3000
+    assert now.elapsed.busy_ps == {Kind.KERNEL: 400}
+
+
+def test_the_gap_of_a_graph_is_two_reads_of_memory_and_a_dispatch():
+    chip = load("tiny")
+    cycles = 2 * chip.last_level_sram.latency_cycles + chip.host.dispatch_cycles
+    assert clock.graph_gap_ps(chip) == clock.kernel_ps(cycles, chip) + 2 * chip.hbm.latency_ns * NS
+
+
 def test_copies_and_kernels_of_different_streams_go_on_side_by_side():
     now = VirtualClock()
     launch(now, 50_000, stream=0, submission_ps=0)

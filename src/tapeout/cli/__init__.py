@@ -31,6 +31,8 @@ from tapeout.cli import (
     rtl,
     run,
     scoreboard,
+    serve,
+    serve_sim,
     study,
     synth,
     time,
@@ -113,6 +115,8 @@ app.command("profile", cls=run.ScriptCommand, context_settings=run.SCRIPT_OPTION
 app.command("rtl")(rtl.rtl)
 app.command("run", cls=run.ScriptCommand, context_settings=run.SCRIPT_OPTIONS)(run.run)
 app.command("scoreboard")(scoreboard.scoreboard)
+app.command("serve", cls=serve.ServeCommand)(serve.serve)
+app.command("serve-sim")(serve_sim.serve_sim)
 app.command("study")(study.study)
 app.command("synth")(synth.synth)
 app.command("time")(time.time)

@@ -191,14 +191,23 @@ class Step:
         return self.batch * (self.context if self.is_prefill else 1)
 
     @property
-    def memory_bytes(self) -> float:
-        """Weights and cache of one chip."""
+    def weight_bytes(self) -> float:
+        """Weights of one chip."""
+        return self.model.parameter_count * DTYPE_BYTES[self.weight_dtype] / (self.tp * self.ep)
+
+    @property
+    def cache_bytes_per_token(self) -> float:
+        """Cache of one token of one sequence, on one chip."""
         model = self.model
         kept = (
             576 / 2 if model.latent else model.key_value_heads * model.head_size / min(self.tp, model.key_value_heads)
         )
-        cache = 2 * self.batch * self.context * model.layers * kept * DTYPE_BYTES[self.cache_dtype]
-        return model.parameter_count * DTYPE_BYTES[self.weight_dtype] / (self.tp * self.ep) + cache
+        return 2 * model.layers * kept * DTYPE_BYTES[self.cache_dtype]
+
+    @property
+    def memory_bytes(self) -> float:
+        """Weights and cache of one chip."""
+        return self.weight_bytes + self.batch * self.context * self.cache_bytes_per_token
 
 
 @dataclass(frozen=True)
@@ -373,8 +382,12 @@ def rate_of_chip(step: Step, chip: Accelerator) -> float:
     return found.tokens_per_s / (step.tp * step.ep)
 
 
+POWER_SHARES = {"matrix": 0.95, "memory": 0.7, "vector": 0.6, "link": 0.4, "launch": 0.35}
+"""Share of TDP drawn by what bounds a part: matrix-bound parts near all of it, memory-bound ones less, waiting little.
+Assumed."""
+
+
 def _load(parts: list[Part]) -> float:
-    """Share of TDP drawn: matrix-bound parts near all of it, memory-bound ones less, waiting little. Assumed."""
-    share = {"matrix": 0.95, "memory": 0.7, "vector": 0.6, "link": 0.4, "launch": 0.35}
+    """Share of TDP drawn over all parts."""
     total = sum(part.seconds for part in parts)
-    return float(np.sum([part.seconds * share.get(part.bound, 0.7) for part in parts])) / total
+    return float(np.sum([part.seconds * POWER_SHARES.get(part.bound, 0.7) for part in parts])) / total

@@ -172,6 +172,17 @@ class Table:
         ]
 
 
+def joined(tables: Sequence[Table]) -> Table:
+    """The rows of several tables of one kind and element type, without what was measured."""
+    first = tables[0]
+    return Table(
+        first.kind,
+        first.dtype,
+        {name: np.concatenate([each.columns[name] for each in tables]) for name in first.columns},
+        {name: np.concatenate([each.words[name] for each in tables]) for name in first.words},
+    )
+
+
 def share_of_hash(key: str) -> float:
     """Return where a key lies between 0 and 1, the same for everybody."""
     return int(hashlib.sha256(key.encode()).hexdigest()[:8], 16) / 2**32

@@ -8,7 +8,7 @@ two. Forms obey by construction; trees may not, so rows whose halves could excee
 """
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,7 +23,7 @@ from tapeout.models.fitting import Fitted, correction, fit
 from tapeout.models.forms import FORMS, Form, Parts
 from tapeout.models.machine import Machine, machine
 from tapeout.models.parameters import SIMULATED, Parameters, subject_of
-from tapeout.models.tables import COLLECTIVES, KINDS, ModelError, Table
+from tapeout.models.tables import COLLECTIVES, KINDS, ModelError, Table, joined
 
 CHUNK = 32768
 REPEAT_SPREAD = 0.03
@@ -243,7 +243,7 @@ def never_less(
                 needs.append(need[chosen][kept])
         if not halves:
             break
-        front, need = _joined(halves), np.concatenate(needs)
+        front, need = joined(halves), np.concatenate(needs)
         least_first = np.argsort(need, kind="stable")
         front, need = front.take(least_first), need[least_first]
         marks, first = np.unique(_marks(front), return_index=True)
@@ -257,7 +257,7 @@ def never_less(
         seen, seen_need = np.concatenate([_marks(front), seen]), np.concatenate([need, seen_need])
         tables.insert(0, front)
         values.insert(0, evaluate(form, of, fitted, front)[1])
-    everything, best = _joined(tables), np.concatenate(values)
+    everything, best = joined(tables), np.concatenate(values)
     order = np.argsort(seen, kind="stable")
     halves_of = []
     for name in sizes:
@@ -290,16 +290,6 @@ def _marks(table: Table) -> NDArray[np.uint64]:
         mark = (mark ^ column) * np.uint64(0x9E3779B97F4A7C15)
         mark ^= mark >> np.uint64(29)
     return mark
-
-
-def _joined(tables: Sequence[Table]) -> Table:
-    first = tables[0]
-    return Table(
-        first.kind,
-        first.dtype,
-        {name: np.concatenate([each.columns[name] for each in tables]) for name in first.columns},
-        {name: np.concatenate([each.words[name] for each in tables]) for name in first.words},
-    )
 
 
 def as_product(table: Table) -> Table:

