@@ -65,7 +65,8 @@ def test_what_is_untimed_is_said_and_html_has_pictures(run, tmp_path):
     done = run("smollm2-135m", "--requests", "3", "--chip", "H100", "--format", "html", "--output", str(page))
     assert done.exit_code == 0, done.output
     text = page.read_text()
-    assert "Untimed, so that every time is at least" in text and text.count("<svg") == 3
+    assert "Untimed, so that every time is at least" in text and "<svg" in text
+    assert all(title in text for title in ("first token within", "sequences in a step", "length of a step"))
 
 
 def test_mistakes_are_one_sentence(run):
