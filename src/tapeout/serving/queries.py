@@ -13,7 +13,8 @@ Arrivals = Sequence[float]
 
 def poisson(rate_per_s: float, count: int, seed: int = 0) -> list[float]:
     """Independent arrivals at a mean rate."""
-    drawn, now, found = random.Random(seed), 0.0, []
+    drawn, now = random.Random(seed), 0.0
+    found: list[float] = []
     for _ in range(count):
         now += drawn.expovariate(rate_per_s)
         found.append(now)
@@ -30,7 +31,8 @@ def bursty(
     """
     if not (0 < share < 1 and peak * share < 1):
         raise TapeoutError(f"bursts of {peak:g} times the mean for {share:.0%} of the time leave nothing for the rest")
-    drawn, now, found = random.Random(seed), 0.0, []
+    drawn, now = random.Random(seed), 0.0
+    found: list[float] = []
     rates = (rate_per_s * (1 - peak * share) / (1 - share), rate_per_s * peak)
     stays = (burst_s * (1 - share) / share, burst_s)
     level, until = 0, drawn.expovariate(1 / stays[0])
