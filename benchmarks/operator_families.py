@@ -20,6 +20,7 @@ from torch.nn import functional
 from tapeout import chip as chips
 from tapeout.pytorch import device_runtime
 from tapeout.runtime import clock
+from tapeout.runtime.process import session
 from tapeout.workbench import limits
 from tapeout.workbench.limits import Need
 
@@ -366,7 +367,7 @@ def measure(case: Case, chip: chips.Chip, now: clock.VirtualClock) -> Result:
 
 def main(chip_name: str, *wanted: str) -> None:
     chip = chips.activate(chip_name)
-    now = clock.turn_on(only=True)
+    now = session.turn_on(only=True)
     now.record = True
     device_runtime.name_operators()
     for case in cases():

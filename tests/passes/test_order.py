@@ -45,7 +45,14 @@ def prints(x):
     tl.store(x, shown(tl.exp(tl.load(x))))
 
 
+@triton.jit
+def increments(x, y):
+    i = tl.arange(0, 16)
+    tl.store(y + i, (tl.load(x + i).to(tl.float32) + 1.0).to(tl.bfloat16))
+
+
 KERNELS = {
+    "increments": (increments, "*bf16 *bf16", {}),
     "early_return": (kernels.early_return, "*fp32 i32", {"BLOCK": 16}),
     "calls": (calls, "*fp32 i32", {}),
     "prints": (prints, "*fp32", {}),
@@ -59,7 +66,8 @@ EXPECTED = {
     ("inline_calls", "lower_prints"): "fails",  # a print in a function that is called would be left
     ("lower_prints", "recognise_extrema"): "commutes",
     ("recognise_extrema", "expand_operations"): "commutes",
-    ("expand_operations", "raise_accesses"): "commutes",
+    ("expand_operations", "compute_in_halves"): "commutes",
+    ("compute_in_halves", "raise_accesses"): "commutes",
     ("raise_accesses", "remove_dead"): "fails",  # what addresses were computed from would be left
     ("remove_dead", "sum_products"): "commutes",
     ("sum_products", "share_overlapping_loads"): "commutes",

@@ -173,3 +173,25 @@ def test_flex_attention():
         return flex_attention(*given, score_mod=lambda s, b, h, i, j: s + (i - j) / 8, block_mask=mask).cpu()
 
     torch.testing.assert_close(attend_to("chip"), attend_to("cpu"), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("heads", "groups", "keys", "size", "value_size", "is_masked"),
+    [(8, 2, 300, 64, 64, False), (6, 2, 777, 80, 80, True), (16, 1, 2500, 96, 64, False), (2, 1, 3, 16, 16, True)],
+)
+def test_one_query_a_sequence_whose_keys_are_divided_and_shared(heads, groups, keys, size, value_size, is_masked):
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((2, heads, 1, size), (2, groups, keys, size), (2, groups, keys, value_size))
+    given = [torch.randn(shape, generator=generator) for shape in shapes]
+    mask = torch.randn(2, 1, 1, keys, generator=generator) if is_masked else None
+    if mask is not None:
+        mask[0, ..., : keys // 2] = -INF
+    results = []
+    for device in ("cpu", "chip"):
+        query, key, value = (t.to(device).detach().clone().requires_grad_() for t in given)
+        bias = None if mask is None else mask.to(device)
+        out = F.scaled_dot_product_attention(query, key, value, bias, enable_gqa=True)
+        out.sum().backward()
+        results.append([t.detach().cpu() for t in (out, query.grad, key.grad, value.grad)])
+    for on_cpu, on_chip in zip(*results, strict=True):
+        torch.testing.assert_close(on_chip, on_cpu, rtol=1e-4, atol=1e-5)

@@ -76,6 +76,38 @@ def slice_of(view: View, axis: int, start: int, length: int) -> View:
     return replace(view, offset=view.offset + start * view.strides[axis], shape=shape)
 
 
+def divide(view: View, axis: int, count: int) -> View:
+    """The same elements with a dimension divided into `count` parts and the elements of a part."""
+    length, stride = view.shape[axis] // count, view.strides[axis]
+    shape = (*view.shape[:axis], count, length, *view.shape[axis + 1 :])
+    return replace(
+        view, shape=shape, strides=(*view.strides[:axis], stride * length, stride, *view.strides[axis + 1 :])
+    )
+
+
+def permuted(view: View, order: list[int]) -> View:
+    """The same elements with dimension order[d] in place d."""
+    return replace(view, shape=tuple(view.shape[d] for d in order), strides=tuple(view.strides[d] for d in order))
+
+
+def without(view: View, axis: int) -> View:
+    """The same elements without a dimension of one element."""
+    return replace(
+        view,
+        shape=(*view.shape[:axis], *view.shape[axis + 1 :]),
+        strides=(*view.strides[:axis], *view.strides[axis + 1 :]),
+    )
+
+
+def repeated(view: View, axis: int, count: int) -> View:
+    """The elements repeated along a new dimension before dimension `axis`."""
+    return replace(
+        view,
+        shape=(*view.shape[:axis], count, *view.shape[axis:]),
+        strides=(*view.strides[:axis], 0, *view.strides[axis:]),
+    )
+
+
 def reshaped_strides(view: View, shape: tuple[int, ...]) -> tuple[int, ...] | None:
     """Strides of the same elements in another shape, or None if they have to be moved."""
     old = [(e, s) for e, s in zip(view.shape, view.strides, strict=True) if e > 1]

@@ -18,6 +18,7 @@ from tapeout.codegen.split_tiles import fit
 from tapeout.codegen.synchronise import synchronise
 from tapeout.isa.program import Parameter, Program
 from tapeout.isa.verify import verify as verify_program
+from tapeout.passes.compute_in_halves import compute_in_halves
 from tapeout.passes.inline_calls import inline_calls
 from tapeout.passes.lower_prints import lower_prints
 from tapeout.passes.math.expand_operations import expand_operations
@@ -37,6 +38,7 @@ TILE_PASSES: tuple[Callable[[Kernel], Kernel], ...] = (
     lower_prints,
     recognise_extrema,
     expand_operations,
+    compute_in_halves,
     raise_accesses,
     remove_dead,
 )

@@ -23,9 +23,9 @@ LONG_S = 1e4
 
 @dataclass(frozen=True)
 class StageCost:
-    """Seconds of a micro-batch forwards, back to the input and to the weights. After the last
-    pass: `after`, and `late` less the time at which the first pass begins, as new weights are gathered until then. Bytes of a card
-    without activations, and of each micro-batch in flight."""
+    """Seconds of a micro-batch forwards, back to the input and to the weights. After the last pass: `after`, and `late`
+    less the time at which the first pass begins, as new weights are gathered until then. Bytes of a card without
+    activations, and of each micro-batch in flight."""
 
     forward: float
     backward: float

@@ -1,9 +1,10 @@
 """Reductions and scans."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from tapeout.codegen.access_patterns import aligned, pieces, slice_of
+from tapeout.codegen.access_patterns import aligned, divide, permuted, pieces, repeated, slice_of, without
 from tapeout.codegen.engine_functions import (
     BINARY,
     binary_function,
@@ -17,6 +18,15 @@ from tapeout.isa import definitions as isa
 from tapeout.isa.fields import DIMENSIONS, MAX_EXTENT
 from tapeout.numerics.operations import REDUCTIONS, Function
 from tapeout.tile.ir import Operation, Region
+
+ROWS_THAT_TAKE_TURNS = 32
+"""Rows of a reduction that hide the steps of each other, on as many as 256 lanes."""
+
+LEAST_PART = 64
+"""Least elements of a part of a row that is reduced on its own."""
+
+SCAN_BLOCK = 16
+"""Elements of a row that are scanned by doubling."""
 
 
 def reduce(selector: Selector, operation: Operation) -> None:
@@ -54,10 +64,32 @@ def _reduce_simply(
         parts = [slice_of(source, axis, start, half) for start in (0, half)]
         source = selector.compute(function, source.dtype, *parts, shape=parts[0].shape)
         extent = half
-    source_strides = aligned(source.strides, source.shape)
-    kept_strides = tuple(s for d, s in enumerate(source_strides) if d != axis)
+    count = _parts_of_a_row(selector, math.prod(kept), extent)
+    if count > 1:
+        divided = divide(source, axis, count)
+        partial = selector.new_view(source.dtype, (*kept, count))
+        order = [*(d for d in range(len(divided.shape)) if d not in (axis, axis + 1)), axis, axis + 1]
+        _reduce_rows(selector, function, permuted(divided, order), partial)
+        source, axis = partial, len(kept)
+    order = [*(d for d in range(len(source.shape)) if d != axis), axis]
+    _reduce_rows(selector, function, permuted(source, order), out)
+    return out
+
+
+def _parts_of_a_row(selector: Selector, rows: int, extent: int) -> int:
+    """Return in how many parts a row is reduced, before their results are: a step of a row waits for the one before,
+    so where rows are too few to take turns, parts of them do."""
+    if selector.chip.core.is_microcoded:
+        return 1
+    return max(1, min(ROWS_THAT_TAKE_TURNS // rows, extent // LEAST_PART))
+
+
+def _reduce_rows(selector: Selector, function: Function, source: View, out: View) -> None:
+    """Reduce the last dimension."""
+    *kept, extent = source.shape
+    strides = aligned(source.strides, source.shape)
     for extents, offsets, (out_strides, in_strides) in pieces(
-        kept, [aligned(out.strides, kept), kept_strides], DIMENSIONS - 1
+        tuple(kept), [aligned(out.strides, tuple(kept)), strides[:-1]], DIMENSIONS - 1
     ):
         selector.emit(
             isa.Reduce,
@@ -65,9 +97,8 @@ def _reduce_simply(
             dtype=source.dtype,
             shape=(*extents, extent),
             result=selector.place(out, out.dtype, offsets[0], (*out_strides, 0)),
-            a=selector.place(source, source.dtype, offsets[1], (*in_strides, source_strides[axis])),
+            a=selector.place(source, source.dtype, offsets[1], (*in_strides, strides[-1])),
         )
-    return out
 
 
 def _combine(
@@ -91,10 +122,36 @@ def _dense(selector: Selector, tile: Tile) -> View:
 
 
 def scan(selector: Selector, operation: Operation) -> None:
-    """Inclusive scan by doubling: after step s each element holds the combination of the 2s elements up to it."""
     axis, region = operation.attributes["axis"], operation.regions[0]
     reverse = operation.attributes.get("reverse", False)
-    current = [selector.view(o) for o in operation.operands]
+    scanned = _scanned(selector, region, [selector.view(o) for o in operation.operands], axis, reverse)
+    for view, result in zip(scanned, operation.results, strict=True):
+        out = selector.destinations.get(result)
+        selector.bindings[result] = view if out is None else selector.copy(view, out)
+
+
+def _scanned(selector: Selector, region: Region, views: list[View], axis: int, reverse: bool) -> list[View]:
+    """Inclusive scan. A long row is scanned in blocks, then the blocks' totals are, and each block is combined with
+    what came before it: few operations for an element, however long the row."""
+    extent = views[0].shape[axis]
+    if extent <= SCAN_BLOCK or selector.chip.core.is_microcoded:
+        return _scanned_by_doubling(selector, region, views, axis, reverse)
+    count = extent // SCAN_BLOCK
+    divided = [divide(view, axis, count) for view in views]
+    blocks = _scanned_by_doubling(selector, region, divided, axis + 1, reverse)
+    totals = [without(slice_of(v, axis + 1, 0 if reverse else SCAN_BLOCK - 1, 1), axis + 1) for v in blocks]
+    before = _scanned(selector, region, totals, axis, reverse)
+    own, previous = (0, 1) if reverse else (1, 0)
+    rest = [slice_of(v, axis, own, count - 1) for v in blocks]
+    carried = [repeated(slice_of(v, axis, previous, count - 1), axis + 1, SCAN_BLOCK) for v in before]
+    _combine_into(selector, region, carried, rest, rest)
+    shape = (*views[0].shape[:axis], extent, *views[0].shape[axis + 1 :])
+    return [replace(v, shape=shape, strides=(*v.strides[:axis], *v.strides[axis + 1 :])) for v in blocks]
+
+
+def _scanned_by_doubling(selector: Selector, region: Region, views: list[View], axis: int, reverse: bool) -> list[View]:
+    """After step s each element holds the combination of the 2s elements up to it."""
+    current = views
     extent = current[0].shape[axis]
     step = 1
     while step < extent:
@@ -102,17 +159,24 @@ def scan(selector: Selector, operation: Operation) -> None:
         early, late = (step, 0) if reverse else (0, step)
         before = [slice_of(v, axis, early, rest) for v in current]
         after = [slice_of(v, axis, late, rest) for v in current]
-        combined = _combine(selector, region, before, after, before[0].shape)
         following = [selector.new_view(v.dtype, v.shape) for v in current]
-        for old, new, tile in zip(current, following, combined, strict=True):
-            selector.copy(tile, slice_of(new, axis, late, rest))
-            unchanged = rest if reverse else 0
+        _combine_into(selector, region, before, after, [slice_of(v, axis, late, rest) for v in following])
+        unchanged = rest if reverse else 0
+        for old, new in zip(current, following, strict=True):
             selector.copy(slice_of(old, axis, unchanged, step), slice_of(new, axis, unchanged, step))
         current = following
         step *= 2
-    for view, result in zip(current, operation.results, strict=True):
-        out = selector.destinations.get(result)
-        selector.bindings[result] = view if out is None else selector.copy(view, out)
+    return current
+
+
+def _combine_into(selector: Selector, region: Region, left: list[View], right: list[View], results: list[View]) -> None:
+    """A combine function applied to whole tiles, its results where they are wanted."""
+    function = _combine_function(region)
+    if function is not None and len(left) == 1 and left[0].dtype in function.dtypes:
+        selector.map(function, left[0].dtype, [left[0], right[0]], results[0])
+        return
+    for tile, result in zip(_combine(selector, region, left, right, left[0].shape), results, strict=True):
+        selector.copy(tile, result)
 
 
 def _combine_function(region: Region) -> Function | None:

@@ -19,11 +19,12 @@ import triton.language as tl
 from tapeout import chip as chips
 from tapeout.pytorch.ops import attention_gradients as kernels
 from tapeout.pytorch.ops import scalars
+from tapeout.pytorch.ops.attention_weights import LOG2_E, weights_of
+from tapeout.pytorch.ops.decode_attention import decode
 from tapeout.pytorch.ops.launch import INTEGERS, POINTER, ceil_div, count, kernel, power_of_two_at_least
 from tapeout.pytorch.ops.matmul import MATRIX_DTYPES, has_products, is_multiplied
 from tapeout.pytorch.ops.tiles import attention_gradient_tile, attention_tile
 
-LOG2_E = tl.constexpr(1.4426950408889634)
 LEAST_STEPS_AHEAD = 8
 """Tiles of keys from which on the scores of the next are computed ahead: the scores of one tile are then not used."""
 
@@ -35,41 +36,6 @@ def _scores_at(q, key, start, d, keys, size, key_row, KEYS: tl.constexpr):
     inside = (column[:, None] < keys) & (d[None, :] < size)
     k = tl.load(key + column[:, None] * key_row + d[None, :], mask=inside, other=0.0)
     return tl.dot(q, tl.trans(k), input_precision="ieee")
-
-
-@triton.jit
-def _weights_of(
-    scores, largest, bias, start, row, queries, keys, bias_row, bias_column, scale,
-    KEYS: tl.constexpr, MASKED: tl.constexpr, CAUSAL: tl.constexpr, HAS_BIAS: tl.constexpr,
-):  # fmt: skip
-    """Weights of the keys from `start` on, relative to the largest score, which is new; and what shrinks the sums that
-    were relative to the one before. `scale` has log2(e) in it, and the largest scores and weights are powers of two:
-    exp2 is what the vector engine has. With a bias they are powers of four, so that a bias near float32's lowest number
-    (what masks of padding are made of) stays finite, and a row of them gives the mean of the values."""
-    column = start + tl.arange(0, KEYS)
-    if MASKED:  # scaled first: a score that does not count is minus infinity, whatever the scale
-        scores *= scale
-        inside = (row[:, None] < queries) & (column[None, :] < keys)
-        if HAS_BIAS:
-            if CAUSAL:
-                inside &= row[:, None] >= column[None, :]
-            place = bias + row[:, None] * bias_row + column[None, :] * bias_column
-            scores += tl.load(place, mask=inside, other=-float("inf")).to(tl.float32) * (0.5 * LOG2_E)
-        else:
-            visible = tl.minimum(row + 1, keys) if CAUSAL else row * 0 + keys
-            scores = tl.where(column[None, :] < visible[:, None], scores, -float("inf"))
-        new_largest = tl.maximum(largest, tl.max(scores, 1))
-    else:
-        new_largest = tl.maximum(largest, tl.max(scores, 1) * scale)
-    reference = tl.where(new_largest == -float("inf"), 0.0, new_largest)
-    if HAS_BIAS:
-        weights = tl.exp2(2.0 * (scores - reference[:, None]))
-        shrink = tl.exp2(2.0 * (largest - reference))
-    else:
-        power = scores - reference[:, None] if MASKED else tl.fma(scores, scale, -reference[:, None])
-        weights = tl.exp2(power)
-        shrink = tl.exp2(largest - reference)
-    return weights, shrink, new_largest
 
 
 @triton.jit
@@ -135,7 +101,7 @@ def _attention(
         for start in range(0, seen_by_all, KEYS):
             if not AHEAD:
                 scores = _scores_at(q, key, start, d, keys, size, key_row, KEYS)
-            weights, shrink, largest = _weights_of(
+            weights, shrink, largest = weights_of(
                 scores, largest, bias, start, row, queries, keys, bias_row, bias_column, scale,
                 KEYS, False, CAUSAL, False,
             )  # fmt: skip
@@ -145,7 +111,7 @@ def _attention(
     for start in range(seen_by_all, end, KEYS):
         if not AHEAD:
             scores = _scores_at(q, key, start, d, keys, size, key_row, KEYS)
-        weights, shrink, largest = _weights_of(
+        weights, shrink, largest = weights_of(
             scores, largest, bias, start, row, queries, keys, bias_row, bias_column, scale,
             KEYS, True, CAUSAL, HAS_BIAS,
         )  # fmt: skip
@@ -226,6 +192,10 @@ def fused_attention(
     scale = 1.0 / math.sqrt(size) if scale is None else scale
     if scale < 0.0:  # the kernel takes the largest score before it scales
         query, scale = -query, -scale
+    if queries == 1 and not is_causal and written.numel() and keys:
+        shared = None if attn_bias is None else bias
+        decode(query, key, value, shared, written, log_sum_exp, scale, MATRIX_DTYPES.get(query.dtype, "float32"))
+        return _results(out, written, log_sum_exp, queries, keys)
     chip = chips.active()
     query_tile, key_tile = attention_tile(
         chip, MATRIX_DTYPES.get(query.dtype, "float32"), query.element_size(),
@@ -251,6 +221,13 @@ def fused_attention(
             *query.stride()[:3], *key.stride()[:3], *value.stride()[:3], *bias.stride()[:4], *written.stride()[:3],
         )  # fmt: skip
         launch((tiles, heads, batches), words)
+    return _results(out, written, log_sum_exp, queries, keys)
+
+
+def _results(
+    out: torch.Tensor, written: torch.Tensor, log_sum_exp: torch.Tensor, queries: int, keys: int
+) -> tuple[object, ...]:
+    """All that the operator returns; what it has no use for is empty."""
     if written is not out:
         out.copy_(written)
     count("aten::_scaled_dot_product_fused_attention_overrideable")

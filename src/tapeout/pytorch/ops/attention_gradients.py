@@ -8,7 +8,7 @@ work at the same time.
 import triton
 import triton.language as tl
 
-LOG2_E = tl.constexpr(1.4426950408889634)
+from tapeout.pytorch.ops.attention_weights import LOG2_E
 
 
 @triton.jit

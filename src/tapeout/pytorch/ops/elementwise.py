@@ -24,11 +24,10 @@ from tapeout.pytorch.ops.launch import (
     count,
     kernel,
     otherwise,
-    power_of_two_at_least,
     refuse_as_the_host_does,
 )
+from tapeout.pytorch.ops.tiles import elementwise_tile
 
-TILE_ELEMENTS = 4096
 MAX_DIMENSIONS = 5
 
 Operand = torch.Tensor | float | int | bool
@@ -152,6 +151,8 @@ def _function(OP: tl.constexpr, a, b, c, number):
         return _at_least(a, b)
     elif OP == "clamp_max":
         return _at_most(a, b)
+    elif OP == "relu":
+        return tl.where(a < 0, tl.zeros_like(a), a)
     else:
         tl.static_assert(False, "no such elementwise operator")
 
@@ -160,7 +161,9 @@ def _function(OP: tl.constexpr, a, b, c, number):
 def _cast(value, TYPE: tl.constexpr):
     """Cast as torch does on a CPU: a float that is no number of the integer type becomes its least one, or, of the
     types that are cut from a wider one, the low bits of the wider type's."""
-    if TYPE == tl.int1:  # noqa: SIM300
+    if value.dtype == TYPE:
+        return value
+    elif TYPE == tl.int1:  # noqa: SIM300
         return value != 0
     elif value.dtype.is_floating() and TYPE.is_int():
         WIDE: tl.constexpr = tl.int64 if TYPE == tl.int64 or TYPE == tl.uint8 else tl.int32  # noqa: SIM300
@@ -178,10 +181,12 @@ def _operand(
     source, start, row, row_stride, column, column_stride, rows, columns,
     IS_TENSOR: tl.constexpr, REPEATED: tl.constexpr, CAST: tl.constexpr, COMPUTE: tl.constexpr,
 ):  # fmt: skip
-    """A tile of an operand, or one column of it that is the same as all others (REPEATED)."""
+    """A tile of an operand, or one "column" or "row" of it that is the same as all others (REPEATED)."""
     if IS_TENSOR:
-        if REPEATED:
+        if REPEATED == "column":
             value = tl.load(source + start + row * row_stride, mask=row < rows)
+        elif REPEATED == "row":
+            value = tl.load(source + start + column * column_stride, mask=column < columns)
         else:
             inside = (row < rows) & (column < columns)
             value = tl.load(source + start + row * row_stride + column * column_stride, mask=inside)
@@ -309,6 +314,7 @@ def _plan(
         return None
     broadcast = [_broadcast_strides(tensor[0], tensor[1], shape) for tensor in tensors]
     sizes, strides = collapsed(shape, [out_strides, *broadcast])
+    sizes, strides, is_turned = _with_best_rows(sizes, strides)
     if len(sizes) > MAX_DIMENSIONS:
         return Slices(min((size, dimension) for dimension, size in enumerate(shape) if size > 1)[1])
     padding = (0,) * (MAX_DIMENSIONS - len(sizes))
@@ -321,9 +327,9 @@ def _plan(
         types.append(SCALAR_TYPES[compute] if value is None else POINTER[value[2]])
         own = (0,) * MAX_DIMENSIONS if value is None else (*next(remaining), *padding)
         steps += own
-        is_repeated.append(value is not None and own[0] == 0)
-    columns = min(TILE_ELEMENTS, power_of_two_at_least(sizes[0]))
-    rows = min(TILE_ELEMENTS // columns, power_of_two_at_least(sizes[1]))
+        is_repeated.append("" if value is None or all(own[:2]) else "row" if own[0] else "column")
+    largest = max(tensor[2].itemsize for tensor in (out, *tensors))
+    rows, columns = elementwise_tile(chips.active(), sizes, largest, is_turned)
     is_tensor = [value is not None for value in inputs] + [False] * (3 - len(inputs))
     launch = kernel(
         _elementwise,
@@ -372,6 +378,19 @@ def collapsed(shape: tuple[int, ...], strides: list[tuple[int, ...]]) -> tuple[t
     if not sizes:
         return (1,), [(0,)] * len(strides)
     return tuple(sizes), [tuple(m) for m in merged]
+
+
+def _with_best_rows(
+    sizes: tuple[int, ...], strides: list[tuple[int, ...]]
+) -> tuple[tuple[int, ...], list[tuple[int, ...]], bool]:
+    """The same with another dimension in second place, whose elements are a tile's rows: one along which an operand
+    lies in memory that does not do so along the first (then the last result is True), or else the longest."""
+    inner = range(1, len(sizes))
+    turned = [d for d in inner for own in strides[1:] if own[d] == 1 and own[0] not in (0, 1) and sizes[d] > 1]
+    best = turned[0] if turned else max(inner, key=lambda d: sizes[d], default=0)
+    order = [0, best, *(d for d in inner if d != best)] if best else list(range(len(sizes)))
+    moved = [tuple(own[d] for d in order) for own in strides]
+    return tuple(sizes[d] for d in order), moved, bool(turned)
 
 
 SCALAR_TYPES = {
@@ -681,13 +700,13 @@ def hardtanh_(self: torch.Tensor, min_val: float = -1, max_val: float = 1) -> to
 
 def relu(self: torch.Tensor) -> torch.Tensor:
     out = torch.empty_like(self)
-    if self.dtype != torch.bool and _run(aten.relu.default, "clamp_min", out, self, 0, common=self.dtype):
+    if self.dtype != torch.bool and _run(aten.relu.default, "relu", out, self, common=self.dtype):
         return out
     return otherwise(aten.relu.default, self)
 
 
 def relu_(self: torch.Tensor) -> torch.Tensor:
-    if self.dtype != torch.bool and _run(aten.relu_.default, "clamp_min", self, self, 0, common=self.dtype):
+    if self.dtype != torch.bool and _run(aten.relu_.default, "relu", self, self, common=self.dtype):
         return self
     return otherwise(aten.relu_.default, self)
 

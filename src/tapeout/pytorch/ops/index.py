@@ -8,6 +8,7 @@ import torch
 import triton
 import triton.language as tl
 
+from tapeout import chip as chips
 from tapeout.pytorch.ops import scalars
 from tapeout.pytorch.ops.elementwise import COMPUTE_DTYPES, SCALAR_TYPES, TRITON_DTYPES
 from tapeout.pytorch.ops.launch import (
@@ -20,6 +21,7 @@ from tapeout.pytorch.ops.launch import (
     power_of_two_at_least,
     refuse_as_the_host_does,
 )
+from tapeout.pytorch.ops.tiles import gathered_rows_tile
 
 ROW_TILE = 16
 COLUMN_TILE = 256
@@ -30,18 +32,30 @@ aten = torch.ops.aten
 
 @triton.jit
 def _rows(
-    source, index, out, size, rows, columns, source_row, index_step,
+    source, index, out, size, rows, columns, source_row, index_step, share,
     WRAPS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    row = tl.program_id(1).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    """`share` rows a program. Indices come a turn before their rows, so that rows are always on their way. They are
+    judged in the end; until then a wrong one counts as the nearest right one."""
     column = tl.program_id(0).to(tl.int64) * COLUMNS + tl.arange(0, COLUMNS)
-    chosen = tl.load(index + row * index_step, mask=row < rows, other=0).to(tl.int64)
-    if WRAPS:
-        chosen = tl.where(chosen < 0, chosen + size, chosen)
-    tl.device_assert((chosen >= 0) & (chosen < size), "index out of range")
-    inside = (row[:, None] < rows) & (column[None, :] < columns)
-    value = tl.load(source + chosen[:, None] * source_row + column[None, :], mask=inside)
-    tl.store(out + row[:, None] * columns + column[None, :], value, mask=inside)
+    first = tl.program_id(1).to(tl.int64) * share
+    end = tl.minimum(first + share, rows)
+    row = first + tl.arange(0, ROWS)
+    chosen = tl.load(index + row * index_step, mask=row < end, other=0).to(tl.int64)
+    wrong = tl.zeros((ROWS,), tl.int1)
+    for start in range(first, end, ROWS):
+        row = start + tl.arange(0, ROWS)
+        following = row + ROWS
+        next_chosen = tl.load(index + following * index_step, mask=following < end, other=0).to(tl.int64)
+        if WRAPS:
+            chosen = tl.where(chosen < 0, chosen + size, chosen)
+        wrong |= (chosen < 0) | (chosen >= size)
+        place = tl.minimum(tl.maximum(chosen, 0), size - 1)
+        inside = (row[:, None] < end) & (column[None, :] < columns) & (size > 0)
+        value = tl.load(source + place[:, None] * source_row + column[None, :], mask=inside)
+        tl.store(out + row[:, None] * columns + column[None, :], value, mask=inside)
+        chosen = next_chosen
+    tl.device_assert(wrong == 0, "index out of range")
 
 
 @triton.jit
@@ -104,19 +118,19 @@ def gather_rows(source: torch.Tensor, index: torch.Tensor, *, wraps: bool = Fals
     if out.numel() == 0:
         return out
     rows, columns = index.shape[0], out.numel() // index.shape[0]
-    column_tile = min(COLUMN_TILE, power_of_two_at_least(columns))
+    row_tile, column_tile, share = gathered_rows_tile(chips.active(), rows, columns)
     launch = kernel(
         _rows,
-        (POINTER[source.dtype], POINTER[index.dtype], POINTER[out.dtype], *INTEGERS[:5]),
+        (POINTER[source.dtype], POINTER[index.dtype], POINTER[out.dtype], *INTEGERS[:6]),
         WRAPS=wraps,
-        ROWS=ROW_TILE,
+        ROWS=row_tile,
         COLUMNS=column_tile,
     )
     words = (
         source.data_ptr(), index.data_ptr(), out.data_ptr(),
-        source.shape[0], rows, columns, source.stride(0), index.stride(0),
+        source.shape[0], rows, columns, source.stride(0), index.stride(0), share,
     )  # fmt: skip
-    launch((ceil_div(columns, column_tile), ceil_div(rows, ROW_TILE), 1), words)
+    launch((ceil_div(columns, column_tile), ceil_div(rows, share), 1), words)
     return out
 
 

@@ -364,3 +364,92 @@ def reduction_share(chip: Chip, rows: int, columns: int, tile: Tile) -> int:
     programs = ceil_div(rows, tile[0])
     parts = min(max(1, chip.core_count // programs), max(1, tile[0] * columns // LEAST_SHARE))
     return padded(ceil_div(columns, parts), tile[1])
+
+
+ELEMENTWISE_BYTES = 128
+"""Bytes of the scratchpad for each element of an elementwise tile: operands, results and what a long function computes
+between, copies for running ahead among them."""
+
+ELEMENTWISE_ELEMENTS = (4096, 16384)
+"""Elements of such a tile, at least and at most."""
+
+
+def elementwise_tile(chip: Chip, sizes: tuple[int, ...], size_bytes: int, is_turned: bool) -> Tile:
+    """Rows and columns of a tile of the first two of `sizes`, of which the first is the columns'. Large tiles leave the
+    sequencer time, but every core is to have some. `is_turned`: an operand lies in memory along the rows. A run of it
+    goes down a column of the tile then, so rows are as long as a bank is wide, which puts neighbours into different
+    banks."""
+    least, most = ELEMENTWISE_ELEMENTS
+    pad = chip.core.scratchpad
+    share = power_of_two_at_least(max(1, math.prod(sizes) // (4 * chip.core_count)))
+    elements = max(least, min(most, pad.size_bytes // ELEMENTWISE_BYTES, share))
+    columns = min(pad.port_width_bytes // size_bytes if is_turned else elements, power_of_two_at_least(sizes[0]))
+    return min(elements // columns, power_of_two_at_least(sizes[1])), columns
+
+
+GATHERED_ELEMENTS = 16384
+"""Elements of a tile of rows that come from anywhere: while one is on its way, the next one's places are found."""
+
+GATHERED_COLUMNS = 1024
+"""Elements of a row in such a tile at most."""
+
+
+def gathered_rows_tile(chip: Chip, rows: int, columns: int) -> tuple[int, int, int]:
+    """Rows and columns of a tile of rows that come from anywhere, and how many rows a program brings."""
+    most = max(1024, min(GATHERED_ELEMENTS, chip.core.scratchpad.size_bytes // ELEMENTWISE_BYTES))
+    tile_columns = min(GATHERED_COLUMNS, most // 16, power_of_two_at_least(columns))
+    across = ceil_div(columns, tile_columns)
+    share = power_of_two_at_least(max(1, rows * across // (4 * chip.core_count)))
+    tile_rows = max(16, min(most // tile_columns, share))
+    return tile_rows, tile_columns, padded(ceil_div(rows * across, 2 * chip.core_count), tile_rows)
+
+
+def norm_gradient_tile(chip: Chip, rows: int, columns: int) -> tuple[int, int, int] | None:
+    """Rows and columns of a tile of the gradient of a norm, and how many rows a program walks; None if no tile holds a
+    row. Its sums of the weight's and the bias's gradients lie beside it, so it has half the rows of a norm's tile."""
+    tile_rows, tile_columns = rows_tile(chip, rows, columns)
+    if tile_columns < columns or 2 * tile_columns * SCRATCHPAD_BYTES_PER_ELEMENT > chip.core.scratchpad.size_bytes:
+        return None
+    tile_rows = max(1, tile_rows // 2)
+    return tile_rows, tile_columns, padded(ceil_div(rows, chip.core_count), tile_rows)
+
+
+LEAST_KEYS_OF_A_PROGRAM = 256
+"""Keys that are worth a program of their own, and its part of joining the results."""
+
+DECODE_KEYS = (64, 128, 256)
+
+
+@dataclass(frozen=True)
+class DecodeTile:
+    """How attention of one query a sequence is divided: keys of a tile, keys of a program, elements of a key in a first
+    product (`rest` in a second), sums of weighted values that run side by side."""
+
+    keys: int
+    share: int
+    size: int
+    rest: int
+    chains: int
+
+
+@functools.lru_cache(maxsize=4096)
+def decode_tile(
+    chip: Chip, dtype: str, size_bytes: int, heads: int, rows: int, keys: int, size: int, value_size: int
+) -> DecodeTile:
+    """`heads` of keys, of all sequences; `rows` queries that each of them serves."""
+    core, engine = chip.core, chip.core.matrix
+    whole = power_of_two_at_least(size)
+    first = whole if whole * 3 <= 4 * size or whole <= 16 else whole // 2
+    rest = 0 if first == whole else max(16, power_of_two_at_least(size - first))
+    values = power_of_two_at_least(value_size)
+    array_tiles = ceil_div(rows, engine.row_count) * ceil_div(values, engine.column_count)
+    chains = max(1, min(4, engine.accumulator_interleave // array_tiles))
+    fixed = 4 * power_of_two_at_least(rows) * values * (chains + 2) + power_of_two_at_least(rows) * whole * size_bytes
+    key_tile = DECODE_KEYS[0]
+    for tile in DECODE_KEYS:
+        moved = (first + rest + values) * tile * size_bytes
+        scores = SCORE_TILES * 4 * power_of_two_at_least(rows) * tile
+        if fixed + 3 * moved + scores <= core.scratchpad.size_bytes and tile <= power_of_two_at_least(keys):
+            key_tile = tile
+    parts = max(1, min(2 * chip.core_count // heads, keys // LEAST_KEYS_OF_A_PROGRAM))
+    return DecodeTile(key_tile, padded(ceil_div(keys, parts), key_tile), first, rest, chains)
