@@ -30,7 +30,7 @@ def local_rank() -> int | None:
 
 def check_index(device: DeviceLike) -> None:
     """Raises ValueError for a device that is not the chip of this process. None is the chip."""
-    if device is None:
+    if device is None or device == 0:  # what compiled code asks about at each call
         return
     named = torch.device("chip", device) if isinstance(device, int) and device >= 0 else device
     if not isinstance(named, int):

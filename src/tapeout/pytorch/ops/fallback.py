@@ -41,9 +41,11 @@ def refuse_layout(operator: Any, *args: Any, **kwargs: Any) -> Any:
 
 def _on_one_device(operator: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
     """A CPU tensor of one element that is read may stand beside the chip's tensors; it goes there."""
+    if not any(isinstance(value, torch.Tensor) and value.is_cpu for value in args):
+        return args
     return tuple(
         value.to("chip")
-        if isinstance(value, torch.Tensor) and value.device.type == "cpu" and not value.dim() and not argument.is_write
+        if isinstance(value, torch.Tensor) and value.is_cpu and not value.dim() and not argument.is_write
         else value
         for value, argument in zip(args, operator._schema.arguments, strict=False)
     )

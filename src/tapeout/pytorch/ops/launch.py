@@ -50,7 +50,7 @@ def kernel(function: "triton.JITFunction[Any]", types: tuple[str, ...], **consta
     `types` are Triton's names for the types of the kernel's parameters before its constants, in order; the words of a
     launch are their raw 64-bit values.
     """
-    key = (function, types, *constants.values(), chips.active_serial())
+    key = (function.fn, types, *constants.values(), chips.active_serial())
     launch = _compiled.get(key)
     if launch is None:
         launch = _compiled[key] = _compile(function, types, constants)

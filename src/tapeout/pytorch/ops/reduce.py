@@ -244,6 +244,8 @@ def _layer_norm(
 
 def as_matrix(source: torch.Tensor, dims: Sequence[int]) -> torch.Tensor:
     """(kept elements, reduced elements); a view if the strides allow it, else a copy made on the chip."""
+    if source.dim() == 2 and len(dims) == 1 and dims[0] in (1, -1):
+        return source
     reduced = sorted(dim % source.dim() for dim in dims) if source.dim() else []
     kept = [dim for dim in range(source.dim()) if dim not in reduced]
     rows = 1
