@@ -89,6 +89,15 @@ BESIDE_TENSORS = {
     "number by a tensor": lambda d: 0.7 // t(d, 0.7, 1.0, dtype=BRAIN),
     "loss": lambda d: F.smooth_l1_loss(t(d, 300, dtype=HALF), t(d, -300, dtype=HALF), beta=600.0),
     "minus zero": lambda d: -t(d, 0.0, -0.0, 1.0),
+    "bytes negated": lambda d: -t(d, 0, 1, 255, dtype=torch.uint8),
+    "bytes negated in place": lambda d: t(d, 0, 1, 255, dtype=torch.uint8).neg_(),
+    "bytes negated, compiled": lambda d: torch.compile(torch.neg)(t(d, 0, 1, 255, dtype=torch.uint8)),
+    "bytes from a number": lambda d: 5 - t(d, 0, 1, 255, dtype=torch.uint8),
+    "bytes by a negative number": lambda d: t(d, 0, 1, 255, dtype=torch.uint8) * -1,
+    "bytes and a negative number": lambda d: t(d, 0, 1, 255, dtype=torch.uint8) + -1,
+    "bytes above a negative number": lambda d: t(d, 0, 1, 255, dtype=torch.uint8) > -1,
+    "bytes from a negative number": lambda d: t(d, 0, 1, 255, dtype=torch.uint8).clamp(min=-1),
+    "bytes by a negative number, rest": lambda d: t(d, 3, 1, 255, dtype=torch.uint8) // 2 % 3,
     "clamped zeros": lambda d: torch.cat(
         [F.relu(t(d, -0.0, 0.0, NAN)), F.relu6(t(d, -0.0, 7.0)), t(d, -0.0).clamp(0, 1)]
     ),

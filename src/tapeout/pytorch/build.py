@@ -8,10 +8,9 @@ import torch
 from tapeout.host import library as host
 from tapeout.runtime import native, session
 
-SOURCES = tuple(
-    Path(__file__).with_name(name) for name in ("shim.cpp", "shim_hooks.cpp", "shim_memory.cpp", "shim_profiler.cpp")
-)
-FLAGS = ("-O2", "-fvisibility=hidden", "-DUSE_KINETO", "-DFMT_HEADER_ONLY")
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("shim.cpp", "shim_parts.cpp"))
+FLAGS = ("-O1", "-fvisibility=hidden", "-DUSE_KINETO", "-DFMT_HEADER_ONLY")
+"""-O1: -O2 takes a fifth longer to compile and makes no call measurably quicker."""
 
 
 def library() -> host.Library:

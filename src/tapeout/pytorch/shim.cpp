@@ -11,11 +11,10 @@
 #include <ATen/Context.h>
 #include <ATen/EmptyTensor.h>
 #include <ATen/MemoryOverlap.h>
+#include <ATen/SDPBackend.h>
 #include <ATen/TensorIterator.h>
 #include <ATen/core/Tensor.h>
-#include <ATen/native/TensorFactories.h>
 #include <ATen/native/transformers/attention.h>
-#include <ATen/native/transformers/sdp_utils_cpp.h>
 #include <ATen/ops/_copy_from.h>
 #include <ATen/ops/_reshape_alias_native.h>
 #include <ATen/ops/as_strided_native.h>
@@ -30,6 +29,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <limits>
 #include <map>
 #include <mutex>
 #include <sstream>
@@ -566,6 +566,9 @@ struct Nature {
   // What it writes may be one of its arguments: any, or the first.
   bool is_elementwise = false;
   bool has_form_in_place = false;
+  // The host would draw from its own generator.
+  bool draws = false;
+  size_t type_asked_for = SIZE_MAX;  // place of the argument "dtype"
   std::vector<size_t> written;  // places of the arguments it writes
 };
 
@@ -616,9 +619,13 @@ Nature find_nature(const c10::OperatorHandle& op) {
       host_numbers.count(name) != 0 || begins("aten::_foreach_") || op.hasTag(at::Tag::pointwise);
   nature.is_indexed = name.find("index_put") != std::string::npos || name == "aten::index" || name == "aten::_unsafe_index";
   nature.is_elementwise = op.hasTag(at::Tag::pointwise);
+  nature.draws = op.hasTag(at::Tag::nondeterministic_seeded);
   nature.has_form_in_place = name.back() == '_' || is_operator(name + "_");
   auto& arguments = op.schema().arguments();
   for (size_t i = 0; i < arguments.size(); ++i) {
+    if (arguments[i].name() == "dtype") {
+      nature.type_asked_for = i;
+    }
     if (arguments[i].alias_info() != nullptr && arguments[i].alias_info()->isWrite()) {
       nature.written.push_back(i);
       nature.makes_results = nature.makes_results && arguments[i].is_out();
@@ -759,9 +766,51 @@ void refuse_as_the_host_does(const c10::OperatorHandle& op, c10::ArrayRef<IValue
   }
   try {
     op.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::CPU), &host);
-  } catch (const c10::NotImplementedError&) {
-    // the host has no such operator
+  } catch (const c10::NotImplementedError& error) {
+    if (std::strstr(error.what(), "not implemented for '") != nullptr) {  // the host has the operator, not for the type
+      throw;
+    }
   }
+}
+
+constexpr int64_t kMostCopiedForTypes = int64_t{1} << 28;  // bytes
+
+// The host has not every operator for truth values and integers, where the chip's kernels would compute something. It is
+// asked once for an operator and the types of its arguments.
+void check_types(const c10::OperatorHandle& op, const Nature& nature, c10::ArrayRef<IValue> arguments) {
+  static thread_local std::unordered_set<uint64_t> in_order;
+  bool has_integers = false;
+  uint64_t types = reinterpret_cast<uintptr_t>(&op.schema());
+  auto mix = [&types](uint64_t word) { types = ((types ^ word) * 0x9E3779B97F4A7C15u) ^ (types >> 31); };
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    auto& value = arguments[i];
+    mix(value.isInt() && i == nature.type_asked_for ? 64 + value.toInt() : value.isScalar() + 2 * value.isDouble() + 4 * value.isBool());
+    for_each_tensor(value, [&](const Tensor& tensor) {
+      auto type = tensor.scalar_type();
+      has_integers = has_integers || c10::isIntegralType(type, /*includeBool=*/true);
+      mix(256 + 2 * static_cast<uint64_t>(type) + (tensor.dim() == 0));
+    });
+  }
+  if (!has_integers || nature.draws || !values_can_be_read() || in_order.count(types) != 0) {
+    return;
+  }
+  int64_t bytes = 0;
+  for (auto& value : arguments) {
+    for_each_tensor(value, [&](const Tensor& tensor) {
+      bytes += tensor.layout() == c10::kStrided ? static_cast<int64_t>(tensor.storage().nbytes()) : kMostCopiedForTypes;
+    });
+  }
+  if (bytes >= kMostCopiedForTypes) {
+    return;
+  }
+  try {
+    refuse_as_the_host_does(op, arguments);
+  } catch (const c10::Error& error) {
+    if (std::strstr(error.what(), "ZeroDivisionError") == nullptr) {  // which is about values, and no device raises it
+      throw;
+    }
+  }
+  in_order.insert(types);
 }
 
 void check_arguments(const c10::OperatorHandle& op, const torch::jit::Stack& stack) {
@@ -776,6 +825,7 @@ void check_arguments(const c10::OperatorHandle& op, const torch::jit::Stack& sta
            arguments[place].toTensor().unsafeGetTensorImpl()->pyobj_slot()->load_pyobj() == nullptr;
   };
   check_devices(op, nature, arguments);  // which torch leaves to the kernels, for the results it makes too
+  check_types(op, nature, arguments);
   likeness.start(op);
   if ((nature.makes_results && std::all_of(nature.written.begin(), nature.written.end(), is_new)) ||
       !std::all_of(arguments.begin(), arguments.end(), [&](const IValue& value) { return likeness.take(value); }) ||
@@ -850,11 +900,35 @@ Tensor check_and_copy(const Tensor& source, const Tensor& destination, bool non_
 
 // ------------------------------------------------------------------------------------------------ allocation, views
 
+at::Scalar largest(c10::ScalarType integers) {
+  switch (integers) {
+    case at::kBool:
+      return true;
+    case at::kByte:
+      return std::numeric_limits<uint8_t>::max();
+    case at::kChar:
+      return std::numeric_limits<int8_t>::max();
+    case at::kShort:
+      return std::numeric_limits<int16_t>::max();
+    case at::kUInt16:
+      return static_cast<int64_t>(std::numeric_limits<uint16_t>::max());
+    case at::kInt:
+      return std::numeric_limits<int32_t>::max();
+    case at::kUInt32:
+      return static_cast<int64_t>(std::numeric_limits<uint32_t>::max());
+    case at::kUInt64:
+      return std::numeric_limits<uint64_t>::max();
+    default:
+      return std::numeric_limits<int64_t>::max();
+  }
+}
+
 // New memory holds NaN, or the largest integer, under torch.use_deterministic_algorithms, as on every device.
 void fill_if_deterministic(Tensor& made) {
   auto& context = at::globalContext();
   if (C10_UNLIKELY(context.deterministicAlgorithms() && context.deterministicFillUninitializedMemory())) {
-    at::native::fill_empty_deterministic_(made);
+    made.fill_(made.is_floating_point() || made.is_complex() ? at::Scalar(std::numeric_limits<double>::quiet_NaN())
+                                                             : largest(made.scalar_type()));
   }
 }
 
@@ -946,7 +1020,13 @@ Tensor copy_from_and_resize(const Tensor& source, const Tensor& destination) {
 
 at::Scalar local_scalar_dense(const Tensor& self) {
   read_back(self);
-  return timing_only() ? at::zeros({}, at::device(c10::kCPU).dtype(self.scalar_type())).item() : as_host(self).item();
+  if (!timing_only()) {
+    return as_host(self).item();
+  }
+  return self.is_complex()          ? at::Scalar(c10::complex<double>(0.0))
+         : self.is_floating_point() ? at::Scalar(0.0)
+         : self.scalar_type() == at::kBool ? at::Scalar(false)
+                                           : at::Scalar(0);
 }
 
 // What scaled_dot_product_attention is made of: our kernels where they serve (no dropout, no gradient of the mask, nothing
@@ -986,12 +1066,12 @@ int64_t choose_attention(const Tensor& query, const Tensor& key, const Tensor& v
   const bool may_be_fused = context.userEnabledOverrideableSDP() || context.userEnabledFlashSDP() ||
                             context.userEnabledMemEfficientSDP() || context.userEnabledCuDNNSDP();
   if (ours && may_be_fused) {
-    return static_cast<int64_t>(sdp::SDPBackend::overrideable);
+    return static_cast<int64_t>(at::SDPBackend::overrideable);
   }
   TORCH_CHECK(context.userEnabledMathSDP(), "No available kernel. Aborting execution: sdpa_kernel forbids the composition ",
               "of matrix products (SDPBackend.MATH), and ",
               ours ? "every fused kernel" : "the chip's fused kernel is not made for these arguments");
-  return static_cast<int64_t>(sdp::SDPBackend::math);
+  return static_cast<int64_t>(at::SDPBackend::math);
 }
 
 // ------------------------------------------------------------------------------------------------ autocast
@@ -1086,12 +1166,15 @@ void refuse_binary_cross_entropy(const c10::OperatorHandle&, torch::jit::Stack*)
               "binary_cross_entropy_with_logits (torch.nn.BCEWithLogitsLoss) instead, or leave autocast for this call");
 }
 
-// "pow, Scalar", as torch's lists have it, is the overload pow.Scalar.
-std::string overload(std::string listed) {
-  if (auto comma = listed.find(", "); comma != std::string::npos) {
-    listed.replace(comma, 2, ".");
+// One boxed function for many operators. An overload is "pow.Scalar" or, as torch's lists have it, "pow, Scalar".
+template <c10::BoxedKernel::BoxedKernelFunction* function>
+void register_for_each(torch::Library& library, std::initializer_list<const char*> overloads) {
+  for (std::string name : overloads) {
+    if (auto comma = name.find(", "); comma != std::string::npos) {
+      name.replace(comma, 2, ".");
+    }
+    library.impl(name.c_str(), torch::CppFunction::makeFromBoxedFunction<function>());
   }
-  return listed;
 }
 
 }  // namespace
@@ -1122,15 +1205,11 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
   m.impl("view", view);
   m.impl("_reshape_alias", reshape_alias);
   m.impl("_copy_from", check_and_copy);
-  for (auto* name : {"addcdiv", "addcdiv_", "addcmul", "addcmul_", "lerp.Tensor", "lerp_.Tensor"}) {
-    m.impl(name, torch::CppFunction::makeFromBoxedFunction<&bring_numbers_and_run>());
-  }
+  register_for_each<&bring_numbers_and_run>(m, {"addcdiv", "addcdiv_", "addcmul", "addcmul_", "lerp.Tensor", "lerp_.Tensor"});
   m.impl("_copy_from_and_resize", copy_from_and_resize);
   m.impl("_local_scalar_dense", local_scalar_dense);
-  for (auto* name : {"unfold", "view_as_real", "view_as_complex", "resize_", "set_.source_Tensor", "set_.source_Storage",
-                     "set_.source_Storage_storage_offset"}) {
-    m.impl(name, torch::CppFunction::makeFromBoxedFunction<&run_as_dense>());
-  }
+  register_for_each<&run_as_dense>(m, {"unfold", "view_as_real", "view_as_complex", "resize_", "set_.source_Tensor",
+                                       "set_.source_Storage", "set_.source_Storage_storage_offset"});
 }
 
 // Sparse tensors (COO), as gradients of embeddings are: indices and values on the chip. What computes is ops/sparse.py.
@@ -1144,12 +1223,10 @@ TAKES_DATA(AutogradPrivateUse1)
 #undef TAKES_DATA
 
 TORCH_LIBRARY_IMPL(aten, SparsePrivateUse1, m) {
-  for (auto* name : {"empty.memory_format", "_sparse_coo_tensor_with_dims",
-                     "_sparse_coo_tensor_with_dims_and_tensors", "sparse_resize_", "sparse_resize_and_clear_",
-                     "copy_sparse_to_sparse_", "clone", "zero_", "sparse_dim", "dense_dim", "_nnz", "_indices",
-                     "_values", "indices", "values", "is_coalesced", "_coalesced_"}) {
-    m.impl(name, torch::CppFunction::makeFromBoxedFunction<&run_as_sparse>());
-  }
+  register_for_each<&run_as_sparse>(
+      m, {"empty.memory_format", "_sparse_coo_tensor_with_dims", "_sparse_coo_tensor_with_dims_and_tensors",
+          "sparse_resize_", "sparse_resize_and_clear_", "copy_sparse_to_sparse_", "clone", "zero_", "sparse_dim",
+          "dense_dim", "_nnz", "_indices", "_values", "indices", "values", "is_coalesced", "_coalesced_"});
 }
 
 // The copies resolve lazy conjugation and negation themselves. torch's own way, a clone first, would copy for ever.
@@ -1160,20 +1237,14 @@ TORCH_LIBRARY_IMPL(tapeout, Negative, m) { m.impl("copy_through_host", torch::Cp
 
 TORCH_LIBRARY_IMPL(_, AutocastPrivateUse1, m) { m.fallback(torch::CppFunction::makeFallthrough()); }
 TORCH_LIBRARY_IMPL(aten, AutocastPrivateUse1, m) {
-#define LOWER_PRECISION(...) \
-  m.impl(overload(#__VA_ARGS__).c_str(), torch::CppFunction::makeFromBoxedFunction<&run_in_lower_precision>());
-  AT_FORALL_LOWER_PRECISION_FP(LOWER_PRECISION)
-#define IN_FLOAT32(...) \
-  m.impl(overload(#__VA_ARGS__).c_str(), torch::CppFunction::makeFromBoxedFunction<&run_in_float32>());
-  AT_FORALL_FP32(IN_FLOAT32)
-#define FLOAT32_UNLESS_ASKED(...) \
-  m.impl(overload(#__VA_ARGS__).c_str(), torch::CppFunction::makeFromBoxedFunction<&run_in_float32_unless_asked>());
-  AT_FORALL_FP32_SET_OPT_DTYPE(FLOAT32_UNLESS_ASKED)
-#define APPENDED(function, name, ...) m.impl(name, torch::CppFunction::makeFromBoxedFunction<&append_float32>());
-  AT_FORALL_DIFFERENT_REDISPATCH_SIGNATURE(APPENDED)
-#define WIDEST(...) m.impl(overload(#__VA_ARGS__).c_str(), torch::CppFunction::makeFromBoxedFunction<&run_in_widest>());
-  AT_FORALL_PROMOTE(WIDEST)
-  m.impl("binary_cross_entropy", torch::CppFunction::makeFromBoxedFunction<&refuse_binary_cross_entropy>());
+#define LISTED(...) #__VA_ARGS__,
+#define LISTED_NAME(function, name, ...) name,
+  register_for_each<&run_in_lower_precision>(m, {AT_FORALL_LOWER_PRECISION_FP(LISTED)});
+  register_for_each<&run_in_float32>(m, {AT_FORALL_FP32(LISTED)});
+  register_for_each<&run_in_float32_unless_asked>(m, {AT_FORALL_FP32_SET_OPT_DTYPE(LISTED)});
+  register_for_each<&append_float32>(m, {AT_FORALL_DIFFERENT_REDISPATCH_SIGNATURE(LISTED_NAME)});
+  register_for_each<&run_in_widest>(m, {AT_FORALL_PROMOTE(LISTED)});
+  register_for_each<&refuse_binary_cross_entropy>(m, {"binary_cross_entropy"});
 }
 
 // as_host: the bytes of a chip tensor as a CPU tensor, for our own code that looks at them without a copy.

@@ -109,7 +109,8 @@ def _function(OP: tl.constexpr, a, b, c, number):
     elif OP == "is_zero":
         return a == 0
     elif OP == "neg":
-        return a * -1  # Triton's -a is 0 - a, which loses the sign of a zero
+        # Triton's -a is 0 - a, which loses the sign of a zero.
+        return a * -1 if a.dtype.is_floating() else 0 - a
     elif OP == "abs":
         return tl.abs(a)
     elif OP == "square":
@@ -445,6 +446,18 @@ def _floating(dtype: torch.dtype) -> torch.dtype:
     return dtype if dtype.is_floating_point or dtype.is_complex else torch.get_default_dtype()
 
 
+def _of_bits(function: Function, operator: Any) -> Function:
+    """The function, which refuses numbers of floating point as the host does."""
+
+    def run(self: torch.Tensor, *others: Operand, out: torch.Tensor) -> torch.Tensor:
+        if any(torch.is_tensor(value) and value.is_floating_point() for value in (self, *others)):
+            refuse_as_the_host_does(operator, self, *others, out=out)
+            raise NotImplementedError(f"{operator.name()} is not defined for numbers of floating point")
+        return function(self, *others, out=out)
+
+    return run
+
+
 def _unary(operator: Any, name: str, floating: bool) -> Function:
     def run(self: torch.Tensor, *, out: torch.Tensor) -> torch.Tensor:
         _fit(out, self)
@@ -513,10 +526,10 @@ lt_tensor_out, lt_scalar_out = _binary(aten.lt.Tensor_out, "lt"), _binary(aten.l
 le_tensor_out, le_scalar_out = _binary(aten.le.Tensor_out, "le"), _binary(aten.le.Scalar_out, "le")
 gt_tensor_out, gt_scalar_out = _binary(aten.gt.Tensor_out, "gt"), _binary(aten.gt.Scalar_out, "gt")
 ge_tensor_out, ge_scalar_out = _binary(aten.ge.Tensor_out, "ge"), _binary(aten.ge.Scalar_out, "ge")
-bitwise_and_out = _binary(aten.bitwise_and.Tensor_out, "and")
-bitwise_or_out = _binary(aten.bitwise_or.Tensor_out, "or")
-bitwise_xor_out = _binary(aten.bitwise_xor.Tensor_out, "xor")
-bitwise_not_out = _unary(aten.bitwise_not.out, "not", floating=False)
+bitwise_and_out = _of_bits(_binary(aten.bitwise_and.Tensor_out, "and"), aten.bitwise_and.Tensor_out)
+bitwise_or_out = _of_bits(_binary(aten.bitwise_or.Tensor_out, "or"), aten.bitwise_or.Tensor_out)
+bitwise_xor_out = _of_bits(_binary(aten.bitwise_xor.Tensor_out, "xor"), aten.bitwise_xor.Tensor_out)
+bitwise_not_out = _of_bits(_unary(aten.bitwise_not.out, "not", floating=False), aten.bitwise_not.out)
 logical_and_out = _logical(aten.logical_and.out, "and")
 logical_or_out = _logical(aten.logical_or.out, "or")
 logical_not_out = _unary(aten.logical_not.out, "is_zero", floating=False)

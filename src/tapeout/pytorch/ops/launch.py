@@ -5,7 +5,6 @@ nothing but their types and constants, so a look-up in a dictionary replaces it.
 imported from here: `count`, `ceil_div`, `power_of_two_at_least`.
 """
 
-import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -81,8 +80,11 @@ def refuse_as_the_host_does(operator: Any, *arguments: Any, **keywords: Any) -> 
         is_chip = isinstance(leaf, torch.device) and leaf.type == "chip"
         return torch.device("cpu") if is_chip else None if isinstance(leaf, torch.Generator) else leaf
 
-    with contextlib.suppress(NotImplementedError):  # the host has no such operator, or not for the type
+    try:
         operator(*pytree.tree_map(copy, arguments), **pytree.tree_map(copy, keywords))
+    except NotImplementedError as error:  # the host has no such operator, or not for the type
+        if "not implemented for '" in str(error):
+            raise
 
 
 def otherwise(operator: Any, *arguments: Any, **keywords: Any) -> Any:

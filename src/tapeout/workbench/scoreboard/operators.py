@@ -9,14 +9,16 @@ theirs. Operators that draw random numbers or leave memory uninitialised are com
 Three more modes run them eagerly in a way PyTorch's samples do not: `inference` in inference mode, with tensors made in
 it; `strided` with channels last, transposed or with gaps, and in seven dimensions that do not merge; `mutated` with
 arguments changed one by one (an axis of one element or of one too many, another type, an output that is too narrow or
-shares memory) and with those that PyTorch says are wrong. Where the CPU refuses such arguments, the chip must raise an
-error of the same type and write nothing; where it takes them, the results must agree.
+shares memory), in each type that the CPU's operator lacks, and with those that PyTorch says are wrong. Where the CPU
+refuses such arguments, the chip must raise an error of the same type and write nothing; where it takes them, the
+results must agree.
 """
 
 import contextlib
 import functools
 import itertools
 import math
+import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator
@@ -415,13 +417,22 @@ def _judge_mutated(case: Case, op: Any, dtype: torch.dtype, limit: int) -> Outco
 
 
 def mutations(op: Any, dtype: torch.dtype, limit: int) -> list[Call]:
-    """Calls that PyTorch says are wrong, and calls with arguments changed, evenly chosen."""
+    """Calls that PyTorch says are wrong, calls in types it lacks, and calls with arguments changed, evenly chosen."""
     found: list[Call] = []
     for sample in samples(op, dtype, False, limit):
         found += _mutated(op, _arguments(sample))
     most = limit * MUTATIONS_OF_A_SAMPLE
     chosen = found if len(found) <= most else [found[i * len(found) // most] for i in range(most)]
-    return [*wrong_calls(op, limit), *chosen]
+    return [*wrong_calls(op, limit), *_in_other_types(op, dtype), *chosen]
+
+
+def _in_other_types(op: Any, dtype: torch.dtype) -> Iterator[Call]:
+    """The first sample with its tensors in each type that PyTorch says the CPU's operator lacks."""
+    for sample in samples(op, dtype, False, 1):
+        for lacked in DTYPES.values():
+            if lacked not in op.supported_dtypes("cpu"):
+                changed = _with_leaves(sample, lambda x: x.detach().to(lacked) if x.dtype is dtype else x)  # noqa: B023
+                yield op, _arguments(changed)
 
 
 def wrong_calls(op: Any, limit: int) -> list[Call]:
@@ -467,16 +478,14 @@ def _changed(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
 
 
 def _judge_call(case: Case, op: Any, call: Call) -> Outcome | None:
-    """None if the CPU does not run such a call for want of a kernel."""
+    """None if the CPU does not run such a call for want of a kernel that another device may have."""
     function, arguments = call
     randomness = _RandomnessWatch()
     try:
         with randomness:
             expected: list[Any] | Exception = results(function, copied(arguments, "cpu"), False)
-    except NotImplementedError:
-        return None
     except Exception as error:
-        if "not implemented for" in str(error):
+        if _lacks_kernel(error):
             return None
         expected = error
     on_chip = copied(arguments, "chip")
@@ -503,6 +512,12 @@ def _judge_call(case: Case, op: Any, call: Call) -> Outcome | None:
     ):
         return Outcome(case, Verdict.WRONG, fault, 1) if _is_defined(function, arguments, expected) else None
     return verdicts.of_right_result(case, (work.so_far() - before).ops_on_host)
+
+
+def _lacks_kernel(error: Exception) -> bool:
+    """Return whether the CPU has no such operator, or has it but not for a half type, as other devices do."""
+    lacked = re.search(r"not implemented for '(\w+)'", str(error))
+    return lacked[1] in ("Half", "BFloat16") if lacked else isinstance(error, NotImplementedError)
 
 
 def _is_defined(function: Callable[..., Any], arguments: Any, expected: list[Any]) -> bool:
