@@ -22,6 +22,7 @@ BENCHMARKS = (
     "random_kernels",
     "many_chips",
     "fleet",
+    "ranking_service",
     "planner",
     "planner_brute_force",
 )

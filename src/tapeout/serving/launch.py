@@ -4,12 +4,16 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+from tapeout.serving import step_times
 from tapeout.serving.requirements import require_vllm
 from tapeout.serving.vllm import VARIABLE
 
 SMOLLM2 = "smollm2"
+MIDDLEWARE = "tapeout.serving.vllm.usage.ChipUsage"
 DEFAULT_CACHE_BYTES = 256 * 2**20
 """Of the chip's HBM, which here is the host's memory: vLLM's own default would take most of a data-centre chip's."""
 
@@ -24,7 +28,7 @@ def command(model: str, options: Sequence[str], *, name: str = "") -> list[str]:
         words += ["--dtype", "float32"]
     if not given & {"--kv-cache-memory-bytes", "--gpu-memory-utilization", "--num-gpu-blocks-override"}:
         words += ["--kv-cache-memory-bytes", str(DEFAULT_CACHE_BYTES)]
-    return words
+    return [*words, "--middleware", MIDDLEWARE]
 
 
 def environment(chip: str, present: Mapping[str, str]) -> dict[str, str]:
@@ -43,7 +47,12 @@ def environment(chip: str, present: Mapping[str, str]) -> dict[str, str]:
 def serve(model: str, chip: str, options: Sequence[str], *, name: str = "") -> int:
     """Run the server until it ends; the status is its own, 0 after SIGINT or SIGTERM. Raises VllmMissing."""
     require_vllm()
-    server = subprocess.Popen(command(model, options, name=name), env=environment(chip, os.environ))
+    with tempfile.TemporaryDirectory(prefix="tapeout-serve-") as folder:
+        variables = {**environment(chip, os.environ), step_times.VARIABLE: str(Path(folder) / "steps.jsonl")}
+        return _until_it_ends(subprocess.Popen(command(model, options, name=name), env=variables))
+
+
+def _until_it_ends(server: "subprocess.Popen[bytes]") -> int:
     asked_to_end = False
 
     def pass_on(number: int, frame: object) -> None:
