@@ -23,9 +23,12 @@ LONG_S = 1e4
 
 @dataclass(frozen=True)
 class StageCost:
-    """Seconds of a micro-batch forwards, back to the input and to the weights. After the last pass: `after`, and `late`
+    """A stage of a pipeline.
+
+    Seconds of a micro-batch forwards, back to the input and to the weights. After the last pass: `after`, and `late`
     less the time at which the first pass begins, as new weights are gathered until then. Bytes of a card without
-    activations, and of each micro-batch in flight."""
+    activations, and of each micro-batch in flight.
+    """
 
     forward: float
     backward: float
@@ -223,19 +226,19 @@ class Costs:
         part = prediction._Part(mesh, cards, split, place, count, passes)
         owned = _INSIDE._owned(self.model, [part], *([1] if _IS_OLD else []))
         after, late = self._after(plan, pipeline, part, owned)
-        held = [
-            prediction._stage(self.model, plan, pipeline, 0, mesh, [part], owned, 0.0, flight, 1) for flight in (0, 1)
-        ]
-        static = held[0].memory.value
+        held = prediction._stage(self.model, plan, pipeline, 0, mesh, [part], owned, 0.0, 0, 1)
+        kept = sum(
+            memory.activation_bytes(self.model, layer, split, mesh.recompute) for layer in range(place, place + count)
+        )
         return StageCost(
             passes.forward.total,
             passes.backward.total,
             passes.weight.total,
             after,
             late,
-            static,
-            held[1].memory.value - static,
-            held[0].capacity_bytes,
+            held.memory.value,
+            kept * self.memory_terms(1, 1).activations,
+            held.capacity_bytes,
         )
 
     def _after(self, plan: Plan, pipeline: Pipeline, part: Any, owned: memory.Held) -> tuple[float, float]:
