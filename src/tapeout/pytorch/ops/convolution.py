@@ -6,6 +6,7 @@ s, places that differ by s meet the same taps, and each such set is a convolutio
 dimensions; absent ones have one element.
 """
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Sequence
@@ -16,8 +17,8 @@ from torch._prims_common import suggest_memory_format
 
 from tapeout import chip as chips
 from tapeout.pytorch.ops import convolution_kernels as kernels
-from tapeout.pytorch.ops import fallback
-from tapeout.pytorch.ops.convolution_tiles import Problem, correlation_tile, gradient_tile
+from tapeout.pytorch.ops import depthwise, fallback
+from tapeout.pytorch.ops.convolution_tiles import Problem, correlation_tile, gradient_tile, turning_cycles
 from tapeout.pytorch.ops.launch import INTEGERS, POINTER, ceil_div, count, kernel, power_of_two_at_least
 from tapeout.pytorch.ops.matmul import MATRIX_DTYPES, add_parts, has_products, is_multiplied, multiply
 
@@ -25,6 +26,9 @@ PACKED_ELEMENTS = 16_384
 """Of a tile of filters that are packed."""
 
 MOST_SKIPPED = 16
+
+FEW_CHANNELS, MOST_MERGED = 4, 64
+"""Where channels are so few, a row of taps becomes channels too, of which there are at most so many."""
 
 aten = torch.ops.aten
 
@@ -69,6 +73,23 @@ def _skipped(source: torch.Tensor, step: int) -> int:
     return step if not _is_last(source) and source.stride(4) == 1 and step in (2, 4, 8, MOST_SKIPPED) else 1
 
 
+def _problem(
+    source: torch.Tensor, out: torch.Tensor, groups: int, channels: int, outputs: int, taps: int, step: int
+) -> Problem:
+    return Problem(
+        images=source.shape[0],
+        groups=groups,
+        channels=channels,
+        outputs=outputs,
+        depth=out.shape[2],
+        height=out.shape[3],
+        width=out.shape[4],
+        taps=taps,
+        is_last=_is_last(source),
+        skipped=_skipped(source, step),
+    )
+
+
 def _correlation(
     source: torch.Tensor, filters: torch.Tensor, bias: torch.Tensor | None, out: torch.Tensor, step: Triple,
     start: Triple, tap_step: Triple,
@@ -78,19 +99,14 @@ def _correlation(
     if out.numel() == 0:
         return
     groups, *taps, channels, outputs = filters.shape
-    problem = Problem(
-        images=source.shape[0],
-        groups=groups,
-        channels=max(1, channels),
-        outputs=outputs,
-        depth=out.shape[2],
-        height=out.shape[3],
-        width=out.shape[4],
-        taps=math.prod(taps),
-        is_last=_is_last(source),
-        skipped=_skipped(source, step[2]),
-    )
-    tile = correlation_tile(chips.active(), MATRIX_DTYPES[source.dtype], source.element_size(), problem)
+    problem = _problem(source, out, groups, max(1, channels), outputs, math.prod(taps), step[2])
+    chip, dtype, size_bytes = chips.active(), MATRIX_DTYPES[source.dtype], source.element_size()
+    tile, cycles = correlation_tile(chip, dtype, size_bytes, problem)
+    if not problem.is_last and source.shape[1] > 1:  # rows may be so short that it pays to have channels last
+        turned = dataclasses.replace(problem, is_last=True, skipped=1)
+        other, fewer = correlation_tile(chip, dtype, size_bytes, turned)
+        if fewer + turning_cycles(chip, source.numel() * size_bytes) < cycles:
+            source, problem, tile = source.contiguous(memory_format=torch.channels_last_3d), turned, other
     shift = source if bias is None else bias
     launch = kernel(
         kernels.correlation,
@@ -150,6 +166,33 @@ def _is_dense_last(tensor: torch.Tensor) -> bool:
     return tensor.is_contiguous(memory_format=torch.channels_last_3d)
 
 
+def _is_depthwise(weight: torch.Tensor, channels: int, groups: int, step: Triple) -> bool:
+    """Return whether each channel has a filter of its own, of two dimensions at most, for one output."""
+    return groups > 1 and weight.shape[:2] == (channels, 1) and channels == groups and weight.shape[2] == step[0] == 1
+
+
+def _layers(tensor: torch.Tensor) -> torch.Tensor:
+    """(images, channels, rows, columns) with columns contiguous, of a tensor whose third dimension has one element or
+    is made one with the images'."""
+    batch, channels, depth, height, width = tensor.shape
+    flat = tensor.transpose(1, 2).reshape(batch * depth, channels, height, width) if depth > 1 else tensor.select(2, 0)
+    return flat if flat.stride(3) == 1 else flat.contiguous()
+
+
+def _depthwise(
+    source: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, out: torch.Tensor, step: Triple,
+    start: Triple, tap_step: Triple,
+) -> None:  # fmt: skip
+    """What `_correlation` does for filters of one channel and one output."""
+    is_whole = out.shape[2] == 1 and out.stride(4) == 1
+    shape = (out.shape[0] * out.shape[2], out.shape[1], *out.shape[3:])
+    target = out.select(2, 0) if is_whole else torch.empty(shape, dtype=out.dtype, device=out.device)
+    filters = weight.select(2, 0).select(1, 0)
+    depthwise.correlate(_layers(source), filters, bias, target, step[1:], start[1:], tap_step[1:])
+    if not is_whole:
+        out.copy_(target.unflatten(0, (out.shape[0], out.shape[2])).transpose(1, 2))
+
+
 def _correlate(
     source: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, step: Triple, padding: Triple,
     spread: Triple, groups: int, form: torch.memory_format,
@@ -162,10 +205,40 @@ def _correlate(
     out = torch.empty(shape, dtype=source.dtype, device=source.device, memory_format=form)
     if _is_pointwise(source, weight, out, groups, step, padding):
         _pointwise(source, weight, bias, out, turned=False)
+    elif _is_depthwise(weight, source.shape[1], groups, step):
+        _depthwise(source, weight, bias, out, step, _triple(-p for p in padding), spread)
     else:
+        start = _triple(-p for p in padding)
+        if (
+            groups == spread[2] == 1
+            and weight.shape[4] > 1
+            and weight.shape[1] <= FEW_CHANNELS
+            and weight.shape[4] * weight.shape[1] <= MOST_MERGED
+        ):
+            source, weight = _merged(source, weight, size[2], step[2], padding[2])
+            start, step = (start[0], start[1], 0), (step[0], step[1], 1)
         filters = _packed(weight, groups, turned=False)
-        _correlation(source, filters, bias, out, step, _triple(-p for p in padding), spread)
+        _correlation(source, filters, bias, out, step, start, spread)
     return out
+
+
+def _merged(
+    source: torch.Tensor, weight: torch.Tensor, width: int, step: int, padding: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A source of few channels, and filters, with the taps of a row as channels: with channels last and zeros at the
+    sides, what these meet are neighbours in memory. Pixels overlap."""
+    batch, channels, depth, height, extent = source.shape
+    taps = weight.shape[4]
+    wide = max((width - 1) * step + taps, padding + extent)
+    padded = torch.empty((batch, depth, height, wide, channels), dtype=source.dtype, device=source.device)
+    padded[:, :, :, :padding].zero_()
+    padded[:, :, :, padding + extent :].zero_()
+    padded[:, :, :, padding : padding + extent].copy_(source.permute(0, 2, 3, 4, 1))
+    by_image, by_layer, by_row, by_column, _ = padded.stride()
+    shape = (batch, taps * channels, depth, height, width)
+    overlapping = padded.as_strided(shape, (by_image, 1, by_layer, by_row, step * by_column))
+    filters = weight.permute(0, 4, 1, 2, 3).reshape(weight.shape[0], taps * channels, *weight.shape[2:4], 1)
+    return overlapping, filters
 
 
 def _spread(
@@ -179,6 +252,9 @@ def _spread(
     out = torch.empty(shape, dtype=gradient.dtype, device=gradient.device, memory_format=form)
     if _is_pointwise(gradient, weight, out, groups, step, padding):
         _pointwise(gradient, weight, bias, out, turned=True)
+        return out
+    if step == (1, 1, 1) and _is_depthwise(weight, gradient.shape[1], groups, step):
+        _depthwise(gradient, weight, bias, out, step, padding, _triple(-s for s in spread))
         return out
     filters = _packed(weight, groups, turned=True)
     target, columns = out, ceil_div(size[2], step[2])
@@ -247,20 +323,23 @@ def _gradient_of_filters(
         return out
     if gradient.numel() == 0:
         return out.zero_()
-    problem = Problem(
-        images=source.shape[0],
-        groups=groups,
-        channels=channels,
-        outputs=outputs,
-        depth=gradient.shape[2],
-        height=gradient.shape[3],
-        width=gradient.shape[4],
-        taps=tap_count,
-        is_last=_is_last(source),
-        skipped=_skipped(source, step[2]),
-    )
-    chip, is_gradient_last = chips.active(), _is_last(gradient)
-    tile, share = gradient_tile(chip, MATRIX_DTYPES[source.dtype], source.element_size(), problem, is_gradient_last)
+    if _is_depthwise(weight, source.shape[1], groups, step) and padding[0] == 0:
+        start = (-padding[1], -padding[2])
+        sums = depthwise.gradient_of_filters(
+            _layers(gradient), _layers(source), (taps[1], taps[2]), step[1:], start, spread[1:]
+        )
+        add_parts(sums.view(sums.shape[0], 1, weight.shape[0], -1), out.view(1, weight.shape[0], -1))
+        return out
+    problem = _problem(source, gradient, groups, channels, outputs, tap_count, step[2])
+    chip, dtype, size_bytes = chips.active(), MATRIX_DTYPES[source.dtype], source.element_size()
+    is_gradient_last = _is_last(gradient)
+    tile, share, cycles = gradient_tile(chip, dtype, size_bytes, problem, is_gradient_last)
+    if not problem.is_last and source.shape[1] > 1 and gradient.shape[1] > 1:
+        turned = dataclasses.replace(problem, is_last=True, skipped=1)
+        other, other_share, fewer = gradient_tile(chip, dtype, size_bytes, turned, True)
+        if fewer + turning_cycles(chip, (source.numel() + gradient.numel()) * size_bytes) < cycles:
+            source, gradient = (t.contiguous(memory_format=torch.channels_last_3d) for t in (source, gradient))
+            problem, tile, share, is_gradient_last = turned, other, other_share, True
     blocks = ceil_div(problem.images, tile.images) * ceil_div(problem.height, tile.rows)
     parts = ceil_div(blocks * ceil_div(problem.width, tile.columns) * problem.depth, share)
     sums = torch.empty((parts, groups, tap_count, outputs, channels), dtype=torch.float32, device=source.device)

@@ -17,22 +17,38 @@ def _every_other(tile):
 
 
 @triton.jit
+def inside_of(extent, offset, STEP: tl.constexpr):
+    """The first place i and the end of the places with 0 <= i * STEP + offset < extent; numbers <= 0 are as good as
+    0. Divisions take the sequencer 20 cycles."""
+    if STEP == 1:
+        low, high = -offset, extent - offset
+    elif (STEP & (STEP - 1)) == 0:
+        BITS: tl.constexpr = STEP.bit_length() - 1
+        low, high = (STEP - 1 - offset) >> BITS, (extent - offset + (STEP - 1)) >> BITS
+    else:
+        low, high = (STEP - 1 - offset) // STEP, (extent - offset + (STEP - 1)) // STEP
+    return low, high
+
+
+@triton.jit
 def _met(
     source, channel, image, row, column, row_offset, column_offset, is_layer,
     channels, images, height, width, out_height, out_width,
     source_batch, source_channel, source_row, source_column,
     STEP_ROW: tl.constexpr, STEP_COLUMN: tl.constexpr, SKIPPED: tl.constexpr, CHAINS: tl.constexpr, LAST: tl.constexpr,
+    IS_CUT: tl.constexpr,
 ):  # fmt: skip
     """(chains, channels, pixels): what a tap meets in a block of pixels, zero outside.
 
     The pixel in a row and a column meets the source at row * STEP_ROW + row_offset, column * STEP_COLUMN +
     column_offset. Of SKIPPED columns that are loaded, all neighbours in memory, one is used: `column` counts them then.
-    LAST: channels are neighbours in memory."""
-    row_low = (STEP_ROW - 1 - row_offset) // STEP_ROW
-    row_high = tl.minimum((height - row_offset + (STEP_ROW - 1)) // STEP_ROW, out_height)
+    LAST: channels are neighbours in memory. IS_CUT: what pixels beyond
+    the result meet is zero as well."""
     STEP: tl.constexpr = STEP_COLUMN // SKIPPED
-    column_low = (STEP - 1 - column_offset) // STEP
-    column_high = tl.minimum((width - column_offset + (STEP - 1)) // STEP, out_width * SKIPPED)
+    row_low, row_high = inside_of(height, row_offset, STEP_ROW)
+    column_low, column_high = inside_of(width, column_offset, STEP)
+    if IS_CUT:
+        row_high, column_high = tl.minimum(row_high, out_height), tl.minimum(column_high, out_width * SKIPPED)
     source += row_offset * source_row + column_offset * source_column
     PIXELS: tl.constexpr = image.shape[0] * row.shape[0] * column.shape[0]
     if LAST:
@@ -115,7 +131,7 @@ def correlation(
         a = _met(
             source + z * source_z, channel, image, row, wide, start_y + ky * tap_y, start_x + kx * tap_x,
             (z >= 0) & (z < depth), channels, images, height, width, out_height, out_width,
-            source_batch, source_channel, source_y, source_x, STEP_ROW, STEP_COLUMN, SKIPPED, CHAINS, LAST,
+            source_batch, source_channel, source_y, source_x, STEP_ROW, STEP_COLUMN, SKIPPED, CHAINS, LAST, False,
         )  # fmt: skip
         place = kz * filter_z + ky * filter_y + kx * filter_x + channel[:, None] * outputs + output[None, :]
         w = tl.load(filters + place, mask=(channel[:, None] < channels) & (output[None, :] < outputs), other=0.0)
@@ -195,12 +211,12 @@ def gradient_of_filters(
         a = _met(
             source + z * source_z, channel, image, row, wide, start_y + ky * tap_y, start_x + kx * tap_x,
             (z >= 0) & (z < depth), channels, images, height, width, out_height, out_width,
-            source_batch, source_channel, source_y, source_x, STEP_ROW, STEP_COLUMN, SKIPPED, 1, LAST,
+            source_batch, source_channel, source_y, source_x, STEP_ROW, STEP_COLUMN, SKIPPED, 1, LAST, True,
         )  # fmt: skip
         g = _met(
             gradient + layer * gradient_z, output, image, row, first_column + tl.arange(0, COLUMNS), layer * 0,
             layer * 0, layer >= 0, outputs, images, out_height, out_width, out_height, out_width,
-            gradient_batch, gradient_channel, gradient_y, gradient_x, 1, 1, 1, 1, GRADIENT_LAST,
+            gradient_batch, gradient_channel, gradient_y, gradient_x, 1, 1, 1, 1, GRADIENT_LAST, False,
         )  # fmt: skip
         a = tl.permute(tl.reshape(a, (CHANNELS, CHAINS, PIXELS // CHAINS)), 1, 2, 0)
         g = tl.permute(tl.reshape(g, (OUTPUTS, CHAINS, PIXELS // CHAINS)), 1, 0, 2)

@@ -13,8 +13,11 @@ from tapeout.chip import Chip
 from tapeout.pytorch.ops.sizes import ceil_div, power_of_two_at_least
 from tapeout.pytorch.ops.tiles import NEAR, load_bytes_per_cycle, padded, steps_of_array
 
-SCALAR_CYCLES = 120
+SCALAR_CYCLES = 200
 """Of the sequencer, for a step: addresses and bounds of what a tap meets."""
+
+LOAD_SHARE = 0.65
+"""Of the rate at which the last-level SRAM could serve all cores, that they reach: their lines meet in its slices."""
 
 MOST_PIXELS = 1024
 
@@ -91,13 +94,14 @@ def _load_cycles(
     else:
         runs, run = images * rows * channels, columns * skipped * size_bytes
     requests = runs * (max(1, run / line) + (0 if run % line == 0 and is_last else 0.75))
-    rate = load_bytes_per_cycle(chip, chip.core_count)
+    rate = LOAD_SHARE * load_bytes_per_cycle(chip, chip.core_count)
     return max(runs * run / rate, requests / chip.core.load_dma.gather_addresses_per_cycle)
 
 
 @functools.lru_cache(maxsize=4096)
-def correlation_tile(chip: Chip, dtype: str, size_bytes: int, problem: Problem) -> Tile:
-    """The tile of a convolution whose estimated cycles are fewest. `dtype` is the chip's name of the operands' type."""
+def correlation_tile(chip: Chip, dtype: str, size_bytes: int, problem: Problem) -> tuple[Tile, float]:
+    """The tile of a convolution whose estimated cycles are fewest, and the cycles. `dtype` is the chip's name of the
+    operands' type."""
     found: list[tuple[float, int, Tile]] = []
     engine, pad = chip.core.matrix, chip.core.scratchpad
     rate = engine.multiply_accumulates_per_cycle(dtype) / (engine.row_count * engine.column_count)
@@ -134,14 +138,16 @@ def correlation_tile(chip: Chip, dtype: str, size_bytes: int, problem: Problem) 
             computed = programs * pixels * outputs * padded(problem.channels, deep)
             found.append((cycles, computed, Tile(*block, channels, outputs, chains, pixels_first)))
     limit = NEAR * min(cycles for cycles, _, _ in found)
-    return min((entry for entry in found if entry[0] <= limit), key=lambda entry: (entry[1], entry[0]))[2]
+    cycles, _, tile = min((entry for entry in found if entry[0] <= limit), key=lambda entry: (entry[1], entry[0]))
+    return tile, cycles
 
 
 @functools.lru_cache(maxsize=4096)
 def gradient_tile(
     chip: Chip, dtype: str, size_bytes: int, problem: Problem, is_gradient_last: bool
-) -> tuple[Tile, int]:
-    """The tile of a gradient of filters, whose sums go over pixels, and how many blocks of pixels a program takes."""
+) -> tuple[Tile, int, float]:
+    """The tile of a gradient of filters, whose sums go over pixels, how many blocks of pixels a program takes, and the
+    cycles."""
     found: list[tuple[float, int, Tile, int]] = []
     engine, pad = chip.core.matrix, chip.core.scratchpad
     rate = engine.multiply_accumulates_per_cycle(dtype) / (engine.row_count * engine.column_count)
@@ -179,4 +185,16 @@ def gradient_tile(
                 tile = Tile(*block, channels, outputs, chains, False)
                 found.append((cycles, computed, tile, share))
     limit = NEAR * min(entry[0] for entry in found)
-    return min((entry for entry in found if entry[0] <= limit), key=lambda entry: (entry[1], entry[0]))[2:]
+    near = (entry for entry in found if entry[0] <= limit)
+    cycles, _, tile, share = min(near, key=lambda entry: (entry[1], entry[0]))
+    return tile, share, cycles
+
+
+TURNING_SHARE = 0.4
+"""Of HBM's bandwidth, that a copy with channels last reaches."""
+
+
+def turning_cycles(chip: Chip, size_bytes: int) -> float:
+    """Cycles of laying out a tensor with channels last."""
+    latency = chip.last_level_sram.latency_cycles + chip.hbm.latency_ns * chip.clock_hz / 10**9
+    return 4 * latency + 2 * size_bytes * chip.clock_hz / chip.hbm.bandwidth_bytes_per_s / TURNING_SHARE
