@@ -7,17 +7,7 @@ from typing import Annotated
 import typer
 
 from tapeout.report.page import Format, write
-
-
-class Site(enum.StrEnum):
-    us = "us"
-    china_west = "china-west"
-    china_coast = "china-coast"
-
-
-class Origin(enum.StrEnum):
-    domestic = "domestic"
-    foreign = "foreign"
+from tapeout.silicon.places import Origin, Place
 
 
 class Work(enum.StrEnum):
@@ -28,10 +18,10 @@ class Work(enum.StrEnum):
 
 def cost(
     chip: Annotated[str, typer.Argument(help="A reference chip, a chip file or a chip of the catalog.")],
-    site: Annotated[Site, typer.Option(help="Site of the cluster, which sets the price of power.")] = Site.us,
+    site: Annotated[Place, typer.Option(help="Site of the cluster, which sets the price of power.")] = Place.US,
     origin: Annotated[
         Origin, typer.Option(help="Origin of the chip relative to --site, for import tariffs.")
-    ] = Origin.foreign,
+    ] = Origin.FOREIGN,
     chips: Annotated[int, typer.Option(min=1, help="Chips in the cluster, which sets the network's share.")] = 1024,
     price: Annotated[
         float | None, typer.Option(help="Price of one chip in USD, as offered (default: the model's or the catalog's).")

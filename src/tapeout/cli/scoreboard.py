@@ -9,6 +9,7 @@ import typer
 from rich.progress import Progress, SpinnerColumn, TimeRemainingColumn
 
 from tapeout.report.terminal import console as console_of
+from tapeout.workbench.scoreboard.verdicts import Verdict
 
 
 class Suite(enum.StrEnum):
@@ -26,13 +27,6 @@ class Mode(enum.StrEnum):
     inference = "inference"
     strided = "strided"
     mutated = "mutated"
-
-
-class Again(enum.StrEnum):
-    fallback = "fallback"
-    refused = "refused"
-    wrong = "wrong"
-    broken = "broken"
 
 
 def scoreboard(
@@ -55,7 +49,7 @@ def scoreboard(
     time_limit_s: Annotated[float, typer.Option(help="CPU time in seconds after which a case counts as broken.")] = 300,
     outcomes: Annotated[Path | None, typer.Option(help="File of outcomes; cases in it are not run again.")] = None,
     again: Annotated[
-        list[Again] | None, typer.Option(help="Rerun recorded cases with this verdict. Repeatable.")
+        list[Verdict] | None, typer.Option(help="Rerun recorded cases with this verdict. Repeatable.")
     ] = None,
     processes: Annotated[int | None, typer.Option(min=1, help="Number of processes (default: one per core).")] = None,
     page: Annotated[Path | None, typer.Option(help="Write the table to this Markdown file.")] = None,
@@ -80,7 +74,7 @@ def scoreboard(
     chosen = [case for case in whole if case.mode in mode and (not dtype or case.dtype in dtype)]
     cases = [case for case in chosen if re.search(only, case.name)][::every]
     file = outcomes or Path(f"build/scoreboard-{suite.value}.jsonl")
-    repeated = [verdicts.Verdict(verdict.value) for verdict in again or ()]
+    repeated = list(again or ())
     before = report.recorded(against.read_text("utf-8")) if against else {}
     console = console_of()
     with Progress(SpinnerColumn(), *Progress.get_default_columns()[:-1], TimeRemainingColumn(), console=console) as bar:

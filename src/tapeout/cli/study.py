@@ -5,14 +5,14 @@ from typing import Annotated
 
 import typer
 
-from tapeout.cli.cost import Origin, Site
 from tapeout.report.page import Format, write
+from tapeout.silicon.places import Origin, Place
 
 
 def study(
     name: Annotated[str, typer.Argument(help="drop-hbm, four-times, h20 or 4090-or-inference-card.")],
-    site: Annotated[Site, typer.Option(help="Site of the chips, which sets the price of power.")] = Site.us,
-    origin: Annotated[Origin, typer.Option(help="Origin of the chips relative to --site.")] = Origin.foreign,
+    site: Annotated[Place, typer.Option(help="Site of the chips, which sets the price of power.")] = Place.US,
+    origin: Annotated[Origin, typer.Option(help="Origin of the chips relative to --site.")] = Origin.FOREIGN,
     chips: Annotated[int, typer.Option(min=1, help="Chips in the cluster, which sets the network's share.")] = 1024,
     technology: Annotated[
         Path | None, typer.Option(help="File with additional figures of technology and economics.")

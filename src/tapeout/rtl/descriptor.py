@@ -17,6 +17,7 @@ from tapeout.isa.fields import (
     Unit,
     register_places,
 )
+from tapeout.numerics.dtypes import DType
 
 ENTRY_WORDS = 64
 VALUES = 16
@@ -54,6 +55,20 @@ class View:
             if field.name == name:
                 return self.bits[offset : offset + field.width]
         raise KeyError(f"{self.kind.mnemonic} has no field {name}")
+
+    def element_type(self, name: str) -> "str | DType":
+        """Element type of a tile operand, as its definition says: the field that names it, or the type itself.
+
+        Types that depend on the function are not for here."""
+        of = next(field.of for field in self.kind.operand_fields if field.name == name)
+        assert isinstance(of, str | DType)
+        return of
+
+    def element_code(self, name: str) -> Value:
+        """Code of the element type of a tile operand whose definition names the field that holds it."""
+        of = self.element_type(name)
+        assert isinstance(of, str)
+        return self.field(of)
 
     def register(self, name: str, part: int = 0) -> Value:
         """Content of a register the field names."""

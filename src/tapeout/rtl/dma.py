@@ -113,11 +113,11 @@ class _Transfer:
             if not view.has(name):
                 m.d.sync += self.is_tile[name].eq(0)
                 continue
-            of_tile = size
-            if name == "index":
-                of_tile = size_of(m, view.field("index_dtype"), f"{kind.mnemonic}_index_size")
-            elif name == "mask":
-                of_tile = Const(0, 2)
+            of_tile, of = size, view.element_type(name)
+            if isinstance(of, DType):
+                of_tile = Const(of.size_bytes.bit_length() - 1, 2)
+            elif of != "dtype":
+                of_tile = size_of(m, view.field(of), f"{kind.mnemonic}_{name}_size")
             content = view.register(name)
             m.d.sync += [
                 self.tile_base[name].eq(view.base(name)),
@@ -129,11 +129,11 @@ class _Transfer:
                 ),
             ]
             if name == "index":  # signed
-                with m.If(view.field("index_dtype") == DType.I32.code):
+                with m.If(view.element_code(name) == DType.I32.code):
                     m.d.sync += self.scalar[name].eq(sign_extended(content, 32))
                 with m.Else():
                     m.d.sync += self.scalar[name].eq(content)
-            elif name == "mask":
+            elif of is DType.I1:
                 m.d.sync += self.scalar[name].eq(content[0])
             else:
                 m.d.sync += self.scalar[name].eq(content)

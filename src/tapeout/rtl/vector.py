@@ -32,6 +32,10 @@ IOTA_CODE, GATHER_CODE = 127, 126
 """Places in the table of programs that no function has."""
 
 
+PICKED_BY_FLAG = tuple(f for f in Function if all(f.operand_dtypes(d)[0] is DType.I1 for d in f.dtypes))
+"""Functions whose first operand is an i1, whatever the instruction's type."""
+
+
 def size_of(m: Module, code: Value, name: str) -> Signal:
     """Logarithm of an element's size, by its type's code."""
     size = Signal(2, name=name)
@@ -125,8 +129,9 @@ class VectorEngine(Component):
                     if view.has("function"):
                         function = view.field("function")
                         index = Cat(view.field("dtype"), function[0:7])
-                        with m.If(function == Function.SELECT.code):
-                            m.d.comb += codes["a"].eq(DType.I1.code)
+                        for each in PICKED_BY_FLAG:
+                            with m.If(function == each.code):
+                                m.d.comb += codes["a"].eq(DType.I1.code)
                         with m.Switch(function):
                             predicates = [f.code for f in Function if f.is_predicate]
                             with m.Case(*predicates):
@@ -139,12 +144,13 @@ class VectorEngine(Component):
                             view.field("rounding"),
                             Const(1, 1),
                         )
-                        m.d.comb += codes["result"].eq(view.field("result_dtype"))
+                        m.d.comb += codes["result"].eq(view.element_code("result"))
                     elif kind is isa.Iota:
                         index = Cat(view.field("dtype"), Const(IOTA_CODE, 7))
                     elif kind is isa.Gather:
-                        index = Cat(view.field("index_dtype"), Const(GATHER_CODE, 7))
-                        m.d.comb += codes["a"].eq(view.field("index_dtype"))
+                        index_code = view.element_code("index")
+                        index = Cat(index_code, Const(GATHER_CODE, 7))
+                        m.d.comb += codes["a"].eq(index_code)
                     of_operand = {"result": "result", "a": "a", "b": "b", "c": "c"}
                     if kind is isa.Gather:
                         of_operand = {"result": "result", "a": "index", "c": "source"}

@@ -22,6 +22,7 @@ from tapeout.errors import InternalError, LaunchError
 from tapeout.host import file_cache as cache
 from tapeout.host.features import host_fingerprint
 from tapeout.isa import Program
+from tapeout.numerics.dtypes import DType
 from tapeout.runtime import native, sanitizer
 from tapeout.runtime.counters import compilations
 from tapeout.runtime.process import session
@@ -32,9 +33,8 @@ if TYPE_CHECKING:
     from tapeout.sim.timing import FlatTrace
 
 ALIGNMENT_BYTES_OF_TYPE = {
-    **dict.fromkeys(("fp64", "i64", "u64"), 8),
-    **dict.fromkeys(("fp32", "i32", "u32"), 4),
-    **dict.fromkeys(("fp16", "bf16", "i16", "u16"), 2),
+    **{dtype.triton_name: dtype.size_bytes for dtype in DType},
+    **{f"u{dtype.bits}": dtype.size_bytes for dtype in (DType.I8, DType.I16, DType.I32, DType.I64)},
 }
 
 

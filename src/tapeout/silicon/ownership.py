@@ -17,10 +17,10 @@ import numpy as np
 from tapeout.accelerator import Accelerator
 from tapeout.chip.catalog import COLUMNS
 from tapeout.figures import Estimate, Provenance, computed, number, total
+from tapeout.silicon.places import Origin, Place
 from tapeout.silicon.technology import SiliconError, Technology
 
-SITES = ("us", "china-west", "china-coast")
-ORIGINS = ("domestic", "foreign")
+SITES, ORIGINS = tuple(Place), tuple(Origin)
 NETWORK_SCALES = (512, 8192, 131072)
 HOURS_PER_YEAR = 8766
 

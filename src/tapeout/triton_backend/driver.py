@@ -1,6 +1,6 @@
 """Driver half of the back end: the device as Triton sees it, and how a compiled kernel is loaded and launched."""
 
-import struct
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -17,10 +17,8 @@ from tapeout.runtime import session
 BACKEND = "chip"
 MAX_THREADS = 1 << 30
 _FLOAT_BITS: dict[str, Callable[[float], int]] = {
-    "fp64": lambda value: struct.unpack("<Q", struct.pack("<d", value))[0],
-    "fp32": lambda value: struct.unpack("<I", struct.pack("<f", value))[0],
-    "fp16": lambda value: struct.unpack("<H", struct.pack("<e", value))[0],
-    "bf16": lambda value: exact_bits(_round_to_bf16(value), DType.BF16),
+    **{dtype.triton_name: functools.partial(exact_bits, dtype=dtype) for dtype in (DType.F64, DType.F32, DType.F16)},
+    DType.BF16.triton_name: lambda value: exact_bits(_round_to_bf16(value), DType.BF16),
 }
 
 

@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 from triton.compiler import ASTSource
 
 from tapeout import chip as chips
+from tapeout.numerics.dtypes import DType
 from tapeout.pytorch import graphs
 from tapeout.pytorch.ledger import count as count
 from tapeout.pytorch.ops.sizes import ceil_div as ceil_div
@@ -21,18 +22,10 @@ from tapeout.pytorch.ops.sizes import power_of_two_at_least as power_of_two_at_l
 from tapeout.runtime import session
 
 TYPE_NAMES = {
-    torch.float64: "fp64",
-    torch.float32: "fp32",
-    torch.float16: "fp16",
-    torch.bfloat16: "bf16",
-    torch.float8_e4m3fn: "fp8e4nv",
-    torch.float8_e5m2: "fp8e5",
-    torch.int64: "i64",
-    torch.int32: "i32",
-    torch.int16: "i16",
-    torch.int8: "i8",
+    **{getattr(torch, dtype.long_name): dtype.triton_name for dtype in DType if dtype.long_name != "float8"},
+    torch.float8_e4m3fn: DType.F8E4M3.triton_name,
+    torch.float8_e5m2: DType.F8E5M2.triton_name,
     torch.uint8: "u8",
-    torch.bool: "i1",
 }
 
 POINTER = {dtype: f"*{name}" for dtype, name in TYPE_NAMES.items()}
