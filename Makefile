@@ -4,6 +4,7 @@
 # make check   format, lint and types
 # make scoreboard-check   a part of every scoreboard again; fails if a case is worse than on its page in docs/
 # make rtl-check   two thousand random programs on the RTL; fails if a byte differs
+# make rtl-test   the tests that build models of cores (minutes the first time); RTL_TESTS= chooses some of them
 # make docs    the generated pages of docs/
 # make site    the documentation as a site in build/site; fails on a dead link
 # make wheel   a wheel in build/dist, tried out in an environment of its own
@@ -21,7 +22,7 @@ VENV := .venv
 INSTALLED := $(VENV)/.installed
 RUN := $(VENV)/bin/python -m
 
-.PHONY: demo test bench check scoreboard-check modules-check numbers-check rtl-check docs site wheel upgrade setup clean
+.PHONY: demo test bench check scoreboard-check modules-check numbers-check rtl-check rtl-test docs site wheel upgrade setup clean
 
 demo: setup
 	$(VENV)/bin/tapeout chat --chip $(CHIP) "$(QUESTION)"
@@ -53,6 +54,11 @@ numbers-check: setup
 
 rtl-check: setup
 	$(RUN) benchmarks.rtl_random_programs
+
+RTL_TESTS ?= tests/rtl
+
+rtl-test: setup
+	$(RUN) pytest --numprocesses 0 --build-rtl $(RTL_TESTS)
 
 docs: setup
 	$(VENV)/bin/tapeout isa --output docs/isa.md

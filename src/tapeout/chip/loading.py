@@ -47,8 +47,8 @@ def _load_python(path: Path) -> Chip:
         raise
     except Exception as error:
         raise ChipError(f"{type(error).__name__}: {error}", where=_line_in_file(error, path)) from error
-    if isinstance(names.get("chip"), Chip):
-        return names["chip"]
+    if isinstance(chip := names.get("chip"), Chip):
+        return chip
     shipped = {id(chip) for chip in REFERENCE_CHIPS.values()}  # imported to build upon, not what the file is about
     own = {name: value for name, value in names.items() if isinstance(value, Chip) and id(value) not in shipped}
     if not own:

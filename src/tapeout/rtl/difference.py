@@ -20,6 +20,7 @@ from tapeout.isa.program import show
 from tapeout.rtl.simulation import WRITE_RECORD
 from tapeout.sim import evaluator
 from tapeout.sim.execution import Frame
+from tapeout.sim.state import Memory
 
 Bytes = dict[int, int]
 """Content by address."""
@@ -88,7 +89,7 @@ def executed(
     chip: Chip,
     grid: tuple[int, int, int],
     arguments: Sequence[int],
-    memory: evaluator.Memory,
+    memory: Memory,
     *,
     workspace: int = 0,
 ) -> list[Step]:

@@ -154,7 +154,7 @@ class Queue(Component):
             for kind in of_unit(self.unit):
                 with m.Case(kind.opcode):
                     m.d.comb += registers.eq(len(register_places(kind)))
-        is_sync = opcode == isa.SYNC[self.unit].opcode  # type: ignore[attr-defined]
+        is_sync = opcode == isa.SYNC[self.unit].opcode
         first = of_unit(self.unit)[0]
         offset_of = {f.name: o for f, o in zip(first.fields, first.offsets, strict=True)}
 

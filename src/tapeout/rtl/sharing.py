@@ -25,10 +25,10 @@ def ports_of(unit: Component) -> list[tuple[str, Flow, Value]]:
 
 def instantiate(m: Module, name: str, unit: Component) -> None:
     """Put an instance of the unit's module where a submodule would be."""
-    unit._MustUse__silence = True  # type: ignore[attr-defined]  # Amaranth would warn that it is not elaborated here
+    unit._MustUse__silence = True  # Amaranth would warn that it is not elaborated here
     connections = {f"{'i' if flow is Flow.In else 'o'}_{port}": value for port, flow, value in ports_of(unit)}
     m.submodules[name] = Instance(
-        unit.module_name,  # type: ignore[attr-defined]
+        unit.module_name,
         i_clk=ClockSignal(),
         i_rst=ResetSignal(),
         **connections,

@@ -87,7 +87,8 @@ class Backlog:
             return []
         words = np.empty((count, 3), np.int64)
         library().tapeout_take_backlog(self.handle, words.ctypes.data)
-        return words.tolist()
+        launches: list[tuple[int, int, int]] = words.tolist()
+        return launches
 
     def empty_sram(self) -> None:
         library().tapeout_empty_sram(self.handle)

@@ -30,6 +30,7 @@ from tapeout.isa.costs import (
 )
 from tapeout.isa.fields import Instruction, Queued, tiles
 from tapeout.isa.pipelined_costs import single_group, transfer_conflict
+from tapeout.numerics.dtypes import DType
 from tapeout.sim.faults import AccessFault, SynchronisationFault, Trapped
 from tapeout.sim.timing import abi
 from tapeout.sim.timing.memory import TICKS, MemoryParameters
@@ -72,6 +73,12 @@ KIND_OF: dict[type, str] = {
     isa.Atomic: "ATOMIC",
     **dict.fromkeys(isa.SYNC.values(), "SYNC"),
 }
+
+
+def _kind(item: Instruction) -> str:
+    if item.unit is Unit.SEQUENCER and type(item) not in KIND_OF:
+        raise InternalError(f"the timing simulator in C++ does not know {item.mnemonic}")
+    return KIND_OF.get(type(item), "OTHER")
 
 
 def source() -> Library:
@@ -150,7 +157,7 @@ class _Prepared:
 def _op(item: Instruction, cost: Cost, chip: Chip, shapes: dict[tuple[Any, ...], int]) -> dict[str, Any]:
     """Members of the structure Op for one instruction. `shapes` numbers what two equal tiles have in common."""
     row: dict[str, Any] = {
-        "kind": abi.KINDS.index(KIND_OF.get(type(item), "OTHER")),
+        "kind": abi.KINDS.index(_kind(item)),
         "unit": abi.AGENTS.index(item.unit),
         "occupancy": cost.occupancy_cycles,
         "conflict": cost.conflict_cycles,
@@ -201,7 +208,7 @@ def _sequencer_op(item: Instruction, chip: Chip) -> dict[str, Any]:
 
 
 def _bits(dtype: Any) -> int:
-    return 1 if dtype is isa.DType.I1 else dtype.bits
+    return 1 if dtype is DType.I1 else dtype.bits
 
 
 def _tile(pattern: AccessPattern, extents: tuple[int, ...], size: int, shapes: dict[tuple[Any, ...], int]) -> list[int]:

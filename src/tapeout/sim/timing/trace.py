@@ -14,8 +14,10 @@ from tapeout.chip import Chip
 from tapeout.errors import TapeoutError
 from tapeout.isa import AccessPattern, Instruction, Program, RegisterValue, Unit
 from tapeout.isa import definitions as isa
+from tapeout.numerics.dtypes import DType
 from tapeout.sim import evaluator
 from tapeout.sim.execution import Frame
+from tapeout.sim.state import Memory
 
 Tile = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -120,7 +122,7 @@ def record_trace(
     chip: Chip,
     grid: tuple[int, int, int],
     arguments: Sequence[int],
-    memory: evaluator.Memory,
+    memory: Memory,
     *,
     workspace: int = 0,
 ) -> DataTrace:
@@ -134,7 +136,7 @@ def record_trace(
             data.scalars.append(frame.registers[item.destination] if item.destination else 0)
         elif isinstance(item, isa.Indexed):
             tiles = data.load_tiles if item.unit is Unit.LOAD else data.store_tiles
-            for operand, dtype in ((item.index, item.index_dtype), (item.mask, isa.DType.I1)):
+            for operand, dtype in ((item.index, item.index_dtype), (item.mask, DType.I1)):
                 if not isinstance(operand, RegisterValue):
                     values = frame.values(operand, item.shape, dtype)
                     tiles.append(np.ascontiguousarray(values).astype(np.int64).reshape(-1))
