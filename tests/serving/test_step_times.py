@@ -2,7 +2,10 @@
 
 import asyncio
 import json
+import os
+import signal
 import sys
+import threading
 
 import pytest
 
@@ -126,3 +129,11 @@ def test_the_server_is_vllms_with_what_was_not_chosen():
 def test_the_servers_environment_names_the_chip_and_keeps_the_users_choices():
     made = launch.environment("inference", {"TAPEOUT_TIMING": "only", "TAPEOUT_VLLM": "0"})
     assert (made["TAPEOUT_CHIP"], made["TAPEOUT_VLLM"], made["TAPEOUT_TIMING"]) == ("inference", "1", "only")
+
+
+def test_a_server_that_is_asked_to_end_ends_well_and_another_status_is_passed_on():
+    assert launch.until_it_ends([sys.executable, "-c", "raise SystemExit(3)"], os.environ) == 3
+    waiting = [sys.executable, "-c", "import signal, time; signal.signal(2, signal.SIG_DFL); time.sleep(60)"]
+    asked = threading.Timer(1, os.kill, (os.getpid(), signal.SIGINT))
+    asked.start()
+    assert launch.until_it_ends(waiting, os.environ) == 0

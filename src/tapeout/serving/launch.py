@@ -49,10 +49,13 @@ def serve(model: str, chip: str, options: Sequence[str], *, name: str = "") -> i
     require_vllm()
     with tempfile.TemporaryDirectory(prefix="tapeout-serve-") as folder:
         variables = {**environment(chip, os.environ), step_times.VARIABLE: str(Path(folder) / "steps.jsonl")}
-        return _until_it_ends(subprocess.Popen(command(model, options, name=name), env=variables))
+        return until_it_ends(command(model, options, name=name), variables)
 
 
-def _until_it_ends(server: "subprocess.Popen[bytes]") -> int:
+def until_it_ends(words: Sequence[str], variables: Mapping[str, str]) -> int:
+    """Run a command and pass SIGINT and SIGTERM on to it; its status, or 0 if it ended because of one."""
+    # In a group of its own a terminal's Ctrl-C reaches it once, from here.
+    server = subprocess.Popen(words, env=variables, process_group=0)
     asked_to_end = False
 
     def pass_on(number: int, frame: object) -> None:
