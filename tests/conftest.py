@@ -7,12 +7,21 @@ import pytest
 hypothesis.settings.register_profile("tapeout", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("tapeout")
 
+WARNINGS_FAIL = ("chip", "report", "silicon")
+"""Folders whose tests fail on a warning. The others run torch, which warns of its own plans."""
+
 ON_HOST_MEMORY = ("passes", "rtl", "runtime", "sim", "testing")
 
 
 def pytest_addoption(parser):
     parser.addoption("--update-golden", action="store_true", help="rewrite the golden texts instead of comparing")
     parser.addoption("--build-rtl", action="store_true", help="also run tests that build the model of a core")
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.path.parent.name in WARNINGS_FAIL:
+            item.add_marker(pytest.mark.filterwarnings("error"))
 
 
 @pytest.fixture(autouse=True)
