@@ -25,6 +25,10 @@ ROUNDED = {
 EXTREMA = {"arith.maximumf", "arith.minimumf", "arith.maxnumf", "arith.minnumf"}
 """Operations whose result is one of the operands."""
 
+MADE_HERE = "made_here"
+"""Mark of an operation whose half result only its widening reads: a rounding back takes it over, so that it may be
+written where a loop carries it."""
+
 REARRANGING = {"tt.splat", "tt.broadcast", "tt.expand_dims", "tt.trans", "tt.reshape", "tile.slice"}
 
 
@@ -42,7 +46,8 @@ def _in_block(operations: list[Operation], uses: Counter[Value]) -> list[Operati
     for operation in operations:
         if operation.name != "tt.reduce":
             operation.regions = [_in_region(region, uses) for region in operation.regions]
-        made += _rewritten(operation, uses) or [operation]
+        rewritten = _rewritten(operation, uses)
+        made += [operation] if rewritten is None else rewritten
     return made
 
 
@@ -68,6 +73,12 @@ def _rounded(rounding: Operation, uses: Counter[Value]) -> list[Operation] | Non
     if owner is None or not value.type.shape or rounding.attributes.get("rounding", "rtne") != "rtne":
         return None
     if owner.name == "arith.extf" and owner.operands[0].type.dtype is dtype:  # rounded back to what it was
+        producer = owner.operands[0].owner
+        if producer is not None and producer.attributes.pop(MADE_HERE, False):
+            producer.results = rounding.results
+            producer.own_results()
+            owner.operands = list(rounding.results)
+            return []
         same = make("tile.alias", list(owner.operands), [], {}, rounding.location)
         same.results = rounding.results
         return [same.own_results()]
@@ -99,7 +110,8 @@ def _widened_later(
     if halves is None:
         return None
     type = replace(operation.result.type, dtype=halves[0].type.dtype)
-    half = make(operation.name, [*(before or []), *halves], [type], dict(operation.attributes), operation.location)
+    attributes = operation.attributes | {MADE_HERE: True}
+    half = make(operation.name, [*(before or []), *halves], [type], attributes, operation.location)
     return [*made, half, _widening(half.result, operation)]
 
 

@@ -8,10 +8,13 @@ import triton
 import triton.language as tl
 from triton.language.extra import libdevice
 
+from tapeout import chip as chips
 from tapeout.pytorch.ops import scalars
 from tapeout.pytorch.ops.launch import POINTER, ceil_div, count, kernel, otherwise, power_of_two_at_least
 
-TILE = 2048
+LEAST_TILE, LARGEST_TILE = 1024, 8192
+"""Elements of a tile: each program works out the step's constants once more, so there are to be few for each core."""
+
 STATE_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 aten = torch.ops.aten
@@ -167,7 +170,8 @@ def _update(
                 first.shape, first.stride(), dtype=tensor.dtype, device=tensor.device
             ).copy_(tensor)
     tensors = [*(placed[id(tensor)] for tensor in state), *told, first if found_inf is None else found_inf]
-    tile = min(TILE, power_of_two_at_least(size))
+    share = power_of_two_at_least(ceil_div(size, 2 * chips.active().core_count))
+    tile = max(LEAST_TILE, min(LARGEST_TILE, share))
     launch = kernel(
         function,
         (*(POINTER[t.dtype] for t in tensors), "i64", *("fp32",) * len(numbers)),

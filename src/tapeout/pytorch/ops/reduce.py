@@ -62,13 +62,15 @@ def _reduce(
         if OP == "sum" or OP == "mean":
             total += value
         elif OP == "max":
-            total = tl.maximum(total, value, propagate_nan=tl.PropagateNan.ALL)
+            total = tl.maximum(total, value, propagate_nan=tl.PropagateNan.ALL).to(COMPUTE)
         elif OP == "min":
-            total = tl.minimum(total, value, propagate_nan=tl.PropagateNan.ALL)
+            total = tl.minimum(total, value, propagate_nan=tl.PropagateNan.ALL).to(COMPUTE)
         elif OP == "any":
             total = total | value
         else:
             total = total & value
+    if COMPUTE == tl.bfloat16 or COMPUTE == tl.float16:  # noqa: SIM109
+        total = total.to(tl.float32)
     AXIS: tl.constexpr = 0 if TURNED else 1
     if OP == "sum" or OP == "mean":
         result = tl.sum(total, axis=AXIS)
@@ -275,8 +277,10 @@ def reduce_into(name: str, source: torch.Tensor, dims: Sequence[int], out: torch
     if source.dtype == torch.bool:
         name = {"max": "any", "min": "all"}.get(name, name)
     matrix = as_matrix(source, dims if len(dims) else range(source.dim()))
-    compute = torch.int32 if name in ("any", "all") else source.dtype if name in ("max", "min") else out.dtype
-    compute = COMPUTE_DTYPES.get(compute, compute)
+    if name in ("max", "min"):
+        compute = source.dtype
+    else:
+        compute = torch.int32 if name in ("any", "all") else COMPUTE_DTYPES.get(out.dtype, out.dtype)
     _reduce_matrix(name, matrix, out, matrix.shape[1], compute)
     return True
 
