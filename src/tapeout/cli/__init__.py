@@ -13,6 +13,7 @@ from tapeout.cli import (
     calibration,
     chat,
     chips,
+    cluster,
     clusters,
     compare,
     cosim,
@@ -21,6 +22,7 @@ from tapeout.cli import (
     diff,
     export_check,
     fleet,
+    goodput,
     isa,
     limits,
     models,
@@ -28,6 +30,7 @@ from tapeout.cli import (
     plan,
     produce,
     profile,
+    replay,
     rtl,
     run,
     scoreboard,
@@ -36,6 +39,7 @@ from tapeout.cli import (
     study,
     synth,
     time,
+    traffic,
 )
 from tapeout.cli.terminal import make_printable
 from tapeout.errors import InternalError, TapeoutError
@@ -96,6 +100,7 @@ app.command("annotate", cls=run.ScriptCommand, context_settings=run.SCRIPT_OPTIO
 app.command("calibration")(calibration.calibration)
 app.command("chat")(chat.chat)
 app.command("chips")(chips.chips)
+app.command("cluster")(cluster.cluster)
 app.command("clusters")(clusters.clusters)
 app.command("collective")(clusters.collective)
 app.command("compare")(compare.compare)
@@ -105,6 +110,7 @@ app.command("datasheet")(datasheet.datasheet)
 app.command("diff")(diff.diff)
 app.command("export-check")(export_check.export_check)
 app.command("fleet")(fleet.fleet)
+app.command("goodput")(goodput.goodput)
 app.command("isa")(isa.isa)
 app.command("limits", cls=run.ScriptCommand, context_settings=run.SCRIPT_OPTIONS)(limits.limits)
 app.add_typer(models.models, name="models")
@@ -112,6 +118,7 @@ app.command("new")(new.new)
 app.command("produce")(produce.produce)
 app.command("plan")(plan.plan)
 app.command("profile", cls=run.ScriptCommand, context_settings=run.SCRIPT_OPTIONS)(profile.profile)
+app.command("replay")(replay.replay)
 app.command("rtl")(rtl.rtl)
 app.command("run", cls=run.ScriptCommand, context_settings=run.SCRIPT_OPTIONS)(run.run)
 app.command("scoreboard")(scoreboard.scoreboard)
@@ -120,3 +127,4 @@ app.command("serve-sim")(serve_sim.serve_sim)
 app.command("study")(study.study)
 app.command("synth")(synth.synth)
 app.command("time")(time.time)
+app.command("traffic")(traffic.traffic)

@@ -7,8 +7,8 @@ chips too; its topology is a `Cluster` of levels. Of a chip that one can buy it 
 
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass, field, replace
+from functools import cache, lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from tapeout import cluster as clusters
 from tapeout.accelerator import Accelerator
 from tapeout.cluster import Cluster, Level, Protocol
 from tapeout.figures import Estimate, Provenance, given
+from tapeout.models import parameters
 from tapeout.models.questions import own_parameters
 from tapeout.models.timers import Timer
 from tapeout.silicon import technology
@@ -104,7 +105,7 @@ def _cards(word: str, *, software: str, own_catalog: Path | None, assume: bool) 
     if not is_counted or not count.strip().replace("_", "").isdigit() or int(count) < 1 or not kind:
         raise TrainingError(f"cards are written kind:count, as in H100:8192, not {word!r}")
     kind, _, named = kind.partition("@")
-    chip = accelerator(kind, technology.load(), own_catalog=own_catalog)
+    chip = _chip(kind, own_catalog)
     joined = clusters.load(named) if named else None
     return cards_of(chip, int(count), name=kind, joined=joined, software=software, assume=assume)
 
@@ -152,8 +153,48 @@ def cards_of(
             low=fabric["efficiency_low"],
             high=fabric["efficiency_high"],
         ),
-        timer=Timer(chip=chip, own=own_parameters(), assume=assume),
+        timer=_timer(_Identity(chip), assume),
     )
+
+
+@cache
+def _known_chip(kind: str, own_catalog: Path | None) -> Accelerator:
+    return accelerator(kind, technology.load(), own_catalog=own_catalog)
+
+
+def _chip(kind: str, own_catalog: Path | None) -> Accelerator:
+    """The chip of that name; a file is read anew, for it may have changed."""
+    if Path(kind).suffix or own_catalog is not None:
+        return accelerator(kind, technology.load(), own_catalog=own_catalog)
+    return _known_chip(kind, own_catalog)
+
+
+@dataclass(frozen=True, eq=False)
+class _Identity:
+    """A chip as a key: figures have no order, so a chip is equal to itself alone."""
+
+    chip: Accelerator
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Identity) and other.chip is self.chip
+
+    def __hash__(self) -> int:
+        return id(self.chip)
+
+
+@lru_cache(maxsize=64)
+def _timer(of: _Identity, assume: bool) -> Timer:
+    """The operator models of a chip; of one that was not measured, those of a chip of the same die."""
+    own = own_parameters()
+    sibling = _platform(of.chip.name).get("silicon")
+    measured = {each.chip for each in parameters.shipped().values()}
+    if sibling and of.chip.name not in measured:
+        own += tuple(
+            replace(each, chip=of.chip.name)
+            for each in parameters.shipped().values()
+            if each.chip == sibling and each.framework != "trtllm"
+        )
+    return Timer(chip=of.chip, own=own, assume=assume)
 
 
 DEFAULT_ERA = "megatron-2024"
@@ -174,9 +215,11 @@ def _usual(chip: Accelerator, platform: Mapping[str, Any], nic_bytes_per_s: floa
     """A node of cards on their links and a network of nodes."""
     fabric = _platforms()["fabric"]
     rate = chip.links.rate
-    size = node or (int(chip.links.domain_size.value) if chip.links.domain_size is not None else platform["node"])
+    domain = chip.links.domain_size
+    size = node or ("node" in _platforms().get(chip.name, {}) and platform["node"])
+    size = size or (int(domain.value) if domain is not None else platform["node"])
     nic = nic_bytes_per_s or platform["nic_gb_per_s"] * 1e9
-    inside = rate.to("B/s").value if rate is not None else nic
+    inside = rate.to("B/s").value if rate is not None else platform.get("link_gb_per_s", nic / 1e9) * 1e9
     levels = [
         Level(
             name="node",

@@ -19,14 +19,15 @@ from tapeout.training.collectives import Group
 from tapeout.training.fleet import Cards
 
 MATRIX, ATTENTION, VECTOR = "matrix products", "attention", "vector operators"
-TENSOR, CONTEXT, EXPERT, DATA, HOST = (
+TENSOR, CONTEXT, EXPERT, DATA, HOST, TRANSFER = (
     "tensor parallel",
     "context parallel",
     "expert parallel",
     "data parallel",
     "host",
+    "between stages",
 )
-PARTS = (MATRIX, ATTENTION, VECTOR, TENSOR, CONTEXT, EXPERT, DATA, HOST)
+PARTS = (MATRIX, ATTENTION, VECTOR, TENSOR, CONTEXT, EXPERT, DATA, HOST, TRANSFER)
 
 ATTENTION_BACKWARD = 2.5 / 0.75
 """Backward over forward time of fused attention: 2.5 times the operations at three quarters of the rate (Dao 2023 and
@@ -127,6 +128,10 @@ class _Adding:
         """A pass over memory that reads so many arrays of that many elements and writes one."""
         self.streams += [(0, elements, inputs, times, 1.0), (1, elements, inputs, times * backward, 1.0)]
 
+    def accumulate(self, parameters: float) -> None:
+        """Gradients of a micro-batch added to those kept in single precision: read and written once."""
+        self.streams.append((2, parameters, 3.0, 1.0, 1.0))
+
     def seconds(self, which: int, part: str, value: float, low: float = 1.0, high: float = 1.0) -> None:
         kept = self.sums[which].setdefault(part, [0.0, 0.0, 0.0])
         kept[0] += value
@@ -168,7 +173,8 @@ def _pass(sums: Mapping[str, list[float]]) -> Pass:
     )
 
 
-PRODUCT_DTYPES = {"float16": "bfloat16"}
+PRODUCT_DTYPES = {"float16": "bfloat16", "tfloat32": "bfloat16"}
+"""Element types whose products take the time of another's; those of tfloat32 take twice that (`_with_software`)."""
 
 
 def _network(cards: Cards) -> collectives.Network:
@@ -176,19 +182,34 @@ def _network(cards: Cards) -> collectives.Network:
 
 
 _KEPT: dict[tuple[object, ...], Passes] = {}
+"""Passes before software, by what decides them. A key holds its timer, by identity."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Same:
+    """Equal if it holds the very same object, which it keeps alive."""
+
+    held: object
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other.held is self.held
+
+    def __hash__(self) -> int:
+        return id(self.held)
 
 
 def layer(model: ModelShape, index: int, split: Split, cards: Cards) -> Passes:
     """A layer of the model, counted from 0. Raises ModelError that names a figure the kind lacks."""
     is_sparse = shapes.is_sparse(model, index)
-    key = (model, is_sparse, split, id(cards.timer), cards.topology, cards.software.name)
+    key = (model, is_sparse, split, _Same(cards.timer), cards.topology, cards.efficiency.value)
     if key not in _KEPT:
-        _KEPT[key] = _layer(model, is_sparse, split, cards)
-    return _KEPT[key]
+        _KEPT[key] = _layer(model, index, split, cards)
+    return _with_software(_KEPT[key], split, cards, _slower_attention(model, split, cards, _KEPT[key]))
 
 
-def _layer(model: ModelShape, is_sparse: bool, split: Split, cards: Cards) -> Passes:
+def _layer(model: ModelShape, index: int, split: Split, cards: Cards) -> Passes:
     adding = _Adding(cards)
+    is_sparse = shapes.is_sparse(model, index)
     tokens, tp, hidden = split.tokens, split.tp, model.hidden
     dtype = PRODUCT_DTYPES.get(split.dtype, split.dtype)
     heads, shared = model.heads / tp, max(model.key_value_heads / tp, 1)
@@ -218,7 +239,9 @@ def _layer(model: ModelShape, is_sparse: bool, split: Split, cards: Cards) -> Pa
         adding.product(tokens, hidden, width, dtype)
         adding.stream(tokens * width, 2 if model.gated else 1)
     _collectives(adding, model, split, cards)
-    return _scaled(adding.passes(), cards)
+    owned = shapes.attention_parameters(model) + shapes.dense_parameters(model, index)
+    adding.accumulate(owned / tp + shapes.expert_parameters(model, index) / split.ep)
+    return adding.passes()
 
 
 def _attention(adding: _Adding, model: ModelShape, split: Split, heads: float, shared: float) -> None:
@@ -270,7 +293,7 @@ def _experts(adding: _Adding, model: ModelShape, split: Split, cards: Cards, dty
 
 
 def _collectives(adding: _Adding, model: ModelShape, split: Split, cards: Cards) -> None:
-    network, exposed = _network(cards), 1 - cards.software.overlap.value
+    network = _network(cards)
     moved = split.tokens * model.hidden * 2.0
     if split.tp > 1:
         group = Group(split.tp)
@@ -280,45 +303,61 @@ def _collectives(adding: _Adding, model: ModelShape, split: Split, cards: Cards)
         else:
             each = collectives.time_s(network, "all_reduce", moved, group)
         for which in (0, 1):
-            adding.seconds(which, TENSOR, 2 * each * exposed)
+            adding.seconds(which, TENSOR, 2 * each)
     if split.cp > 1:
         kept = 2.0 * split.micro_batch * split.sequence * max(model.key_value_heads / split.tp, 1) * model.head_size * 2
         each = collectives.time_s(network, "all_gather", kept, Group(split.cp, split.tp))
-        adding.seconds(0, CONTEXT, each * exposed)
-        adding.seconds(1, CONTEXT, 2 * each * exposed)
+        adding.seconds(0, CONTEXT, each)
+        adding.seconds(1, CONTEXT, 2 * each)
     if split.ep > 1:
         sent = split.tokens / split.tp * model.experts_per_token * model.hidden * 2.0 * IMBALANCE
         each = collectives.time_s(network, "all_to_all", sent, Group(split.ep))
         for which in (0, 1):
-            adding.seconds(which, EXPERT, 2 * each * exposed)
+            adding.seconds(which, EXPERT, 2 * each)
 
 
-def _scaled(passes: Passes, cards: Cards) -> Passes:
-    """Products and attention at the software's speed."""
-    ratio = cards.software.gemm.value
+def _slower_attention(model: ModelShape, split: Split, cards: Cards, passes: Passes) -> float:
+    """How much longer fused attention takes with kernels that were not written for the chip."""
+    share, copies = cards.software.attention, cards.chip.async_copy
+    taken = passes.forward.seconds.get(ATTENTION, 0.0)
+    if not share or not split.fused_attention or copies is None or not copies.value or not taken:
+        return 1.0
+    attended = shapes.attended(model, split.sequence) / model.layers
+    flops = 2 * attended * split.tokens * model.heads / split.tp * shapes.head_width(model)
+    peak = cards.chip.require("half_tflops").to("op/s").value
+    return max(flops / (peak * share) / taken, 1.0)
+
+
+def _with_software(passes: Passes, split: Split, cards: Cards, attention: float = 1.0) -> Passes:
+    """Products and attention at the software's speed, and of collectives what it does not hide."""
+    ratio, exposed = cards.software.gemm.value, 1 - cards.software.overlap.value
+    width = 2.0 if split.dtype == "tfloat32" else 1.0  # half the rate, twice the bytes
+    factor = {MATRIX: ratio, ATTENTION: ratio * attention, TENSOR: exposed, EXPERT: exposed, CONTEXT: exposed}
 
     def scaled(each: Pass) -> Pass:
-        seconds = {
-            part: value * (ratio if part in (MATRIX, ATTENTION) else 1.0) for part, value in each.seconds.items()
-        }
+        seconds = {part: value * width * factor.get(part, 1.0) for part, value in each.seconds.items()}
         return Pass(MappingProxyType(seconds), each.low, each.high)
 
     return Passes(scaled(passes.forward), scaled(passes.backward), scaled(passes.weight))
 
 
 def embedding(model: ModelShape, split: Split, cards: Cards) -> Passes:
-    adding = _Adding(cards)
-    adding.stream(split.tokens * model.hidden, 1)
-    return _scaled(adding.passes(), cards)
+    """The gather of a micro-batch's words."""
+    key = ("embedding", model.hidden, split.tokens, _Same(cards.timer))
+    if key not in _KEPT:
+        adding = _Adding(cards)
+        adding.stream(split.tokens * model.hidden, 1)
+        _KEPT[key] = adding.passes()
+    return _KEPT[key]
 
 
 def head(model: ModelShape, split: Split, cards: Cards) -> Passes:
     """The product with the vocabulary, and the loss."""
-    key = ("head", model, split, id(cards.timer), cards.topology, cards.software.name)
+    key = ("head", model, split, _Same(cards.timer))
     if key not in _KEPT:
         adding = _Adding(cards)
         words = model.vocabulary / split.tp
         adding.product(split.tokens, words, model.hidden, "bfloat16")
         adding.stream(split.tokens * words, 4, backward=0.8)
-        _KEPT[key] = _scaled(adding.passes(), cards)
-    return _KEPT[key]
+        _KEPT[key] = adding.passes()
+    return _with_software(_KEPT[key], split, cards)

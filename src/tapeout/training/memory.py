@@ -74,6 +74,8 @@ def of_stage(
     zero: int,
     replicas: int,
     expert_replicas: int,
+    gradient_bytes: int = 4,
+    stays_gathered: bool = False,
 ) -> Estimate:
     """Bytes of one card of a stage, with its parts. `activations`: of one micro-batch."""
 
@@ -82,10 +84,12 @@ def of_stage(
             return owned.count * bytes_each
         return (owned.dense / replicas + owned.experts / expert_replicas) * bytes_each
 
-    largest = owned.count * 2 / 16 if zero == 3 else 0.0  # a layer or two gathered at a time
+    weights = owned.count * 2.0
+    if zero == 3 and not stays_gathered:
+        weights = spread(3, 4.0) + owned.count * 2 / 16  # master weights too, and a layer or two gathered at a time
     parts = [
-        _part("weights", spread(3, 2.0) + largest),
-        _part("gradients", spread(2, 4.0)),
+        _part("weights", weights),
+        _part("gradients", spread(2, float(gradient_bytes))),
         _part("optimizer state", spread(1, 12.0)),
         _part("activations", activations * in_flight * (1 + FRAGMENTATION), 0.9, 1.15),
         _part("loss", head_bytes, 0.7, 1.3),

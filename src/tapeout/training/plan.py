@@ -12,7 +12,7 @@ from tapeout.training.problems import TrainingError
 
 SCHEDULES = ("1f1b", "interleaved", "zero-bubble", "dualpipe", "gpipe")
 RECOMPUTES = ("none", "selective", "full")
-DTYPES = ("bfloat16", "float16", "fp8", "nvfp4")
+DTYPES = ("bfloat16", "float16", "tfloat32", "int8", "fp8", "nvfp4")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +115,8 @@ class Plan:
 
     `virtual_stages`: chunks of layers on each card (interleaved). `sequence_parallel`: norms and dropout are split over
     tp. `fused_attention`: scores stay on the chip. `overlap_gradients`: their reduction runs beside the last backward
-    passes.
+    passes, and the gathering of new weights beside the first forward ones. `gradient_bytes`: of one gradient that is
+    kept and reduced.
     """
 
     pipelines: tuple[Pipeline, ...]
@@ -127,6 +128,7 @@ class Plan:
     sequence_parallel: bool = True
     fused_attention: bool = True
     overlap_gradients: bool = True
+    gradient_bytes: int = 4
 
     def __post_init__(self) -> None:
         if not self.pipelines:
@@ -226,6 +228,7 @@ def uniform(
     sequence_parallel: bool = True,
     fused_attention: bool = True,
     overlap_gradients: bool = True,
+    gradient_bytes: int = 4,
 ) -> Plan:
     """The plan of one kind: replicas take all `cards`. Raises TrainingError if they do not divide."""
     if min(tp, pp, cp, ep, cards, batch, micro_batch) < 1:
@@ -248,6 +251,7 @@ def uniform(
         sequence_parallel=sequence_parallel,
         fused_attention=fused_attention,
         overlap_gradients=overlap_gradients,
+        gradient_bytes=gradient_bytes,
     )
 
 

@@ -6,7 +6,7 @@ its passes by part, the bubble it waits in, what is exposed of the gradients' re
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -17,12 +17,12 @@ from tapeout.models.tables import table
 from tapeout.training import collectives, layers, memory, schedules, shapes
 from tapeout.training.collectives import Group, Network
 from tapeout.training.fleet import Cards, Fleet
-from tapeout.training.layers import DATA, HOST, NOTHING, PARTS, Pass, Passes, Split
+from tapeout.training.layers import DATA, HOST, NOTHING, PARTS, TRANSFER, Pass, Passes, Split
 from tapeout.training.plan import Mesh, Pipeline, Plan
 from tapeout.training.problems import TrainingError
 from tapeout.training.schedules import Timeline
 
-BUBBLE, TRANSFER, OPTIMIZER = "bubble", "between stages", "optimizer"
+BUBBLE, OPTIMIZER = "bubble", "optimizer"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +131,7 @@ def _pipeline(model: ModelShape, fleet: Fleet, plan: Plan, pipeline: Pipeline) -
     stage_count, virtual = len(meshes), plan.virtual_stages
     chunks = _chunks(model, fleet, plan, pipeline, meshes, counts)
     hops = [_transfer_s(model.hidden, pipeline, chunks, number) for number in range(len(chunks) - 1)]
+    chunks = [_sending(chunk, hops, place) for place, chunk in enumerate(chunks)]
     kind_of_schedule = plan.schedule if stage_count > 1 else "1f1b"
     of = schedules.order(kind_of_schedule, stage_count, pipeline.micro_batches, virtual)
     timeline = schedules.times(
@@ -138,7 +139,7 @@ def _pipeline(model: ModelShape, fleet: Fleet, plan: Plan, pipeline: Pipeline) -
         [chunk.passes.forward.total for chunk in chunks],
         [chunk.passes.backward.total for chunk in chunks],
         [chunk.passes.weight.total for chunk in chunks],
-        hops,
+        [0.0 if chunks[number].cards.software.blocking else hop for number, hop in enumerate(hops)],
     )
     in_flight = schedules.most_in_flight(of)
     ends = [timeline.end[of.starts[device] : of.starts[device + 1]].max() for device in range(stage_count)]
@@ -148,8 +149,9 @@ def _pipeline(model: ModelShape, fleet: Fleet, plan: Plan, pipeline: Pipeline) -
         mine = [chunks[place] for place in _places(device, stage_count, virtual, is_dual)]
         share = 0.5 if is_dual else 1.0
         busy = pipeline.micro_batches * share * sum(_all(chunk).total for chunk in mine)
-        owned = _owned(model, mine, len(chunks))
-        reduction, update = _after(model, plan, pipeline, mine, owned, fleet)
+        owned = _owned(model, mine)
+        reduction = _exposed(model, plan, pipeline, mine, timeline, device)
+        update = _update_s(plan, pipeline, mine[0], owned)
         finished.append(float(ends[device]) + reduction + update)
         after.append((reduction, update))
         stages.append(_stage(model, plan, pipeline, device, mesh, mine, owned, busy, int(in_flight[device]), virtual))
@@ -225,7 +227,7 @@ def _passes(
         each = layers.layer(model, alike[0], split, cards)
         again = _again(each.forward, mesh.recompute, split)
         one = _with_host(each, again, cards)
-        if plan.zero == 3:
+        if plan.zero == 3 and pipeline.stages == 1:
             one = _with_gathering(one, model, alike[0], split, cards, pipeline, mesh)
         forward.append((float(len(alike)), one.forward))
         backward.append((float(len(alike)), one.backward))
@@ -301,10 +303,10 @@ def _network(cards: Cards) -> Network:
 
 
 def _transfer_s(hidden: int, pipeline: Pipeline, chunks: list[_Part], number: int) -> float:
-    """Activations from a chunk to the next."""
+    """Activations from a chunk to the next: each card of a tensor-parallel group sends its share."""
     here, there = chunks[number], chunks[number + 1]
     split = here.split
-    size = split.tokens * 2.0 * hidden / max(split.tp if split.sequence_parallel else 1, 1)
+    size = split.tokens * 2.0 * hidden / split.tp
     if here.mesh == there.mesh:
         stride = here.mesh.tp * here.mesh.cp * pipeline.replicas
         return collectives.time_s(_network(here.cards), "send", size, Group(2, stride))
@@ -313,7 +315,21 @@ def _transfer_s(hidden: int, pipeline: Pipeline, chunks: list[_Part], number: in
     return size / rate + max(each.fabric.latency_ns for each in ends) * 1e-9
 
 
-def _owned(model: ModelShape, mine: list[_Part], chunk_count: int) -> memory.Held:
+def _sending(chunk: _Part, hops: list[float], place: int) -> _Part:
+    """A chunk whose card waits while it sends, if its software does."""
+    if not chunk.cards.software.blocking or not hops:
+        return chunk
+
+    def sent(one: Pass, seconds: float) -> Pass:
+        return layers.joined([(1.0, one), (1.0, Pass({TRANSFER: seconds}, {TRANSFER: 0.8}, {TRANSFER: 1.4}))])
+
+    passes = chunk.passes
+    forward = sent(passes.forward, hops[place]) if place < len(hops) else passes.forward
+    backward = sent(passes.backward, hops[place - 1]) if place else passes.backward
+    return replace(chunk, passes=Passes(forward, backward, passes.weight))
+
+
+def _owned(model: ModelShape, mine: list[_Part]) -> memory.Held:
     dense = experts = 0.0
     for chunk in mine:
         held = memory.held(
@@ -329,37 +345,74 @@ def _owned(model: ModelShape, mine: list[_Part], chunk_count: int) -> memory.Hel
     return memory.Held(dense, experts)
 
 
-def _after(
-    model: ModelShape, plan: Plan, pipeline: Pipeline, mine: list[_Part], owned: memory.Held, fleet: Fleet
-) -> tuple[float, float]:
-    """Seconds after a device's last pass: what is exposed of the gradients' reduction, and the optimizer."""
-    chunk = mine[0]
-    cards, mesh = chunk.cards, chunk.mesh
+def _exposed(
+    model: ModelShape, plan: Plan, pipeline: Pipeline, mine: list[_Part], timeline: Timeline, device: int
+) -> float:
+    """Seconds that the reduction of gradients and the gathering of new weights add to a device's step.
+
+    With overlap, layers are reduced as their last backward pass ends, and gathered before their first forward pass;
+    both go through the network one after the other.
+    """
+    if plan.zero == 3 and pipeline.stages == 1:
+        return 0.0  # part of every pass
+    both = [_of_replicas(model, plan, pipeline, chunk) for chunk in mine]
+    if not plan.overlap_gradients:
+        return sum(reduce + gather for reduce, gather in both)
+    of = timeline.order
+    here = slice(int(of.starts[device]), int(of.starts[device + 1]))
+    rows, start, end = of.rows[here], timeline.start[here], timeline.end[here]
+    is_back = (rows[:, 0] == schedules.WHOLE_BACKWARD) | (rows[:, 0] == schedules.WEIGHT)
+    places = np.unique(rows[:, 1])
+    times = []
+    for place, chunk, (reduce, gather) in zip(places, mine, both, strict=True):
+        of_chunk = rows[:, 1] == place
+        ended = float(end[is_back & of_chunk].max())
+        began = float(start[of_chunk & (rows[:, 0] == schedules.FORWARD)].min())
+        times.append((ended, began, chunk, reduce, gather))
+    free = late = 0.0
+    for ended, _, chunk, reduce, _ in sorted(times, key=lambda each: each[0]):
+        lasts = chunk.passes.backward.total + chunk.passes.weight.total
+        layer = 1 / max(chunk.count, 1)
+        free = max(max(free, ended - lasts * (1 - layer)) + reduce, ended + reduce * layer)
+    free -= float(end.max())
+    gathered = 0.0
+    for _, began, chunk, _, gather in sorted(times, key=lambda each: each[1]):
+        layer = 1 / max(chunk.count, 1)
+        first = gathered + gather * layer - began
+        gathered += gather
+        late = max(late, first, gathered - began - chunk.passes.forward.total * (1 - layer))
+    exposed = max(free, 0.0) + late
+    beside = sum(reduce + gather for reduce, gather in both) - exposed
+    return exposed + (1 - mine[0].cards.software.overlap.value) * max(beside, 0.0)
+
+
+def _of_replicas(model: ModelShape, plan: Plan, pipeline: Pipeline, chunk: _Part) -> tuple[float, float]:
+    """Seconds to reduce a chunk's gradients over its replicas, and to gather its weights."""
+    mesh, network = chunk.mesh, _network(chunk.cards)
+    owned = _owned(model, [chunk])
+    reduce = gather = 0.0
+    for count, group in zip((owned.dense, owned.experts), _replica_groups(plan, mesh), strict=True):
+        if plan.zero:
+            reduce += collectives.time_s(network, "reduce_scatter", count * plan.gradient_bytes, group)
+            gather += collectives.time_s(network, "all_gather", count * 2, group)
+        else:
+            reduce += collectives.time_s(network, "all_reduce", count * plan.gradient_bytes, group)
+    return reduce, gather
+
+
+def _replica_groups(plan: Plan, mesh: Mesh) -> tuple[Group, Group]:
+    """Cards that hold the same weights: those of dense ones, and those of the same experts."""
     replicas = sum(each.replicas for each in plan.pipelines) * mesh.cp
-    network = _network(cards)
-    dense_group = Group(replicas, mesh.tp)
-    expert_group = Group(max(replicas * mesh.tp // mesh.ep, 1), mesh.ep)
-    exposed = 0.0
-    if plan.zero < 3:
-        gradient_bytes = 4.0 if plan.zero else 2.0
-        for count, group in ((owned.dense, dense_group), (owned.experts, expert_group)):
-            if plan.zero:
-                reduce = collectives.time_s(network, "reduce_scatter", count * gradient_bytes, group)
-                gather = collectives.time_s(network, "all_gather", count * 2, group)
-            else:
-                reduce = collectives.time_s(network, "all_reduce", count * gradient_bytes, group)
-                gather = 0.0
-            exposed += reduce + gather
-        if plan.overlap_gradients:
-            last = mine[-1]
-            beside = last.passes.backward.total + last.passes.weight.total + last.passes.forward.total
-            buckets = max(sum(part.count for part in mine), 1)
-            exposed = max(exposed - beside * (1 - 1 / buckets), exposed / buckets)
-    shard = replicas if plan.zero else 1
-    expert_shard = max(replicas * mesh.tp // mesh.ep, 1) if plan.zero else 1
-    elements = owned.dense / shard + owned.experts / expert_shard
-    asked = table("elementwise", "bfloat16", elements=max(round(elements), 1), inputs=layers.OPTIMIZER_BYTES / 2 - 1)
-    return exposed, float(cards.timer.time(asked).seconds[0])
+    return Group(replicas, mesh.tp), Group(max(replicas * mesh.tp // mesh.ep, 1), mesh.ep)
+
+
+def _update_s(plan: Plan, pipeline: Pipeline, chunk: _Part, owned: memory.Held) -> float:
+    """Seconds of the optimizer."""
+    dense, experts = (group.count if plan.zero else 1 for group in _replica_groups(plan, chunk.mesh))
+    elements = max(round(owned.dense / dense + owned.experts / experts), 1)
+    inputs = layers.OPTIMIZER_BYTES / 2 - 1
+    asked = table("elementwise", "bfloat16", elements=elements, inputs=inputs)
+    return float(chunk.cards.timer.time(asked).seconds[0])
 
 
 def _stage(
@@ -402,6 +455,8 @@ def _stage(
             zero=plan.zero,
             replicas=replicas,
             expert_replicas=max(replicas * mesh.tp // mesh.ep, 1),
+            gradient_bytes=plan.gradient_bytes,
+            stays_gathered=pipeline.stages > 1,
         ),
         capacity_bytes=cards.chip.require("memory_gb").to("B").value,
     )

@@ -9,6 +9,7 @@ import tomllib
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from typing import Any
 
 from tapeout.figures import Estimate, Provenance, given
 from tapeout.training.problems import TrainingError
@@ -16,7 +17,12 @@ from tapeout.training.problems import TrainingError
 
 @dataclass(frozen=True, eq=False)
 class SoftwareEra:
-    """`host`: seconds of one layer's forward pass; `overlap` and `gemm`: shares."""
+    """`host`: seconds of one layer's forward pass; `overlap` and `gemm`: shares.
+
+    `attention`: share of peak that its fused attention reaches on chips with asynchronous copies, for kernels written
+    before them; 0: the operator model's. A published fact, not fitted. `blocking`: a stage waits while it sends and
+    receives (Megatron-LM until 2023).
+    """
 
     name: str
     date: str
@@ -24,6 +30,15 @@ class SoftwareEra:
     host: Estimate
     overlap: Estimate
     gemm: Estimate
+    attention: float = 0.0
+    blocking: bool = False
+
+
+@cache
+def fitted() -> dict[str, dict[str, Any]]:
+    """The record of the last fit, by era: its numbers, its error, and its rows with their digest."""
+    path = resources.files("tapeout.training") / "data" / "fitted.toml"
+    return tomllib.loads(path.read_text("utf-8"))
 
 
 @cache
@@ -34,6 +49,12 @@ def eras() -> dict[str, SoftwareEra]:
     for name, entry in tomllib.loads((folder / "software.toml").read_text("utf-8")).items():
         provenance = Provenance.named(entry["provenance"])
         source = entry.get("source", entry["what"])
+        if name in fitted():
+            provenance, source = Provenance.MODELLED, f"fitted to {len(fitted()[name]['rows'])} published runs"
+            for column in ("host_us", "overlap", "gemm"):
+                value = float(fitted()[name][column])
+                _, low, high = entry[column]
+                entry[column] = [value, min(low, 0.9 * value), max(high, 1.1 * value)]
 
         def figure(
             what: str,
@@ -56,6 +77,8 @@ def eras() -> dict[str, SoftwareEra]:
             host=figure("host time of a layer's pass", "host_us", "s", 1e-6),
             overlap=figure("overlap of collectives", "overlap", ""),
             gemm=figure("products over tuned kernels", "gemm", ""),
+            attention=entry.get("attention", 0.0),
+            blocking=entry.get("blocking", False),
         )
     return found
 
