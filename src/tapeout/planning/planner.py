@@ -93,12 +93,8 @@ def plan(question: Question) -> Planned:
 
 
 def _check_network(question: Question) -> None:
-    """Kinds share the outermost network; one without any cannot take part."""
+    """Kinds share the outermost network; one whose network ends cannot take part."""
     for cards in question.fleet.cards:
-        if cards.count > 1 and not cards.topology.levels:
-            raise TrainingError(
-                f"{cards.name} has no network; name a cluster, as in {cards.name}@CLUSTER:{cards.count}"
-            )
         places = cards.topology.place_count
         if len(question.fleet.cards) > 1 and places is not None:
             raise TrainingError(
