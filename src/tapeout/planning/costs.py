@@ -224,7 +224,7 @@ class Costs:
         place = 0 if is_first else self.model.layers - count if is_last else max(first, 1)
         passes = prediction._passes(self.model, plan, pipeline, mesh, cards, split, place, count, is_first, is_last)
         part = prediction._Part(mesh, cards, split, place, count, passes)
-        owned = _INSIDE._owned(self.model, [part], *([1] if _IS_OLD else []))
+        owned = prediction._owned(self.model, [part])
         after, late = self._after(plan, pipeline, part, owned)
         held = prediction._stage(self.model, plan, pipeline, 0, mesh, [part], owned, 0.0, 0, 1)
         kept = sum(
@@ -241,22 +241,20 @@ class Costs:
             held.capacity_bytes,
         )
 
-    def _after(self, plan: Plan, pipeline: Pipeline, part: Any, owned: memory.Held) -> tuple[float, float]:
+    def _after(self, plan: Plan, pipeline: Pipeline, part: prediction._Part, owned: memory.Held) -> tuple[float, float]:
         """`after` and `late` of a stage: what a step adds whose first pass begins late, and what more at once."""
-        if _IS_OLD:
-            return sum(_INSIDE._after(self.model, plan, pipeline, [part], owned, self.fleet)), 0.0
         order = schedules.order("1f1b", 1, 1)
 
         def exposed(began_s: float) -> float:
             start = np.array([began_s, began_s + LONG_S])
             return float(
-                _INSIDE._exposed(
+                prediction._exposed(
                     self.model, plan, pipeline, [part], schedules.Timeline(order, start, start + LONG_S), 0
                 )
             )
 
         at_last = exposed(LONG_S)
-        return at_last + _INSIDE._update_s(plan, pipeline, part, owned), exposed(0.0) - at_last
+        return at_last + prediction._update_s(plan, pipeline, part, owned), exposed(0.0) - at_last
 
     def hop(self, here: Mesh, there: Mesh, micro_batch: int, replicas: int) -> float:
         """Seconds from a stage of one mesh to the next, of the same mesh or another."""
@@ -346,5 +344,3 @@ def _in_flight(schedule: str, stages: int, micro_batches: int) -> list[int]:
 
 
 _NO_PASSES = (prediction.NOTHING,) * 3
-_INSIDE: Any = prediction
-_IS_OLD = hasattr(prediction, "_after")
