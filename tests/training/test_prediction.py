@@ -80,3 +80,17 @@ def test_refusals_name_what_would_do():
     assert refused(cards=8, ep=8, batch=8) == "llama-3.1-8b has no experts, so ep must be 1, not 8"
     with pytest.raises(TrainingError, match="cards are written kind:count"):
         fleet_of("H100")
+
+
+def test_a_token_goes_to_a_node_once_where_the_software_does_so():
+    """Experts over eight nodes: fewer bytes on the network; inside one node there is nothing to save."""
+    model = model_of("qwen3-235b-a22b")
+
+    def exchange(software, ep):
+        fleet = fleet_of("H100:64", software=software)
+        step = predict(model, fleet, uniform("H100", cards=64, batch=64, sequence=4096, ep=ep))
+        part = next(each for each in step.time.parts if each.name == "expert parallel")
+        return part.value / (1 - fleet["H100"].software.overlap.value)
+
+    assert exchange("megatron-2025", 64) < exchange("megatron-2024", 64)
+    assert exchange("megatron-2025", 8) == pytest.approx(exchange("megatron-2024", 8))

@@ -201,7 +201,15 @@ class _Same:
 def layer(model: ModelShape, index: int, split: Split, cards: Cards) -> Passes:
     """A layer of the model, counted from 0. Raises ModelError that names a figure the kind lacks."""
     is_sparse = shapes.is_sparse(model, index)
-    key = (model, is_sparse, split, _Same(cards.timer), cards.topology, cards.efficiency.value)
+    key = (
+        model,
+        is_sparse,
+        split,
+        _Same(cards.timer),
+        cards.topology,
+        cards.efficiency.value,
+        cards.software.once_per_node,
+    )
     if key not in _KEPT:
         _KEPT[key] = _layer(model, index, split, cards)
     return _with_software(_KEPT[key], split, cards, _slower_attention(model, split, cards, _KEPT[key]))
@@ -311,9 +319,19 @@ def _collectives(adding: _Adding, model: ModelShape, split: Split, cards: Cards)
         adding.seconds(1, CONTEXT, 2 * each)
     if split.ep > 1:
         sent = split.tokens / split.tp * model.experts_per_token * model.hidden * 2.0 * IMBALANCE
+        if cards.software.once_per_node:
+            sent *= _distinct_nodes(model, split, cards) / model.experts_per_token
         each = collectives.time_s(network, "all_to_all", sent, Group(split.ep))
         for which in (0, 1):
             adding.seconds(which, EXPERT, 2 * each)
+
+
+def _distinct_nodes(model: ModelShape, split: Split, cards: Cards) -> float:
+    """Nodes that a token's experts are on, in the mean, experts drawn evenly; all of them if its cards share a node."""
+    nodes = math.prod(n for _, n in collectives.spans(cards.topology, Group(split.ep))[1:])
+    if nodes == 1:
+        return model.experts_per_token
+    return nodes * (1 - (1 - 1 / nodes) ** model.experts_per_token)
 
 
 def _slower_attention(model: ModelShape, split: Split, cards: Cards, passes: Passes) -> float:

@@ -21,7 +21,8 @@ class SoftwareEra:
 
     `attention`: share of peak that its fused attention reaches on chips with asynchronous copies, for kernels written
     before them; 0: the operator model's. A published fact, not fitted. `blocking`: a stage waits while it sends and
-    receives (Megatron-LM until 2023).
+    receives (Megatron-LM until 2023). `once_per_node`: a token goes to a node once, however many of its experts are
+    there (DeepEP, 2025).
     """
 
     name: str
@@ -32,6 +33,7 @@ class SoftwareEra:
     gemm: Estimate
     attention: float = 0.0
     blocking: bool = False
+    once_per_node: bool = False
 
 
 @cache
@@ -79,6 +81,7 @@ def eras() -> dict[str, SoftwareEra]:
             gemm=figure("products over tuned kernels", "gemm", ""),
             attention=entry.get("attention", 0.0),
             blocking=entry.get("blocking", False),
+            once_per_node=entry.get("once_per_node", False),
         )
     return found
 
