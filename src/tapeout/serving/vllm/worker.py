@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from vllm.platforms import current_platform
+from vllm.utils import torch_utils
 from vllm.utils.mem_utils import MemorySnapshot
 from vllm.utils.torch_utils import set_random_seed
 from vllm.v1.worker import gpu_worker
@@ -58,6 +59,8 @@ class ChipWorker(Worker):
         name_the_chip()
         # vLLM's warming up tunes kernels of other devices, and imports torchvision for it.
         gpu_worker.kernel_warmup = lambda worker, **_: None
+        # A graph's tensors lie in memory that is the graph's: to hold one instead of forgetting it costs nothing.
+        torch_utils.weak_ref_tensor = lambda tensor: tensor
         self.device = torch.device("chip", 0)
         init_worker_distributed_environment(
             self.vllm_config, self.rank, self.distributed_init_method, self.local_rank, current_platform.dist_backend
