@@ -104,7 +104,8 @@ def _check_network(question: Question) -> None:
 
 
 def _perfect_mix(question: Question, costs: Costs) -> float:
-    """Seconds of a step in which every card works all the time on layers, each kind in the way it is fastest."""
+    """Seconds of a step in which every card works all the time on layers, each kind in the way it is fastest. The few
+    dense layers before a mixture's count as layers of the mixture, whose work is alike."""
     best: dict[str, float] = {}
     for (kind, _, micro_batch, cp, _), ways in costs.options.items():
         for way in ways:
