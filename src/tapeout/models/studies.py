@@ -10,8 +10,6 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from scipy import optimize
-
 from tapeout.accelerator import Accelerator, MissingFigure
 from tapeout.chip.description import Chip, GiB, Hbm
 from tapeout.chip.reference import inference
@@ -286,7 +284,14 @@ STUDIES: Mapping[str, Callable[[Technology, Site], Study]] = {
 
 
 def _crossing(difference: Callable[[float], float], low: float, high: float) -> float | None:
-    """Where the difference changes its sign between the two, or None."""
-    if difference(low) * difference(high) > 0:
+    """Where the difference changes its sign between the two, to a part in ten thousand, or None."""
+    at_low = difference(low)
+    if at_low * difference(high) > 0:
         return None
-    return float(optimize.brentq(difference, low, high, rtol=1e-4))
+    while high - low > 1e-4 * high:
+        middle = (low + high) / 2
+        if at_low * difference(middle) > 0:
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2
