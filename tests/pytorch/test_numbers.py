@@ -89,6 +89,12 @@ BESIDE_TENSORS = {
     "number by a tensor": lambda d: 0.7 // t(d, 0.7, 1.0, dtype=BRAIN),
     "loss": lambda d: F.smooth_l1_loss(t(d, 300, dtype=HALF), t(d, -300, dtype=HALF), beta=600.0),
     "minus zero": lambda d: -t(d, 0.0, -0.0, 1.0),
+    "product with a double of the host": lambda d: torch.addcmul(
+        t(d, 1.0, 2.0), t(d, 3.0, 4.0), torch.tensor(0.1, dtype=torch.float64), value=0.5
+    ),
+    "quotient with a double of the host": lambda d: t(d, 1.0, 2.0).addcdiv_(
+        t(d, 3.0, 4.0), torch.tensor(0.1, dtype=torch.float64), value=0.5
+    ),
     "bytes negated": lambda d: -t(d, 0, 1, 255, dtype=torch.uint8),
     "bytes negated in place": lambda d: t(d, 0, 1, 255, dtype=torch.uint8).neg_(),
     "bytes negated, compiled": lambda d: torch.compile(torch.neg)(t(d, 0, 1, 255, dtype=torch.uint8)),

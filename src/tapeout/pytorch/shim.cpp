@@ -870,11 +870,20 @@ void check_and_run(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
 }
 
 // Operators that torch itself takes no number of the host for, beside tensors of a device: such a number goes to the chip.
+// One of float64 takes the type of the tensors there, which it does not widen, and which the chip can compute in.
 void bring_numbers_and_run(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
-  auto count = op.schema().arguments().size();
-  for (auto value = stack->end() - static_cast<int64_t>(count); value != stack->end(); ++value) {
+  auto first = stack->end() - static_cast<int64_t>(op.schema().arguments().size());
+  std::optional<at::ScalarType> type;
+  for (auto value = first; value != stack->end(); ++value) {
+    if (value->isTensor() && on_chip(value->toTensor()) && value->toTensor().dim() != 0 &&
+        value->toTensor().is_floating_point()) {
+      type = value->toTensor().scalar_type();
+    }
+  }
+  for (auto value = first; value != stack->end(); ++value) {
     if (value->isTensor() && value->toTensor().defined() && value->toTensor().is_cpu() && value->toTensor().dim() == 0) {
-      *value = value->toTensor().to(Device(kChip, 0));
+      auto& number = value->toTensor();
+      *value = number.to(Device(kChip, 0), type && number.scalar_type() == at::kDouble ? *type : number.scalar_type());
     }
   }
   op.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::PrivateUse3), stack);
