@@ -69,7 +69,7 @@ def _reduce(
             total = total | value
         else:
             total = total & value
-    if COMPUTE == tl.bfloat16 or COMPUTE == tl.float16:  # noqa: SIM109
+    if COMPUTE == tl.bfloat16 or COMPUTE == tl.float16:  # noqa: SIM300 (constexpr on the left, as Triton compares)
         total = total.to(tl.float32)
     AXIS: tl.constexpr = 0 if TURNED else 1
     if OP == "sum" or OP == "mean":
