@@ -12,7 +12,18 @@ from hypothesis import strategies as st
 from tapeout.accelerator import of_catalogued
 from tapeout.chip.catalog import CataloguedChip, Fact
 from tapeout.figures import Provenance
-from tapeout.models import measured, parameters, predict, questions, step, trees, user_fit, userrows
+from tapeout.models import (
+    measure,
+    measured,
+    neighbours,
+    parameters,
+    predict,
+    questions,
+    step,
+    trees,
+    user_fit,
+    userrows,
+)
 from tapeout.models.forms import FORMS, gemm
 from tapeout.models.machine import machine
 from tapeout.models.tables import CHECK_BELOW, FIT_BELOW, KINDS, ModelError, share_of_hash, table
@@ -43,7 +54,7 @@ DTYPES = {name: "half" if name in measured.COLLECTIVES else "bfloat16" for name 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", ["H100", "MI300X", "inference"])
+@pytest.mark.parametrize("name", ["H100", "MI300X", "inference", "training"])
 def test_every_operator_has_a_time_with_range_bound_and_provenance_on_measured_unmeasured_and_own_chips(kind, name):
     found = Timer(chip=accelerator(name, FIGURES), assume=True).time(table(kind, DTYPES[kind], **SHAPES[kind]))
     assert 0 < found.low[0] <= found.seconds[0] <= found.high[0] < 10 and np.isfinite(found.high[0])
@@ -123,6 +134,36 @@ def test_trees_come_near_a_function_and_survive_their_file():
     assert np.abs(made.predict(features) - wanted).mean() < 0.05
     kept = trees.Trees.from_dict(made.to_dict())
     assert (kept.predict(features) == made.predict(features)).all()
+
+
+def test_neighbours_pull_what_lies_near_them_and_survive_their_file():
+    generator = np.random.default_rng(0)
+    features = generator.uniform(-2, 2, (120, 3))
+    wanted = 0.3 * np.sin(2 * features[:, 0]) + 0.1 * features[:, 1]
+    made, left_out = neighbours.fit(features, wanted)
+    assert np.abs(left_out).mean() < 0.25 * np.abs(wanted - np.median(wanted)).mean()
+    assert np.abs(made.predict(features) - wanted).mean() < 0.01
+    assert made.predict(np.full((1, 3), 1e3))[0] == pytest.approx(made.base)
+    kept = neighbours.Neighbours.from_dict(made.to_dict())
+    assert (kept.predict(features) == made.predict(features)).all()
+
+
+@pytest.mark.parametrize("count", [32, 200])
+def test_shapes_to_measure_are_different_and_the_first_of_more(count):
+    first, more = (list(measure.shapes(number)) for number in (count, count + 30))
+    assert first == more[:count] and len({tuple(row.items()) for row in more}) == len(more)
+    assert {row["op"] for row in first} == set(measure.OPERATORS)
+    assert {row["op"] for row in measure.shapes(20, ["norm"])} == {"norm"}
+
+
+def test_many_steps_at_once_take_what_each_takes_alone():
+    steps = [
+        step.Step(model=step.model_called(name), batch=batch, context=1024, tp=4)
+        for name in ("llama-3.1-8b", "qwen3-30b-a3b")
+        for batch in (1, 64)
+    ]
+    together = step.seconds_of(steps, H100)
+    assert together == pytest.approx([step.answer(each, H100).seconds for each in steps], rel=1e-9)
 
 
 def test_a_convolution_is_the_product_it_is():

@@ -51,11 +51,13 @@ def measure(
     ] = 32,
     repeats: Annotated[int, typer.Option(min=1, help="Repetitions of each shape; the median counts.")] = 10,
     dtype: Annotated[str, typer.Option(help="Element type of the operands.")] = "bfloat16",
+    only: Annotated[list[str] | None, typer.Option(help="Measure only this operator; may be repeated.")] = None,
 ) -> None:
     """Measure operators on a device with plain PyTorch, as rows for `tapeout models fit`."""
     from tapeout.models.measure import measure as run
 
-    typer.echo(f"{run(device, output, count=count, repeats=repeats, dtype=dtype)} rows in {output}")
+    rows = run(device, output, count=count, repeats=repeats, dtype=dtype, operators=only or ())
+    typer.echo(f"{rows} rows in {output}")
 
 
 @models.command()

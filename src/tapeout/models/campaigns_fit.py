@@ -5,9 +5,11 @@ of chips in turn; its ranges come from the families it did not see.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
+from tapeout.accelerator import Accelerator
 from tapeout.models import measured, parameters
 from tapeout.models.fitting import Fitted, fit, fit_form, ranged
 from tapeout.models.forms import FORMS
@@ -32,11 +34,13 @@ PRIOR_CAMPAIGNS = (
     "h100-vllm-0.24.0",
     "h200-vllm-0.24.0",
     "b200-vllm-0.24.0",
+    "gb200-vllm-0.24.0",
+    "b300-vllm-0.24.0",
     "l40s-vllm-0.24.0",
     "b60-vllm-0.20.0",
 )
-PRIOR_ROWS = 150
-PRIOR_STEPS = 8
+PRIOR_ROWS = 400
+PRIOR_STEPS = 16
 PRIOR_DTYPES = ("bfloat16", "fp8", "half")
 """Element types that the constants over chips are fitted to; the others use the same forms."""
 
@@ -68,39 +72,55 @@ def fit_campaign(name: str) -> parameters.Parameters:
     )
 
 
+def prior_name(kind: str, chip: Accelerator) -> str:
+    """The name of the constants for an operator on a chip: chips with stacked memory have their own."""
+    memory = chip.dram.kind
+    return f"{kind} hbm" if memory is not None and memory.value.upper().startswith("HBM") else kind
+
+
+@dataclass(frozen=True)
+class _Set:
+    family: str
+    machine: Machine
+    rows: Table
+
+
 def fit_priors() -> Mapping[str, Mapping[str, Fitted]]:
-    """One form for all measured chips, and one for all but each family; ranges from families left out."""
-    by_kind: dict[str, list[tuple[str, Machine, Table]]] = {}
+    """Constants of each form over measured chips, and over all but each family; ranges from families left out."""
+    by_name: dict[str, list[_Set]] = {}
     for name in PRIOR_CAMPAIGNS:
         campaign = measured.campaigns()[name]
+        chip = accelerator(campaign.chip, technology.load())
         for subject, pairs in _sets(campaign).items():
             kind = "collective" if subject == "collective" else subject.partition("|")[0]
             if kind.endswith("mla"):
                 continue
-            family = FAMILIES[campaign.chip]
-            chosen = [(family, of, table) for of, table in pairs if table.dtype in PRIOR_DTYPES]
-            by_kind.setdefault(kind, []).extend(chosen)
+            for of, table in pairs:
+                if table.dtype in PRIOR_DTYPES:
+                    for place in dict.fromkeys((kind, prior_name(kind, chip))):
+                        by_name.setdefault(place, []).append(_Set(FAMILIES[campaign.chip], of, table))
     found: dict[str, dict[str, Fitted]] = {}
-    for kind, sets in by_kind.items():
+    for name, sets in by_name.items():
+        kind = name.removesuffix(" hbm")
         form = FORMS[COLLECTIVES[0] if kind == "collective" else kind]
-        families = sorted({family for family, _, _ in sets})
         errors, sizes = [], []
-        for without in families:
-            seen = [(of, table) for family, of, table in sets if family != without]
+        for without in sorted({each.family for each in sets}):
+            seen = [(each.machine, each.rows) for each in sets if each.family != without]
             if not seen:
                 continue
             values = fit_form(form, seen, rows=PRIOR_ROWS, steps=PRIOR_STEPS)
-            for family, of, table in sets:
-                if family == without:
-                    few = table.take(np.arange(len(table))[:: max(1, len(table) // 400)])
+            for each in sets:
+                if each.family == without:
+                    few = each.rows.take(np.arange(len(each.rows))[:: max(1, len(each.rows) // 400)])
                     assert few.seconds is not None
-                    formed = form.time(of, values, few).seconds
+                    formed = form.time(each.machine, values, few).seconds
                     errors.append(np.log(few.seconds / formed))
                     sizes.append(formed)
-            found.setdefault(without, {})[kind] = Fitted(values, None, {}, (), (1.0, 1.0), 0.0, len(seen))
-        everything = fit_form(form, [(of, table) for _, of, table in sets], rows=PRIOR_ROWS, steps=PRIOR_STEPS)
-        found.setdefault("", {})[kind] = Fitted(everything, None, {}, (), (1.0, 1.0), 0.0, len(sets))
+            found.setdefault(without, {})[name] = Fitted(values, None, {}, (), (1.0, 1.0), 0.0, len(seen))
+        pairs = [(each.machine, each.rows) for each in sets]
+        everything = fit_form(form, pairs, rows=PRIOR_ROWS, steps=PRIOR_STEPS)
+        found.setdefault("", {})[name] = Fitted(everything, None, {}, (), (1.0, 1.0), 0.0, len(sets))
         for kinds in found.values():
-            if kind in kinds:
-                kinds[kind] = ranged(kinds[kind], np.concatenate(errors), np.concatenate(sizes))
+            if name in kinds:
+                kinds[name] = ranged(kinds[name], np.concatenate(errors), np.concatenate(sizes))
     return {without: found[without] for without in sorted(found)}

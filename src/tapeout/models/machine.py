@@ -13,7 +13,9 @@ CLASS_PRIORS = {"compute_units": 64.0, "last_level_mb": 64.0, "scaleup_gb_per_s"
 @dataclass(frozen=True)
 class Machine:
     """Figures of one chip for one element type. `provenance` is the weakest of theirs, and `weak` names those that are
-    assumed."""
+    assumed. `array_rows`, `array_columns`: the least tile that a described chip's matrix engine computes.
+    `watts_per_tflops`: what the chip may draw for each 10^12 operations a second of half-precision peak; 1 where its
+    power is unknown."""
 
     name: str
     peak_flop_per_s: float
@@ -24,6 +26,10 @@ class Machine:
     link_byte_per_s: float
     provenance: Provenance
     weak: tuple[str, ...] = ()
+    array_rows: float = 1.0
+    array_columns: float = 1.0
+    is_described: bool = False
+    watts_per_tflops: float = 1.0
 
     @property
     def unit_flop_per_s(self) -> float:
@@ -86,6 +92,10 @@ def machine(chip: Accelerator, dtype: str, kind: str, *, assume: bool = False) -
         link_byte_per_s=link_rate,
         provenance=weakest,
         weak=tuple(dict.fromkeys(weak)),
+        array_rows=chip.design.core.matrix.row_count if chip.design is not None else 1.0,
+        array_columns=chip.design.core.matrix.column_count if chip.design is not None else 1.0,
+        is_described=chip.design is not None,
+        watts_per_tflops=chip.tdp.to("W").value / (half / 1e12) if chip.tdp is not None else 1.0,
     )
 
 

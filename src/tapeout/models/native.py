@@ -19,9 +19,9 @@ def library() -> ctypes.CDLL:
     loaded = load(source())
     pointer, word, real = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
     for name, arguments in (
-        ("tapeout_grow_tree", [pointer] * 3 + [word] * 4 + [real] + [pointer] * 3),
-        ("tapeout_sum_trees", [pointer] + [word] * 4 + [pointer] * 4),
-        ("tapeout_gemm", [pointer] * 3 + [word, pointer, word] + [real] * 15 + [pointer] * 3),
+        ("tapeout_grow_tree", [pointer, word, pointer, pointer] + [word] * 4 + [real] + [pointer] * 3),
+        ("tapeout_sum_trees", [pointer, word, word, pointer, word, word] + [pointer] * 4),
+        ("tapeout_gemm", [pointer] * 3 + [word, pointer, word] + [real] * 8 + [pointer] * 3),
     ):
         function = getattr(loaded, name)
         function.restype, function.argtypes = None, arguments

@@ -1,8 +1,8 @@
 """Files of fitted parameters: one for each campaign, made by a command from measured rows, byte for byte the same.
 
 A file says what each set was fitted to (rows, and the hash of their keys and times) beside the form's parameters, the
-hull, the ranges and the trees. `priors.toml` holds parameters fitted to many chips together, for chips nobody measured,
-and the same with each family of chips left out.
+hull, the ranges and the residual. `priors.toml` holds parameters fitted to many chips together, for chips nobody
+measured, and the same with each family of chips left out.
 """
 
 import hashlib
@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tapeout.chip.description import shown_path
 from tapeout.models.fitting import Fitted
+from tapeout.models.neighbours import Neighbours
 from tapeout.models.tables import COLLECTIVES, ModelError, Table
 from tapeout.models.trees import Trees
 
@@ -66,19 +67,31 @@ def written(parameters: Parameters) -> str:
         lines.append(f'rows_sha256 = "{parameters.rows_sha256[subject]}"')
         lines.append(f"error = {fitted.error!r}")
         lines.append(f"outside = {_list(fitted.outside)}")
+        lines.append(f"reach = [{', '.join(_list(each) for each in fitted.reach)}]")
         lines.append(f"spreads = [{', '.join(_list(spread) for spread in fitted.spreads)}]")
+        if fitted.known:
+            lines.append(f"known = [{', '.join(_list(each) for each in fitted.known)}]")
         lines.append(f'[subject."{subject}".parameters]')
         lines += [f"{name} = {value!r}" for name, value in fitted.parameters.items()]
         lines.append(f'[subject."{subject}".hull]')
         lines += [f"{name} = {_list(ends)}" for name, ends in fitted.hull.items()]
-        if fitted.trees is not None:
-            kept = fitted.trees.to_dict()
-            lines.append(f'[subject."{subject}".trees]')
-            edges = kept.pop("edges")
-            assert isinstance(edges, list)
-            lines.append(f"edges = [{', '.join(_list(each) for each in edges)}]")
+        if fitted.residual is not None:
+            kept = fitted.residual.to_dict()
+            lines.append(f'[subject."{subject}".{_RESIDUAL_OF[type(fitted.residual)]}]')
+            edges = kept.pop("edges", None)
+            if isinstance(edges, list):
+                lines.append(f"edges = [{', '.join(_list(each) for each in edges)}]")
             lines += [f"{name} = {value!r}".replace("'", '"') for name, value in kept.items()]
     return "\n".join(lines) + "\n"
+
+
+_RESIDUAL_OF = {Trees: "trees", Neighbours: "neighbours"}
+
+
+def _residual(table: Mapping[str, dict[str, object]]) -> Trees | Neighbours | None:
+    if "trees" in table:
+        return Trees.from_dict(table["trees"])
+    return Neighbours.from_dict(table["neighbours"]) if "neighbours" in table else None
 
 
 def _list(values: object) -> str:
@@ -93,12 +106,14 @@ def read(text: str, where: str) -> Parameters:
         fitted = {
             subject: Fitted(
                 parameters=table["parameters"],
-                trees=Trees.from_dict(table["trees"]) if "trees" in table else None,
+                residual=_residual(table),
                 hull={name: (ends[0], ends[1]) for name, ends in table["hull"].items()},
                 spreads=tuple((spread[0], spread[1], spread[2]) for spread in table["spreads"]),
                 outside=(table["outside"][0], table["outside"][1]),
                 error=table["error"],
                 row_count=table["rows"],
+                reach=tuple((each[0], each[1], each[2]) for each in table["reach"]),
+                known=tuple(tuple(each) for each in table.get("known", ())),
             )
             for subject, table in kept["subject"].items()
         }
@@ -143,7 +158,7 @@ def priors() -> Mapping[str, Mapping[str, Fitted]]:
         without: {
             kind: Fitted(
                 parameters=table["parameters"],
-                trees=None,
+                residual=None,
                 hull={},
                 spreads=tuple((each[0], each[1], each[2]) for each in table["spreads"]),
                 outside=(table["outside"][0], table["outside"][1]),
@@ -160,9 +175,9 @@ def written_priors(found: Mapping[str, Mapping[str, Fitted]]) -> str:
     lines = ["# Fitted to measured chips together, and with each family left out, by `tapeout models fit --priors`."]
     for without, kinds in found.items():
         for kind, fitted in kinds.items():
-            lines += ["", f'["{without}".{kind}]', f"rows = {fitted.row_count}", f"error = {fitted.error!r}"]
+            lines += ["", f'["{without}"."{kind}"]', f"rows = {fitted.row_count}", f"error = {fitted.error!r}"]
             lines.append(f"outside = {_list(fitted.outside)}")
             lines.append(f"spreads = [{', '.join(_list(spread) for spread in fitted.spreads)}]")
-            lines.append(f'["{without}".{kind}.parameters]')
+            lines.append(f'["{without}"."{kind}".parameters]')
             lines += [f"{name} = {value!r}" for name, value in fitted.parameters.items()]
     return "\n".join(lines) + "\n"

@@ -2,20 +2,20 @@
 
 Takes a model's shape, a batch and a split over chips; gives the sum of its operators' times in one captured graph.
 Kernels follow each other without gaps of the host; the all-reduces of tensor parallelism are not overlapped. A
-server's queue,
-its scheduler and its sampling are not in it.
+server's queue, its scheduler and its sampling are not in it.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tapeout.accelerator import Accelerator
 from tapeout.figures import Provenance
 from tapeout.models.questions import own_parameters
-from tapeout.models.tables import DTYPE_BYTES, ModelError, Table, table
+from tapeout.models.tables import DTYPE_BYTES, ModelError, Table, joined, table
 from tapeout.models.timers import Timer
 from tapeout.silicon import technology
 from tapeout.silicon.ownership import Site, cost_of_work, ownership
@@ -317,26 +317,56 @@ class StepAnswer:
     notes: tuple[str, ...]
 
 
+def seconds_of(steps: Sequence[Step], timer: Timer) -> NDArray[np.float64]:
+    """Seconds of each of many steps: every kind of operator is timed once, for all of them together. Raises ModelError
+    as `Timer.time` does."""
+    each = [list(operations(step)) for step in steps]
+    found = iter(_timed([operation for of_step in each for operation in of_step], timer))
+    return np.array([sum(next(found).seconds for _ in of_step) for of_step in each])
+
+
+@dataclass(frozen=True)
+class _Timed:
+    """What an operation takes as often as the step runs it."""
+
+    name: str
+    seconds: float
+    low: float
+    high: float
+    bound: str
+    provenance: str
+    basis: str
+
+
+def _timed(asked: Sequence[Operation], timer: Timer) -> list[_Timed]:
+    groups: dict[tuple[str, str], list[int]] = {}
+    for place, operation in enumerate(asked):
+        groups.setdefault((operation.table.kind.name, operation.table.dtype), []).append(place)
+    found: dict[int, _Timed] = {}
+    for (kind, dtype), places in groups.items():
+        times = timer.time(joined([asked[place].table for place in places]))
+        for row, place in enumerate(places):
+            operation = asked[place]
+            found[place] = _Timed(
+                operation.name,
+                float(times.seconds[row]) * operation.count,
+                float(times.low[row]) * operation.count,
+                float(times.high[row]) * operation.count,
+                str(times.bound[row]),
+                str(times.provenance[row]),
+                f"{kind} {dtype}: {times.basis}.",
+            )
+    return [found[place] for place in range(len(asked))]
+
+
 def answer(step: Step, timer: Timer) -> StepAnswer | ModelError:
     """A step on one kind of chip, or why it cannot be told."""
-    parts: list[Part] = []
-    notes: dict[str, None] = {}
     try:
-        for each in operations(step):
-            found = timer.time(each.table)
-            parts.append(
-                Part(
-                    each.name,
-                    float(found.seconds[0]) * each.count,
-                    float(found.low[0]) * each.count,
-                    float(found.high[0]) * each.count,
-                    str(found.bound[0]),
-                    str(found.provenance[0]),
-                )
-            )
-            notes[f"{each.table.kind.name} {each.table.dtype}: {found.basis}."] = None
+        timed = _timed(list(operations(step)), timer)
     except ModelError as error:
         return error
+    notes: dict[str, None] = dict.fromkeys(each.basis for each in timed)
+    parts = [Part(each.name, each.seconds, each.low, each.high, each.bound, each.provenance) for each in timed]
     chips = step.tp * step.ep
     seconds = sum(part.seconds for part in parts)
     # Errors of unlike operators are independent; those of one kind are not, and each part holds one kind.

@@ -6,7 +6,7 @@ check a fit (`may_check`), and which are kept for others to judge and are never 
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -181,6 +181,17 @@ def joined(tables: Sequence[Table]) -> Table:
         {name: np.concatenate([each.columns[name] for each in tables]) for name in first.columns},
         {name: np.concatenate([each.words[name] for each in tables]) for name in first.words},
     )
+
+
+def numbers_of(words: NDArray[np.str_], number: Callable[[str], float]) -> Array:
+    """A number for each word."""
+    found = np.empty(len(words))
+    if len(words) and (words == words[0]).all():
+        found[:] = number(str(words[0]))
+        return found
+    for word in np.unique(words):
+        found[words == word] = number(str(word))
+    return found
 
 
 def share_of_hash(key: str) -> float:

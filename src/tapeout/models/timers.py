@@ -1,14 +1,17 @@
 """Times of operators on a chip: the best available answer, with its range, bound and provenance.
 
-In order of trust: a row the user measured; the form fitted to the user's rows; the form and trees fitted to a campaign
-that ships; the form with parameters of many chips and this one's datasheet. Each has wider ranges than the one before.
+In order of trust: a row the user measured; the form fitted to the user's rows; the form and residual fitted to a
+campaign that ships; the form with parameters of many chips and this one's datasheet. Each has wider ranges than the one
+before.
 
 A doubled size never takes less time: an answer is at least the answer for each size halved, as often as it divides by
-two. Forms obey by construction; trees may not, so rows whose halves could exceed them are evaluated too.
+two. Forms obey by construction; residuals may not, so rows whose halves could exceed them are evaluated too.
 """
 
+import os
 import zlib
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,14 +21,14 @@ from tapeout.accelerator import Accelerator
 from tapeout.figures import Estimate, Provenance
 from tapeout.figures import given as figure
 from tapeout.models import parameters
-from tapeout.models.campaigns_fit import FAMILIES
+from tapeout.models.campaigns_fit import FAMILIES, prior_name
 from tapeout.models.fitting import Fitted, correction, fit
-from tapeout.models.forms import FORMS, Form, Parts
+from tapeout.models.forms import Form, Parts, form_of
 from tapeout.models.machine import Machine, machine
 from tapeout.models.parameters import SIMULATED, Parameters, subject_of
-from tapeout.models.tables import COLLECTIVES, KINDS, ModelError, Table, joined
+from tapeout.models.tables import COLLECTIVES, KINDS, ModelError, Table, joined, numbers_of
 
-CHUNK = 32768
+CHUNK = 16384
 REPEAT_SPREAD = 0.03
 """Difference between one measured row and its repetition: campaigns of the same chip and software differ by 3 % and
 more."""
@@ -95,12 +98,13 @@ class Timer:
             return self.time(as_product(table))
         of = machine(self.chip, table.dtype, table.kind.name, assume=self.assume)
         fitted, basis, is_calibrated = self._fitted(table, of)
-        form = FORMS[table.kind.name]
+        form = form_of(table.kind.name, of)
         seconds = np.empty(len(table))
         low, high = np.empty(len(table)), np.empty(len(table))
         bound = np.empty(len(table), "U8")
         widen = ASSUMED_WIDENING if of.provenance is Provenance.ASSUMED else 1.0
-        for start in range(0, len(table), CHUNK):
+
+        def fill(start: int) -> None:
             here = slice(start, start + CHUNK)
             part = table.take(np.arange(len(table))[here])
             parts, value, outside = evaluate(form, of, fitted, part)
@@ -114,6 +118,13 @@ class Timer:
             above = np.where(outside, np.maximum(above, fitted.outside[1]), above) ** widen
             low[here] = np.maximum(seconds[here] * below, parts.roofline)
             high[here] = seconds[here] * above
+
+        starts = range(0, len(table), CHUNK)
+        if len(starts) > 1:
+            with ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool:
+                list(pool.map(fill, starts))
+        else:
+            fill(0)
         provenance = np.full(len(table), str(of.provenance), "U9")
         low = np.minimum(low, seconds)
         found = Times(seconds, low, high, bound, provenance, basis, fitted.error if is_calibrated else None)
@@ -126,7 +137,11 @@ class Timer:
         return self._fits[subject]
 
     def _find(self, table: Table, of: Machine, subject: str) -> tuple[Fitted, str, bool]:
-        base = self._prior(table) if self.without_family else self._calibrated(table, subject) or self._prior(table)
+        base = (
+            self._prior(table, of)
+            if self.without_family
+            else self._calibrated(table, subject) or self._prior(table, of)
+        )
         mine = [rows for rows in self.rows if subject_of(rows.kind.name, rows.dtype) == subject]
         count = sum(map(len, mine))
         if count < 5:
@@ -178,15 +193,18 @@ class Timer:
             ),
         )
 
-    def _prior(self, table: Table) -> tuple[Fitted, str, bool]:
+    def _prior(self, table: Table, of: Machine) -> tuple[Fitted, str, bool]:
         without = FAMILIES.get(self.chip.name, "") if self.without_family else ""
         kind = "collective" if table.kind.name in COLLECTIVES else table.kind.name
         kind = {"context_mla": "context_attention", "generation_mla": "generation_attention"}.get(kind, kind)
         known = parameters.priors().get(without, {}) or parameters.priors()[""]
-        if kind in known:
+        form = form_of(table.kind.name, of)
+        name = prior_name(kind, self.chip)
+        name = name if name in known else kind
+        if name in known and set(known[name].parameters) == set(form.parameters):
             left_out = f", family {without} left out" if without else ""
-            return known[kind], f"no rows of {self.chip.name}: datasheet and constants of other chips{left_out}", False
-        start = {name: limits[0] for name, limits in FORMS[table.kind.name].parameters.items()}
+            return known[name], f"no rows of {self.chip.name}: datasheet and constants of other chips{left_out}", False
+        start = {name: limits[0] for name, limits in form.parameters.items()}
         bare = Fitted(start, None, {}, (UNMEASURED_SPREAD,), UNMEASURED_SPREAD[1:], 0.0, 0)
         return bare, f"{table.kind.name} was never measured: datasheet and the form's usual constants", False
 
@@ -210,7 +228,7 @@ class Timer:
 def evaluate(
     form: Form, of: Machine, fitted: Fitted, table: Table
 ) -> tuple[Parts, NDArray[np.float64], NDArray[np.bool_]]:
-    """Parts of the form, seconds with trees and never below the roofline, and which rows lie outside the hull."""
+    """Parts of the form, seconds with the residual, never below the roofline, and which rows lie outside the hull."""
     parts = form.time(of, fitted.parameters, table)
     factor, outside = correction(form, of, fitted, table, parts)
     return parts, np.maximum(parts.seconds * factor, parts.roofline), outside
@@ -221,24 +239,24 @@ def never_less(
 ) -> NDArray[np.float64]:
     """`seconds`, raised to those of every row with sizes halved where these are larger.
 
-    A half whose form, with the most that trees may add, is below the time of the row it came from cannot matter, nor
-    can what it halves to. Rows that several others halve to are evaluated once, for the least of those times (`need`).
+    A half whose form, with the most that the correction may add, is below the time of the row it came from cannot
+    matter, nor can what it halves to; nor a size below all that were fitted, where the correction stands still. Rows
+    that several others halve to are evaluated once, for the least of those times (`need`).
     """
-    if fitted.trees is None:
+    if fitted.residual is None:
         return seconds
     sizes = [name for name in form.sizes if name in table.columns]
-    most = np.exp(form.reach)
     front, need = table, seconds
     tables, values = [table], [seconds]
     seen, seen_need = _marks(table), seconds
     while len(front):
         halves, needs = [], []
         for name in sizes:
-            chosen = np.flatnonzero((front[name] >= 2) & (front[name] % 2 == 0))
+            chosen = np.flatnonzero((front[name] > max(fitted.hull[name][0], 1)) & (front[name] % 2 == 0))
             if len(chosen):
                 halved = _halved(front.take(chosen), name)
                 formed = form.time(of, fitted.parameters, halved).seconds
-                kept = np.flatnonzero(formed * most > need[chosen])
+                kept = np.flatnonzero(formed * np.exp(fitted.reach_of(formed)[1]) > need[chosen])
                 halves.append(halved.take(kept))
                 needs.append(need[chosen][kept])
         if not halves:
@@ -283,9 +301,7 @@ def _marks(table: Table) -> NDArray[np.uint64]:
     mark = np.zeros(len(table), np.uint64)
     columns = [np.ascontiguousarray(values).view(np.uint64) for values in table.columns.values()]
     for values in table.words.values():
-        words, places = np.unique(values, return_inverse=True)
-        codes = np.array([zlib.crc32(str(word).encode()) for word in words], np.uint64)
-        columns.append(codes[places])
+        columns.append(numbers_of(values, lambda word: zlib.crc32(word.encode())).astype(np.uint64))
     for column in columns:
         mark = (mark ^ column) * np.uint64(0x9E3779B97F4A7C15)
         mark ^= mark >> np.uint64(29)

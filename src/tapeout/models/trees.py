@@ -1,13 +1,13 @@
 """Small boosted trees on what a physical form leaves over.
 
 Every tree is oblivious: all nodes of a level ask the same question, so a tree of depth d is d thresholds and 2^d
-values,
-and a million rows are evaluated by array arithmetic. Fitting is deterministic: same rows, same seed, same trees.
+values, and a million rows are evaluated by array arithmetic. Fitting is deterministic: same rows and seed, same trees.
 """
 
 import base64
 import ctypes
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from tapeout.models.native import library
 
 Array = NDArray[np.float64]
+BINS = 128
+"""Bins of a feature; the C++ knows the number too."""
 STEPS = 127
 """Leaf values are kept as 8-bit integers times their tree's scale."""
 
@@ -33,22 +35,33 @@ class Trees:
 
     def predict(self, features: Array) -> Array:
         """The sum of all trees for each row of `features` (rows x features)."""
-        codes = _codes(self.edges, features)
+        features = np.ascontiguousarray(features)
         total = np.full(len(features), self.base)
         tree_count, depth = self.features.shape
-        leaves = np.ascontiguousarray(self.values * self.scales[:, None].astype(np.float64))
         library().tapeout_sum_trees(
-            _at(codes),
+            _at(features),
             len(features),
             len(self.edges),
+            _at(self._thresholds),
             tree_count,
             depth,
             _at(np.ascontiguousarray(self.features)),
             _at(np.ascontiguousarray(self.bins)),
-            _at(leaves),
+            _at(self._leaves),
             _at(total),
         )
         return total
+
+    @cached_property
+    def _leaves(self) -> Array:
+        return np.ascontiguousarray(self.values * self.scales[:, None].astype(np.float64))
+
+    @cached_property
+    def _thresholds(self) -> Array:
+        found = np.full((len(self.edges), BINS), np.inf)
+        for number, each in enumerate(self.edges):
+            found[number, : len(each)] = each
+        return found
 
     def to_dict(self) -> dict[str, object]:
         """Return the trees as plain values that TOML holds."""
@@ -88,7 +101,7 @@ def fit(
     tree_count: int = 400,
     depth: int = 6,
     rate: float = 0.1,
-    bin_count: int = 128,
+    bin_count: int = BINS,
     least_rows: float = 2.0,
     seed: int = 0,
 ) -> Trees:
@@ -110,6 +123,7 @@ def fit(
         leaves = np.empty(1 << depth)
         library().tapeout_grow_tree(
             _at(codes),
+            row_count,
             _at(gradient),
             _at(chosen),
             len(chosen),
@@ -125,7 +139,7 @@ def fit(
         values[tree] = leaves
         everywhere = np.zeros(row_count, np.int64)
         for level in range(depth):
-            everywhere |= (codes[:, asked[tree, level]] > bins[tree, level]).astype(np.int64) << level
+            everywhere |= (codes[asked[tree, level]] > bins[tree, level]).astype(np.int64) << level
         current += leaves[everywhere]
     scales = np.maximum(np.abs(values).max(axis=1) / STEPS, 1e-12).astype(np.float32)
     kept = np.rint(values / scales[:, None]).astype(np.int8)
@@ -134,10 +148,10 @@ def fit(
 
 
 def _codes(edges: tuple[Array, ...], features: Array) -> NDArray[np.uint8]:
-    """The bin of each feature of each row."""
-    codes = np.empty(features.shape, np.uint8)
+    """The bin of each feature of each row: feature x row."""
+    codes = np.empty(features.shape[::-1], np.uint8)
     for number, each in enumerate(edges):
-        codes[:, number] = np.searchsorted(each, features[:, number], side="left")
+        codes[number] = np.searchsorted(each, features[:, number], side="left")
     return codes
 
 

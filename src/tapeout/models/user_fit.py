@@ -48,6 +48,7 @@ def fit_rows(path: Path, chip_name: str, *, own_catalog: Path | None = None) -> 
     for group in groups:
         by_subject.setdefault(subject_of(group.table.kind.name, group.table.dtype), []).append(group.table)
     prior = Timer(chip=chip, assume=True)
+    simulated = chip.design is not None
     fitted: dict[str, Fitted] = {}
     changes, left_out = [], []
     for subject, tables in by_subject.items():
@@ -55,7 +56,8 @@ def fit_rows(path: Path, chip_name: str, *, own_catalog: Path | None = None) -> 
         if count < LEAST_ROWS:
             left_out.append(f"{subject}: {count} rows, at least {LEAST_ROWS} are needed")
             continue
-        start = prior.parameters_for(tables[0])
+        # What ships of a described chip was fitted to such rows too, and a fit must not depend on the one before it.
+        start = None if simulated else prior.parameters_for(tables[0])
         halves = [_first_half(table) for table in tables]
         inside = [table.take(half) for table, half in zip(tables, halves, strict=True) if half.any()]
         outside = [table.take(~half) for table, half in zip(tables, halves, strict=True) if not half.all()]
@@ -75,7 +77,6 @@ def fit_rows(path: Path, chip_name: str, *, own_catalog: Path | None = None) -> 
     if not fitted:
         raise ModelError(f"{path}: too few rows to fit; {'; '.join(left_out)}")
     # A described chip's times are its simulator's: they hold for that very description.
-    simulated = chip.design is not None
     made = Parameters(
         campaign=f"{'simulated' if simulated else 'own'}-{file_name(chip.name)}",
         chip=chip.name,

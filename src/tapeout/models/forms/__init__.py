@@ -5,8 +5,9 @@ so a form never says that more work takes less time. Parameters are positive; ra
 possible, so that what was fitted to one chip can be carried to another.
 """
 
-from tapeout.models.forms import attention, collective, gemm, moe, streaming
+from tapeout.models.forms import attention, collective, described, gemm, moe, streaming
 from tapeout.models.forms.base import Form, Parts
+from tapeout.models.machine import Machine
 
 FORMS: dict[str, Form] = {
     "gemm": gemm.FORM,
@@ -20,4 +21,18 @@ FORMS: dict[str, Form] = {
 }
 """A convolution has no form of its own: it is lowered to the matrix product it is."""
 
-__all__ = ["FORMS", "Form", "Parts"]
+_OF_DESCRIBED: dict[str, Form] = {
+    "context_attention": described.CONTEXT,
+    "generation_attention": described.GENERATION,
+    **{name: described.STREAMING for name in ("norm", "softmax", "elementwise", "embedding")},
+}
+
+
+def form_of(kind: str, machine: Machine) -> Form:
+    """The form of an operator on a machine: what runs on described chips are our own kernels."""
+    if machine.is_described and kind in _OF_DESCRIBED:
+        return _OF_DESCRIBED[kind]
+    return FORMS[kind]
+
+
+__all__ = ["FORMS", "Form", "Parts", "form_of"]

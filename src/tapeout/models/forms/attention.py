@@ -11,7 +11,7 @@ import numpy as np
 
 from tapeout.models.forms.base import MICRO, Form, Parts, smooth_max, waves
 from tapeout.models.machine import Machine
-from tapeout.models.tables import DTYPE_BYTES, Array, Table
+from tapeout.models.tables import DTYPE_BYTES, Array, Table, numbers_of
 
 CONTEXT_PARAMETERS = {
     "rate": (0.75, 0.1, 1.05),  # share of peak inside a tile
@@ -34,8 +34,7 @@ def _shape(table: Table) -> tuple[Array, ...]:
 
 
 def _cache_bytes(table: Table) -> Array:
-    words, places = np.unique(table.words["kv_cache_dtype"], return_inverse=True)
-    return np.array([DTYPE_BYTES[str(word)] for word in words])[places]
+    return numbers_of(table.words["kv_cache_dtype"], DTYPE_BYTES.__getitem__)
 
 
 def context(machine: Machine, p: Mapping[str, float], table: Table) -> Parts:
@@ -169,9 +168,15 @@ def generation_latent(machine: Machine, p: Mapping[str, float], table: Table) ->
     return generation(machine, p, Table(plain.kind, plain.dtype, halved, plain.words))
 
 
-CONTEXT = Form("context attention", context, CONTEXT_PARAMETERS, ("batch_size", "isl", "num_heads"))
-GENERATION = Form("generation attention", generation, GENERATION_PARAMETERS, ("batch_size", "step", "num_heads"))
-CONTEXT_MLA = Form("context latent attention", context_latent, CONTEXT_PARAMETERS, ("batch_size", "isl", "num_heads"))
+_GROWING = ("batch_size", "isl", "num_heads")
+_GROWING_CACHE = ("batch_size", "step", "num_heads")
+CONTEXT = Form("context attention", context, CONTEXT_PARAMETERS, _GROWING, far="isl")
+GENERATION = Form("generation attention", generation, GENERATION_PARAMETERS, _GROWING_CACHE, far="step")
+CONTEXT_MLA = Form("context latent attention", context_latent, CONTEXT_PARAMETERS, _GROWING, far="isl")
 GENERATION_MLA = Form(
-    "generation latent attention", generation_latent, GENERATION_PARAMETERS, ("batch_size", "step", "num_heads")
+    "generation latent attention",
+    generation_latent,
+    GENERATION_PARAMETERS,
+    _GROWING_CACHE,
+    far="step",
 )

@@ -34,13 +34,16 @@ Time = Callable[[Machine, Mapping[str, float], Table], Parts]
 @dataclass(frozen=True)
 class Form:
     """`parameters`: start, least and greatest value of each. `sizes`: fields whose doubling never saves time.
-    `reach`: trees move the form by at most this, as a logarithm."""
+    `reach`: the residual moves the form by at most this, as a logarithm. What lies beyond fitted rows is larger in the
+    field `far`, or has values of the fields `novel` that no fitted row has together."""
 
     name: str
     time: Time
     parameters: Mapping[str, tuple[float, float, float]]
     sizes: tuple[str, ...] = ()
     reach: float = 0.7
+    far: str = ""
+    novel: tuple[str, ...] = ()
 
 
 def smooth_max(*parts: Array) -> Array:

@@ -9,6 +9,7 @@ Rounds, loads and shares never fall as a size grows, so neither does the least o
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -29,10 +30,15 @@ from tapeout.models.tables import Array, Table
 _TILES = ((16, 64), (32, 64), (64, 64), (64, 128), (128, 64), (128, 128), (128, 256), (256, 128))
 _SPLITS = (1, 2, 4, 8, 16)
 _CHOICES = np.array([(rows, columns, split) for rows, columns in _TILES for split in _SPLITS], float).T.copy()
+_OWN_CHOICES = np.array(
+    [(2.0**rows, 2.0**columns, 1.0) for rows in range(9) for columns in range(4, 9)], float
+).T.copy()
+"""Tiles of the compiler of described chips, which splits no reduction."""
+
 
 PARAMETERS = {
     "rate": (0.85, 0.2, 1.05),  # share of peak inside a tile
-    "edge": (5.0, 0.1, 120.0),  # loss of small tiles, in rows and columns
+    "edge": (5.0, 0.01, 120.0),  # loss of small tiles, in rows and columns
     "load": (0.017, 0.003, 0.2),  # bytes a unit loads per operation of its half-precision peak
     "fill": (0.5, 0.02, 10.0),  # µs before a tile's first product
     "store": (0.005, 0.001, 0.5),  # bytes a unit stores per operation of its peak
@@ -43,6 +49,8 @@ PARAMETERS = {
     "throttle": (0.1, 0.001, 0.8),  # clock lost by long products
     "settle": (500.0, 20.0, 20000.0),  # µs until it is lost
     "reuse": (0.1, 0.01, 2.0),  # share of the last level that still holds the operands
+    "watts": (0.8, 0.3, 1.5),  # watts per 10^12 operations a second below which the clock falls under load
+    "strain": (0.3, 0.01, 1.0),  # how steeply
     "quantise": (1.0, 0.05, 40.0),  # µs of the kernel that narrows the input, where there is one
 }
 
@@ -69,28 +77,58 @@ def time(machine: Machine, p: Mapping[str, float], table: Table, *, choose: "Cho
 Choose = Callable[[Machine, Mapping[str, float], Table], tuple[Array, Array, Array]]
 
 
+@dataclass(frozen=True)
+class _Costs:
+    """What each choice costs whatever the product: seconds of a tile for each k, seconds of its ends, bytes of operands
+    for each k, seconds of a second pass and for each of its elements."""
+
+    rows: Array
+    columns: Array
+    split: Array
+    step: Array
+    ends: Array
+    operands: Array
+    second: Array
+    sums: Array
+
+
+def _costs(machine: Machine, p: Mapping[str, float], dtype: str) -> _Costs:
+    rows, columns, split = _OWN_CHOICES if machine.is_described else _CHOICES
+    left, right, out = activation_bytes(dtype), weight_bytes(dtype), result_bytes(dtype)
+    used = np.maximum(rows, machine.array_rows) * np.maximum(columns, machine.array_columns)
+    # Our compiler's kernels lose a time for each step of a tile; those of libraries lose at its edges.
+    array = machine.array_rows * machine.array_columns
+    loss = p["edge"] * (array / used if machine.is_described else 1 / rows + 1 / columns)
+    clock = min(1.0, (machine.watts_per_tflops / p["watts"]) ** p["strain"])
+    product = 2 * used / (machine.peak_flop_per_s / machine.unit_count * p["rate"] * clock) * (1 + loss)
+    operands = rows * left + columns * right
+    return _Costs(
+        rows,
+        columns,
+        split,
+        np.maximum(product, operands / (p["load"] * machine.unit_flop_per_s)),
+        p["fill"] * MICRO + rows * columns * out / (p["store"] * machine.unit_flop_per_s),
+        operands,
+        np.where(split > 1, p["split"] * MICRO, 0.0),
+        np.where(split > 1, 2 * split * 4 / (2.5 * machine.memory_byte_per_s), 0.0),
+    )
+
+
 def plainly(machine: Machine, p: Mapping[str, float], table: Table) -> tuple[Array, Array, Array]:
     """Seconds of the fastest choice, and of its products and its memory traffic. Defines what `quickly` computes."""
     m, n, k = (table[name][:, None] for name in ("m", "n", "k"))
-    tile_rows, tile_columns, split = (choice[None, :] for choice in _CHOICES)
     left, right, out = activation_bytes(table.dtype), weight_bytes(table.dtype), result_bytes(table.dtype)
-    unit_rate = machine.unit_flop_per_s
-    load_rate, store_rate = p["load"] * unit_rate, p["store"] * unit_rate
-    tiles = np.ceil(m / tile_rows) * np.ceil(n / tile_columns) * split
-    depth = np.ceil(k / split / 64) * 64
-    peak = machine.peak_flop_per_s / machine.unit_count * p["rate"]
-    product = 2 * tile_rows * tile_columns / peak * (1 + p["edge"] * (1 / tile_rows + 1 / tile_columns))
-    load = (tile_rows * left + tile_columns * right) / load_rate
-    tile_time = np.maximum(product, load) * depth + p["fill"] * MICRO + tile_rows * tile_columns * out / store_rate
-    compute = waves(tiles, machine.unit_count, p["softness"]) * tile_time
+    cost = _costs(machine, p, table.dtype)
+    tiles = np.ceil(m / cost.rows) * np.ceil(n / cost.columns) * cost.split
+    depth = np.ceil(k / cost.split / 64) * 64
+    compute = waves(tiles, machine.unit_count, p["softness"]) * (cost.step * depth + cost.ends)
     a, b, c = m * k * left, n * k * right, m * n * out
-    again = tiles * (tile_rows * left + tile_columns * right) * depth / np.sqrt(np.minimum(tiles, machine.unit_count))
+    again = tiles * cost.operands * depth / np.sqrt(np.minimum(tiles, machine.unit_count))
     spills = np.minimum(a, b) / (np.minimum(a, b) + 0.5 * machine.last_level_bytes)
     kept = a + b + spills**2 * np.maximum(again - a - b, 0) + c
     cold = kept / (kept + p["reuse"] * machine.last_level_bytes)
     memory = kept * cold / (machine.memory_byte_per_s * p["bandwidth"])
-    second_pass = p["split"] * MICRO + 2 * split * m * n * 4 / (2.5 * machine.memory_byte_per_s)
-    total = smooth_max(compute, memory) + np.where(split > 1, second_pass, 0.0)
+    total = smooth_max(compute, memory) + cost.second + cost.sums * m * n
     best = np.argmin(total, axis=1)
     rows = np.arange(len(best))
     return total[rows, best], compute[rows, best], memory[rows, best]
@@ -100,27 +138,23 @@ def quickly(machine: Machine, p: Mapping[str, float], table: Table) -> tuple[Arr
     """The same by machine code."""
     sizes = [np.ascontiguousarray(table[name]) for name in ("m", "n", "k")]
     results = [np.empty(len(table)) for _ in range(3)]
-    unit_rate = machine.unit_flop_per_s
+    cost = _costs(machine, p, table.dtype)
+    choices = np.stack(
+        [cost.rows, cost.columns, cost.split, cost.step, cost.ends, cost.operands, cost.second, cost.sums]
+    )
     library().tapeout_gemm(
         *(array.ctypes.data for array in sizes),
         len(table),
-        _CHOICES.ctypes.data,
-        _CHOICES.shape[1],
+        choices.ctypes.data,
+        choices.shape[1],
         activation_bytes(table.dtype),
         weight_bytes(table.dtype),
         result_bytes(table.dtype),
         machine.unit_count,
-        p["load"] * unit_rate,
-        p["store"] * unit_rate,
-        machine.peak_flop_per_s / machine.unit_count * p["rate"],
-        p["edge"],
-        p["fill"] * MICRO,
         machine.memory_byte_per_s * p["bandwidth"],
-        p["split"] * MICRO,
         p["softness"],
         p["reuse"] * machine.last_level_bytes,
         machine.last_level_bytes,
-        machine.memory_byte_per_s,
         *(array.ctypes.data for array in results),
     )
     body, compute, memory = results
@@ -141,4 +175,4 @@ def _hints(machine: Machine, table: Table, balance: Array) -> dict[str, Array]:
     return hints
 
 
-FORM = Form("gemm", time, PARAMETERS, ("m", "n", "k"), reach=0.4)
+FORM = Form("gemm", time, PARAMETERS, ("m", "n", "k"), reach=0.4, far="m")

@@ -10,11 +10,11 @@ import numpy as np
 
 from tapeout.models.forms.base import MICRO, Form, Parts, activation_bytes, smooth_max, waves, weight_bytes
 from tapeout.models.machine import Machine
-from tapeout.models.tables import Array, Table
+from tapeout.models.tables import Array, Table, numbers_of
 
 PARAMETERS = {
     "rate": (0.7, 0.1, 1.05),
-    "edge": (20.0, 0.1, 150.0),
+    "edge": (20.0, 0.1, 60.0),
     "load": (0.017, 0.002, 0.2),
     "fill": (1.0, 0.02, 30.0),
     "bandwidth": (0.8, 0.2, 1.0),
@@ -22,17 +22,19 @@ PARAMETERS = {
     "softness": (0.5, 0.01, 1.0),
     "skew": (0.6, 0.05, 1.5),  # exponent of the load over ranks of experts, over the power law's
     "local": (0.3, 0.001, 4.0),  # how much more than its share the busiest group of experts gets
-    "token": (2.0, 0.01, 100.0),  # ns of routing a token
+    "token": (0.5, 0.001, 20.0),  # ns of routing a token to one expert
+    "spread": (0.8, 0.05, 1.5),  # bandwidth of activation and sum, over the products'
     "expert": (10.0, 0.01, 500.0),  # ns of bookkeeping an expert
 }
+UNGATED = ((2688, 1856), (1024, 2688), (2048, 5120))
+"""Hidden and intermediate sizes of published models (Nemotron 3) whose experts have two matrices, not gated three."""
 _CLASSES = (np.arange(8) + 0.5) / 8
 _TILES = ((16.0, 128.0), (32.0, 128.0), (64.0, 128.0), (128.0, 128.0), (128.0, 256.0))
 
 
 def _exponents(table: Table) -> Array:
     exponents = {"balanced": 0.0, "power_law_1.01": 1.01, "power_law_1.2": 1.2}
-    words, places = np.unique(table.words["distribution"], return_inverse=True)
-    return np.array([exponents[str(word)] for word in words])[places]
+    return numbers_of(table.words["distribution"], exponents.__getitem__)
 
 
 def time(machine: Machine, p: Mapping[str, float], table: Table) -> Parts:
@@ -47,7 +49,7 @@ def time(machine: Machine, p: Mapping[str, float], table: Table) -> Parts:
     share = _CLASSES[None, :] ** (-p["skew"] * exponent[:, None])
     share = share / share.mean(axis=1, keepdims=True)
     load = (pairs / mine)[:, None] * share
-    touched = 1 - np.exp(-load)
+    touched = np.where(exponent[:, None] > 0, 1 - np.exp(-load), np.minimum(load, 1.0))
     active = mine * touched.mean(axis=1)
     each = np.maximum(load / np.maximum(touched, 1e-12), 1)
     weight, act = weight_bytes(table.dtype), activation_bytes(table.dtype)
@@ -63,22 +65,27 @@ def time(machine: Machine, p: Mapping[str, float], table: Table) -> Parts:
         compute = waves(np.maximum(tiles, 1), machine.unit_count, p["softness"]) * tile_time
         return compute, (active * out * depth * weight + pairs * (depth * act + out * 2)) / rate
 
+    gates = np.full(len(table), 2.0)
+    for shape in UNGATED:
+        gates[(hidden == shape[0]) & (inter == shape[1])] = 1.0
     best = np.full(len(table), np.inf)
     compute, memory = np.zeros(len(table)), np.zeros(len(table))
     for rows, columns in _TILES:
-        first, second = grouped(rows, columns, 2 * width, hidden), grouped(rows, columns, hidden, width)
+        first, second = grouped(rows, columns, gates * width, hidden), grouped(rows, columns, hidden, width)
         total = smooth_max(*first) + smooth_max(*second)
         better = total < best
         best = np.where(better, total, best)
         compute = np.where(better, first[0] + second[0], compute)
         memory = np.where(better, first[1] + second[1], memory)
-    spread = (tokens * hidden * 2 * (1 + chosen / groups) + pairs * width * 6) / rate
-    launch = p["launch"] * MICRO + (p["token"] * tokens + p["expert"] * mine) * 1e-9
+    # Activation and sum pass over every token's choices, wherever their experts are.
+    rows = tokens * chosen
+    spread = (tokens * hidden * 2 + rows * hidden * 2 + rows * width * 2 * (gates + 1)) / (rate * p["spread"])
+    launch = p["launch"] * MICRO + (p["token"] * rows + p["expert"] * mine) * 1e-9
     # What is sure whatever the routing: an even share of the pairs, and the weights of one expert each token's choice.
     even = tokens * chosen / groups
-    flops = 6 * even * hidden * width
+    flops = 2 * (gates + 1) * even * hidden * width
     certain = np.minimum(np.maximum(chosen / groups, 1 / groups), mine)
-    moved = 3 * certain * hidden * width * weight + 2 * tokens * hidden * 2 / groups
+    moved = (gates + 1) * certain * hidden * width * weight + 2 * tokens * hidden * 2 / groups
     return Parts(
         seconds=launch + best + spread,
         roofline=np.maximum(flops / machine.peak_flop_per_s, moved / machine.memory_byte_per_s),
@@ -96,4 +103,10 @@ def time(machine: Machine, p: Mapping[str, float], table: Table) -> Parts:
     )
 
 
-FORM = Form("mixture of experts", time, PARAMETERS, ("num_tokens", "hidden_size", "inter_size"))
+FORM = Form(
+    "mixture of experts",
+    time,
+    PARAMETERS,
+    ("num_tokens", "hidden_size", "inter_size"),
+    novel=("hidden_size", "inter_size", "topk", "num_experts"),
+)
