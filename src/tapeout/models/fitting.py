@@ -184,8 +184,8 @@ def correction(
         inner = raised(table.take(below), fitted.hull)
         inner_parts = form.time(machine, fitted.parameters, inner)
         asked[below], formed[below] = features(inner, inner_parts), inner_parts.seconds
-    low, high = fitted.reach_of(formed)
-    return np.exp(np.clip(fitted.residual.predict(asked), low, high)), outside
+    least, most = fitted.reach_of(formed)
+    return np.exp(np.clip(fitted.residual.predict(asked), least, most)), outside
 
 
 def fit(sets: list[tuple[Machine, Table]], *, start: Mapping[str, float] | None = None, folds: int = 2) -> Fitted:

@@ -97,7 +97,7 @@ def fit(features: Array, wanted: Array) -> tuple[Neighbours, Array]:
     whole = (spread * lengths).astype(np.float32)
     points = (features / whole.astype(np.float64)).astype(np.float32)
     kernel = _kernel(points.astype(np.float64), points.astype(np.float64))
-    weights = np.linalg.solve(kernel + noise * np.eye(len(points)), left_over)
+    weights = np.asarray(np.linalg.solve(kernel + noise * np.eye(len(points)), left_over), np.float64)
     # Rounded, so that hosts whose libraries sum in another order write the same.
     return Neighbours(points, _short(weights), whole, base), left_out
 

@@ -78,9 +78,9 @@ def time(machine: Machine, p: Mapping[str, float], table: Table) -> Parts:
         compute = np.where(better, first[0] + second[0], compute)
         memory = np.where(better, first[1] + second[1], memory)
     # Activation and sum pass over every token's choices, wherever their experts are.
-    rows = tokens * chosen
-    spread = (tokens * hidden * 2 + rows * hidden * 2 + rows * width * 2 * (gates + 1)) / (rate * p["spread"])
-    launch = p["launch"] * MICRO + (p["token"] * rows + p["expert"] * mine) * 1e-9
+    routed = tokens * chosen
+    spread = (tokens * hidden * 2 + routed * hidden * 2 + routed * width * 2 * (gates + 1)) / (rate * p["spread"])
+    launch = p["launch"] * MICRO + (p["token"] * routed + p["expert"] * mine) * 1e-9
     # What is sure whatever the routing: an even share of the pairs, and the weights of one expert each token's choice.
     even = tokens * chosen / groups
     flops = 2 * (gates + 1) * even * hidden * width
