@@ -71,3 +71,14 @@ def test_many_channels_and_pixels(form):
     assert found.is_contiguous(memory_format=form)
     expected = functional.conv2d(x.double(), weight.double(), padding=1, stride=2)
     torch.testing.assert_close(found.cpu().double(), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("bad", [float("inf"), float("nan")])
+def test_an_infinity_reaches_only_the_places_whose_taps_meet_it(bad):
+    """Depthwise convolutions multiply whole rows by matrices that are mostly zero."""
+    x, weight = torch.randn(2, 3, 9, 70), torch.randn(3, 1, 3, 3)
+    x[0, 1, 4, 20] = x[-1, 0, 0, 69] = bad
+    expected = functional.conv2d(x.double(), weight.double(), padding=1, groups=3)
+    got = functional.conv2d(x.to("chip"), weight.to("chip"), padding=1, groups=3).cpu().double()
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4, equal_nan=True)
+    assert 0 < (~got.isfinite()).sum() <= 15

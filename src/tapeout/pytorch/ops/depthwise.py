@@ -1,9 +1,9 @@
 """Convolutions whose groups have one channel and one output each, in up to two dimensions, on the matrix engine.
 
 A row of the result is a row of the image times a band matrix: the taps of a row of the filter, shifted by a place from
-column to column. So each row of taps is a product over all rows of all images of a channel. It multiplies zeros too
-(so an infinity spreads to its row as NaN), and is still faster than the lanes, which have an operation for each tap and
-element.
+column to column. So each row of taps is a product over all rows of all images of a channel. It multiplies zeros too,
+and is still faster than the lanes, which have an operation for each tap and element. Zeros spread an infinity or a NaN
+to the whole row: a tile with a NaN in its result is computed again on the lanes, tap by tap.
 """
 
 from dataclasses import dataclass
@@ -66,11 +66,32 @@ def _rows(
 
 
 @triton.jit
+def _tap_by_tap(
+    source, filters, image, row, column, images, height, width, out_height, out_width, taps, taps_of_row,
+    source_batch, source_row, filter_tap, filter_step, start, tap_step, start_of_row, tap_step_of_row,
+    STEP_ROW: tl.constexpr, STEP_COLUMN: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """The same sums in float32, (images * rows, columns), of products that a filter really has."""
+    b, y, x = image[:, None, None], row[None, :, None], column + tl.arange(0, COLUMNS)[None, None, :]
+    total = tl.zeros((image.shape[0], row.shape[0], COLUMNS), tl.float32)
+    for tap in range(0, taps):
+        for place in range(0, taps_of_row):
+            weight = tl.load(filters + tap * filter_step + place * filter_tap).to(tl.float32)
+            down = y * STEP_ROW + start + tap * tap_step
+            across = x * STEP_COLUMN + start_of_row + place * tap_step_of_row
+            inside = (b < images) & (y < out_height) & (x < out_width)
+            inside = inside & (down >= 0) & (down < height) & (across >= 0) & (across < width)
+            value = tl.load(source + b * source_batch + down * source_row + across, mask=inside, other=0.0)
+            total += tl.where(inside, value.to(tl.float32) * weight, 0.0)
+    return tl.reshape(total, (image.shape[0] * row.shape[0], COLUMNS))
+
+
+@triton.jit
 def _depthwise(
-    source, bands, bias, out,
-    images, channels, height, width, out_height, out_width, taps,
-    source_batch, source_channel, source_row, out_batch, out_channel, out_row,
-    first_column, start, tap_step,
+    source, bands, filters, bias, out,
+    images, channels, height, width, out_height, out_width, taps, taps_of_row,
+    source_batch, source_channel, source_row, out_batch, out_channel, out_row, filter_tap, filter_step,
+    first_column, start, tap_step, start_of_row, tap_step_of_row,
     IMAGES: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, BAND: tl.constexpr,
     STEP_ROW: tl.constexpr, STEP_COLUMN: tl.constexpr, HAS_BIAS: tl.constexpr,
 ):  # fmt: skip
@@ -89,6 +110,12 @@ def _depthwise(
             out_height, source_batch, source_row, STEP_ROW, BAND,
         )  # fmt: skip
         total = tl.dot(a, _band(bands, channel * taps + tap, BAND, COLUMNS), total, input_precision="ieee")
+    if tl.max(tl.where(total == total, 0, 1)) > 0:
+        total = _tap_by_tap(
+            source, filters + channel * taps * filter_step, image, row, column, images, height, width, out_height,
+            out_width, taps, taps_of_row, source_batch, source_row, filter_tap, filter_step, start, tap_step,
+            start_of_row, tap_step_of_row, STEP_ROW, STEP_COLUMN, COLUMNS,
+        )  # fmt: skip
     if HAS_BIAS:
         total += tl.load(bias + channel + tl.arange(0, 1)[:, None]).to(tl.float32)
     b, y, x = image[:, None, None], row[None, :, None], column + tl.arange(0, COLUMNS)[None, None, :]
@@ -201,7 +228,7 @@ def correlate(
     shift = source if bias is None else bias
     launch = kernel(
         _depthwise,
-        (*(POINTER[t.dtype] for t in (source, made, shift, out)), *INTEGERS[:16]),
+        (*(POINTER[t.dtype] for t in (source, made, flat, shift, out)), *INTEGERS[:21]),
         IMAGES=tile_images,
         ROWS=tile_rows,
         COLUMNS=bands.columns,
@@ -211,9 +238,10 @@ def correlate(
         HAS_BIAS=bias is not None,
     )
     words = (
-        *(t.data_ptr() for t in (source, made, shift, out)),
-        images, channels, height, width, *out.shape[2:], taps,
-        *source.stride()[:3], *out.stride()[:3], bands.first_column, start[0], tap_step[0],
+        *(t.data_ptr() for t in (source, made, flat, shift, out)),
+        images, channels, height, width, *out.shape[2:], taps, taps_of_row,
+        *source.stride()[:3], *out.stride()[:3], flat.stride(1), flat.stride(0),
+        bands.first_column, start[0], tap_step[0], start[1], tap_step[1],
     )  # fmt: skip
     blocks = ceil_div(images, tile_images) * ceil_div(out.shape[2], tile_rows) * ceil_div(out.shape[3], bands.columns)
     launch((blocks, channels, 1), words)
