@@ -252,7 +252,10 @@ def never_less(
     while len(front):
         halves, needs = [], []
         for name in sizes:
-            chosen = np.flatnonzero((front[name] > max(fitted.hull[name][0], 1)) & (front[name] % 2 == 0))
+            halves_count = (front[name] > max(fitted.hull[name][0], 1)) & (front[name] % 2 == 0)
+            if name == "num_heads" and "num_key_value_heads" in front.columns:
+                halves_count &= front[name] >= 2 * front["num_key_value_heads"]  # fewer would be no attention
+            chosen = np.flatnonzero(halves_count)
             if len(chosen):
                 halved = _halved(front.take(chosen), name)
                 formed = form.time(of, fitted.parameters, halved).seconds
