@@ -82,3 +82,25 @@ def test_an_infinity_reaches_only_the_places_whose_taps_meet_it(bad):
     got = functional.conv2d(x.to("chip"), weight.to("chip"), padding=1, groups=3).cpu().double()
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4, equal_nan=True)
     assert 0 < (~got.isfinite()).sum() <= 15
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_operands_that_lie_anyhow_in_memory(groups, transposed):
+    """Every second element, turned axes, one value for all: as views give them."""
+    sizes = ((2, 4, 9, 11), (4, 4 // groups, 3, 2), (4,))
+    wide = [torch.randn([2 * n for n in size]) for size in sizes]
+    views = [tensor[tuple(slice(None, None, 2) for _ in tensor.shape)] for tensor in wide]
+    turned = [torch.randn(size[::-1]).permute(*reversed(range(len(size)))) for size in sizes]
+    same = [torch.randn(1).expand(size) for size in sizes]
+    function = functional.conv_transpose2d if transposed else functional.conv2d
+    for operands in (views, turned, same):
+        expected = function(*(each.double() for each in operands), stride=(1, 2), groups=groups)
+        on_chip = [torch.empty_strided(each.size(), each.stride(), device="chip") for each in operands]
+        if operands is same:
+            on_chip = [torch.empty(1, device="chip").copy_(each.flatten()[:1]).expand(each.shape) for each in operands]
+        else:
+            for place, each in zip(on_chip, operands, strict=True):
+                place.copy_(each)
+        got = function(*on_chip, stride=(1, 2), groups=groups).cpu().double()
+        torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)

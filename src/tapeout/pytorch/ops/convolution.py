@@ -437,6 +437,8 @@ def convolution(
             transposed, output_padding, groups,
         )  # fmt: skip
         return wide.to(input.dtype)
+    if bias is not None:
+        bias = bias.contiguous()  # kernels read it by channel
     form = _form(input, weight)
     source, filters = _in_three_dimensions(input), _in_three_dimensions(weight)
     step, before, spread = _three(stride, 1), _three(padding, 0), _three(dilation, 1)
