@@ -165,6 +165,31 @@ def normal_(
     return self
 
 
+def normal_tensor_float(
+    mean: torch.Tensor, std: float = 1.0, *, generator: torch.Generator | None = None
+) -> torch.Tensor:
+    return _normal(aten.normal.Tensor_float, mean, mean, std, generator)
+
+
+def normal_float_tensor(mean: float, std: torch.Tensor, *, generator: torch.Generator | None = None) -> torch.Tensor:
+    return _normal(aten.normal.float_Tensor, std, mean, std, generator)
+
+
+def normal_tensor_tensor(
+    mean: torch.Tensor, std: torch.Tensor, *, generator: torch.Generator | None = None
+) -> torch.Tensor:
+    return _normal(aten.normal.Tensor_Tensor, mean, mean, std, generator)
+
+
+def _normal(operator: Any, like: torch.Tensor, mean: Any, std: Any, generator: torch.Generator | None) -> torch.Tensor:
+    """A number for each mean and deviation, in the type of `like`."""
+    if any(isinstance(each, torch.Tensor) and not each.is_floating_point() for each in (mean, std)):
+        refuse_as_the_host_does(operator, mean, std)
+    shape = torch.broadcast_shapes(*(each.shape for each in (mean, std) if isinstance(each, torch.Tensor)))
+    drawn = torch.empty(shape, dtype=like.dtype, device=like.device)
+    return normal_(drawn, generator=generator).mul_(std).add_(mean)
+
+
 def exponential_(self: torch.Tensor, lambd: float = 1.0, *, generator: torch.Generator | None = None) -> torch.Tensor:
     if self.dtype not in UNIFORM_BITS or lambd <= 0:
         return otherwise(aten.exponential_.default, self, lambd, generator=generator)
@@ -223,6 +248,8 @@ def bernoulli_float_(self: torch.Tensor, p: float = 0.5, *, generator: torch.Gen
 
 
 def bernoulli_tensor_(self: torch.Tensor, p: torch.Tensor, *, generator: torch.Generator | None = None) -> torch.Tensor:
+    if not p.dtype.is_floating_point:
+        refuse_as_the_host_does(aten.bernoulli.default, p)
     drawn = torch.empty(self.shape, dtype=torch.float32, device=self.device)
     return self.copy_(uniform_(drawn, generator=generator) < p)
 
