@@ -364,3 +364,11 @@ def test_a_difference_of_truth_values_is_refused():
     for subtract in (torch.sub, torch.rsub):
         with pytest.raises(RuntimeError, match="two bool tensors is not supported"):
             subtract(truth, truth)
+
+
+@pytest.mark.parametrize("arguments", [{}, {"dim": []}, {"dim": [0], "keepdim": True}, {"dim": [1]}])
+def test_variance_and_mean_of_nothing_are_not_a_number(arguments):
+    x = torch.empty(0, 3)
+    for function in (torch.var_mean, torch.std_mean):
+        for got, expected in zip(function(x.to("chip"), **arguments), function(x, **arguments), strict=True):
+            assert torch.equal(got.cpu().isnan(), expected.isnan()) and got.shape == expected.shape

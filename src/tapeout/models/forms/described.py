@@ -1,8 +1,9 @@
 """Forms of the operators of a described chip, whose kernels are ours: their tiles and their sharing of cores are known.
 
-Attention goes through all keys in one program for each tile of queries of one head, new tokens too; heads that share
-keys read them again from the last-level SRAM. Norms and softmax give each program whole rows, padded to a power of two.
-Products have the form of all chips with our compiler's tiles (`gemm.py`).
+Attention of a prompt goes through all keys in one program for each tile of queries of one head; heads that share keys
+read them again from the last-level SRAM. Attention of a new token divides the keys among programs. Norms and softmax
+give each program whole rows, padded to a power of two. Products have the form of all chips with our compiler's tiles
+(`gemm.py`).
 """
 
 import itertools
@@ -16,6 +17,8 @@ from tapeout.models.tables import DTYPE_BYTES, Array, Table, numbers_of
 
 _QUERY_TILES = (16.0, 32.0, 64.0, 128.0, 256.0)
 _KEY_TILES = (64.0, 128.0, 256.0, 512.0)
+_DECODED_KEYS = 256.0
+"""Keys of a step of decode attention, and the least that are worth a program."""
 _TILE_ELEMENTS = 4096.0
 """Elements that a program of an elementwise operator takes at least."""
 
@@ -90,8 +93,56 @@ def context(machine: Machine, p: Mapping[str, float], table: Table) -> Parts:
     return _attention(machine, p, table, table["isl"], table["isl"], True)
 
 
+GENERATION_PARAMETERS = {
+    "exponent": (1.5, 0.02, 50.0),  # scores a core weighs per thousand operations of its peak
+    "load": (0.02, 0.001, 1.0),  # bytes a core loads per operation of its half-precision peak
+    "fill": (1.0, 0.01, 30.0),  # µs of a program besides its keys
+    "step": (0.3, 0.001, 10.0),  # µs a core spends on a tile of keys whatever its size
+    "join": (2.0, 0.1, 20.0),  # µs of the kernel that joins parts
+    "softness": (0.5, 0.01, 1.0),
+    "bandwidth": (0.8, 0.5, 1.0),
+    "launch": (4.0, 0.5, 50.0),  # µs
+}
+
+
 def generation(machine: Machine, p: Mapping[str, float], table: Table) -> Parts:
-    return _attention(machine, p, table, np.ones(len(table)), table["step"] + 1, False)
+    """A program for all queries of the heads that share keys, over a part of the keys; parts fill the cores."""
+    batch, heads, shared, size = (
+        table[name] for name in ("batch_size", "num_heads", "num_key_value_heads", "head_dim")
+    )
+    width = numbers_of(table.words["kv_cache_dtype"], DTYPE_BYTES.__getitem__)
+    keys = table["step"] + 1
+    rows = _padded(heads / shared)
+    pairs = batch * shared
+    wanted = np.minimum(np.floor(2 * machine.unit_count / pairs), np.floor(keys / _DECODED_KEYS))
+    each = np.ceil(keys / np.maximum(wanted, 1) / _DECODED_KEYS) * _DECODED_KEYS
+    parts = np.ceil(keys / each)
+    each = np.minimum(each, keys)
+    weighing = rows / (machine.unit_flop_per_s / 1000 * p["exponent"])
+    loading = 2 * size * width / (machine.unit_flop_per_s * p["load"])
+    steps = np.ceil(each / _DECODED_KEYS)
+    program = p["fill"] * MICRO + each * smooth_max(weighing, loading) + steps * p["step"] * MICRO
+    cores = waves(pairs * parts, machine.unit_count, p["softness"]) * program
+    moved = batch * size * (2 * heads * 2 + 2 * shared * keys * width)
+    memory = moved / (machine.memory_byte_per_s * p["bandwidth"])
+    joined = batch * heads / machine.unit_count * size * parts * 4 / (machine.unit_flop_per_s * p["load"])
+    launch = p["launch"] * MICRO + np.where(parts > 1, p["join"] * MICRO + joined, 0.0)
+    flops = 4 * batch * heads * size * keys
+    filled = pairs * parts / machine.unit_count
+    return Parts(
+        seconds=launch + smooth_max(cores, memory),
+        roofline=np.maximum(flops / machine.peak_flop_per_s, moved / machine.memory_byte_per_s),
+        bounds={"matrix": cores, "memory": memory, "launch": launch},
+        hints={
+            "rounds": np.log2(filled),
+            "filled": filled / np.ceil(filled),
+            "parts": np.log2(parts),
+            "rows": np.log2(rows),
+            "heads": np.log2(pairs),
+            "balance": np.log2(cores / memory),
+            "work": np.log2(flops),
+        },
+    )
 
 
 STREAMING_PARAMETERS = {
@@ -152,7 +203,7 @@ CONTEXT = Form(
     "context attention of a described chip", context, ATTENTION_PARAMETERS, ("batch_size", "isl", "num_heads")
 )
 GENERATION = Form(
-    "generation attention of a described chip", generation, ATTENTION_PARAMETERS, ("batch_size", "step", "num_heads")
+    "generation attention of a described chip", generation, GENERATION_PARAMETERS, ("batch_size", "step", "num_heads")
 )
 STREAMING = Form(
     "streaming on a described chip", streaming, STREAMING_PARAMETERS, ("rows", "columns", "elements", "bag")
