@@ -60,7 +60,7 @@ def chain(planned):
 
 
 def losses(printed):
-    return [float(loss) for loss in re.findall(r"^step \d+: loss ([\d.]+)$", printed, re.M)]
+    return [float(loss) for loss in re.findall(r"step \d+: loss ([\d.]+)", printed)]
 
 
 def test_the_script_of_an_uneven_plan_trains_as_one_process_does(uneven, tmp_path, capsys, monkeypatch):

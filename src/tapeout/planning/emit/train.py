@@ -10,11 +10,18 @@ Ranks are counted pipeline by pipeline, stage by stage, replica by replica, tens
 import argparse
 import json
 import os
+import sys
 import time
 from pathlib import Path
 
 PLAN = json.loads(Path(__file__).with_name("plan.json").read_text("utf-8"))
 MODEL, PIPELINES, SEQUENCE = PLAN["model"], PLAN["pipelines"], PLAN["sequence"]
+
+
+def say(line: str) -> None:
+    """Print a line in one piece: all ranks write to one terminal."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
 
 
 def arguments() -> argparse.Namespace:
@@ -180,7 +187,7 @@ def train_alone() -> None:
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        print(f"step {step}: loss {loss.item():.6f}", flush=True)
+        say(f"step {step}: loss {loss.item():.6f}")
 
 
 def my_rows() -> slice:
@@ -266,11 +273,11 @@ def train_by_plan() -> None:
             if len(ranks) > 1:
                 dist.all_reduce(loss, group=groups[ranks])
             if ranks[0] == RANK and PART == 0:
-                print(f"step {step}: loss {loss.item():.6f}", flush=True)
+                say(f"step {step}: loss {loss.item():.6f}")
         if REPLICA == 0 and PART == 0:
-            print(f"step {step}: stage {STAGE} of pipeline {PIPELINE} on {KIND} took {took * 1e3:.3f} ms", flush=True)
+            say(f"step {step}: stage {STAGE} of pipeline {PIPELINE} on {KIND} took {took * 1e3:.3f} ms")
     if RANK == 0:
-        print(f"the plan predicts {PLAN['predicted_step_s'] * 1e3:.3f} ms a step", flush=True)
+        say(f"the plan predicts {PLAN['predicted_step_s'] * 1e3:.3f} ms a step")
     dist.destroy_process_group()
 
 
