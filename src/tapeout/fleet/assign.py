@@ -52,7 +52,7 @@ class Assignment:
 
     @property
     def gap(self) -> float:
-        """How far the cost may be above the least possible, as a share of it."""
+        """Share of the cost by which it may be above the least possible."""
         return max(self.cost / self.bound - 1, 0.0) if self.bound > 0 else 0.0
 
 

@@ -55,7 +55,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Card:
-    """What one card of a kind costs an hour, power included, and draws. `provenance` is the weakest of its figures."""
+    """Cost an hour of one card of a kind, power included, and its draw. `provenance` is the weakest of its figures."""
 
     timer: Timer
     usd_per_h: float
@@ -75,7 +75,7 @@ class Unfit(Exception):
 
 
 def demand(workload: Workload) -> float:
-    """How much must be carried, in the workload's unit."""
+    """Amount of work to carry, in the workload's unit."""
     if isinstance(workload, Serve):
         return workload.requests_per_s
     return workload.queries_per_s if isinstance(workload, Rank) else 1.0
@@ -383,14 +383,14 @@ def active_parameters(model: ModelShape) -> float:
 
 
 def limits(fleet: Fleet) -> list[tuple[str, float]]:
-    """What the columns share: cards of each kind, then the power of each site that limits it."""
+    """Limits that the columns share: cards of each kind, then the power of each site that limits it."""
     return [(kind.name, float(kind.count)) for kind in fleet.kinds] + [
         (site.name, site.power_kw) for site in _limited(fleet) if site.power_kw is not None
     ]
 
 
 def uses(fleet: Fleet, column: Column) -> dict[int, float]:
-    """What one instance takes of each limit, by its place in `limits`."""
+    """Use of each limit by one instance, by its place in `limits`."""
     taken = {column.kind: float(column.cards)}
     for number, site in enumerate(_limited(fleet)):
         if fleet.kinds[column.kind].site == site.name:

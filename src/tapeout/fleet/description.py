@@ -49,7 +49,7 @@ class Kind:
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """What all workloads say. Empty `kinds` and `sites` allow all; `needs` and `refuses` are tags of kinds or sites."""
+    """Fields of every workload. Empty `kinds` and `sites` allow all; `needs` and `refuses` are tags of either."""
 
     name: str
     kinds: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""What the manifests of all schedulers share: names Kubernetes accepts, resources, pods.
+"""Parts that the manifests of all schedulers share: names Kubernetes accepts, resources, pods.
 
 Takes placements, gives parts of documents. A pod has the cards of one instance, or of one node of a training run.
 """
