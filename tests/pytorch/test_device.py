@@ -298,3 +298,16 @@ def test_a_tensor_is_printed_as_the_hosts_and_nothing_is_computed_for_it(given):
     counts = ledger.snapshot()
     assert text.replace(", device='chip:0'", "") == repr(given)
     assert not counts.on_host and set(counts.on_chip) <= {"aten::cat"}, counts  # the edges of a large tensor
+
+
+def test_normal_numbers_of_tensors_and_what_the_host_refuses():
+    mean, std = torch.arange(4.0, device="chip"), torch.full((4,), 0.25, device="chip")
+    state = torch.get_rng_state()
+    assert (torch.normal(mean, std) - mean).abs().max() < 2 and torch.normal(mean.view(4, 1), std).shape == (4, 4)
+    assert torch.normal(mean, torch.zeros(4, device="chip")).tolist() == [0, 1, 2, 3]
+    for call in (lambda: torch.normal(mean, -1.0), lambda: torch.normal(0.0, -std), lambda: torch.normal(mean, -std)):
+        with pytest.raises(RuntimeError, match=r"^normal expects (all elements of )?std >= 0\.0"):
+            call()
+    with pytest.raises(NotImplementedError, match=r"\"normal_kernel_cpu\" not implemented for 'Long'"):
+        torch.normal(0.0, torch.ones(3, dtype=torch.int64, device="chip"))
+    assert torch.equal(state, torch.get_rng_state())

@@ -10,6 +10,7 @@ import torch
 import triton
 import triton.language as tl
 
+from tapeout.pytorch import graphs
 from tapeout.pytorch.graphs import draw
 from tapeout.pytorch.ops import scalars
 from tapeout.pytorch.ops.elementwise import TRITON_DTYPES
@@ -23,6 +24,7 @@ from tapeout.pytorch.ops.launch import (
     power_of_two_at_least,
     refuse_as_the_host_does,
 )
+from tapeout.runtime import session
 
 TILE = 1024
 MOST_CATEGORIES = 1 << 24  # as torch has it
@@ -183,7 +185,12 @@ def normal_tensor_tensor(
 
 def _normal(operator: Any, like: torch.Tensor, mean: Any, std: Any, generator: torch.Generator | None) -> torch.Tensor:
     """A number for each mean and deviation, in the type of `like`."""
-    if any(isinstance(each, torch.Tensor) and not each.is_floating_point() for each in (mean, std)):
+    is_refused = not (like.is_floating_point() or like.is_complex())
+    if not isinstance(std, torch.Tensor):
+        is_refused = is_refused or std < 0
+    elif not (session.timing_only or graphs.is_capturing()):  # then there are values to look at
+        is_refused = is_refused or bool((std < 0).any())
+    if is_refused:
         refuse_as_the_host_does(operator, mean, std)
     shape = torch.broadcast_shapes(*(each.shape for each in (mean, std) if isinstance(each, torch.Tensor)))
     drawn = torch.empty(shape, dtype=like.dtype, device=like.device)
