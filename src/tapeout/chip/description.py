@@ -186,7 +186,7 @@ class MatrixEngine(Part):
 
     def multiply_accumulates_per_cycle(self, dtype: str) -> float:
         """Multiply-accumulates a cycle at peak; 0 when the engine does not multiply `dtype`."""
-        relative = {"bfloat16": 1.0, "float64": 0.0} | {
+        relative: dict[str, float] = {"bfloat16": 1.0, "float64": 0.0} | {
             name: getattr(self, f"{name}_rate") for name in ("float32", "float16", "float8", "int8")
         }
         return self.row_count * self.column_count * relative[dtype]

@@ -110,7 +110,7 @@ class _DataFile:
         if base is not None and base not in REFERENCE_CHIPS:
             raise self.error(("based_on",), _unknown("chip", base, REFERENCE_CHIPS))
         faults: list[ChipError] = []
-        chip = self.part(Chip, values, (), REFERENCE_CHIPS[base] if base is not None else None, faults)
+        chip: Chip = self.part(Chip, values, (), REFERENCE_CHIPS[base] if base is not None else None, faults)
         if len(faults) == 1:
             raise faults[0]
         if faults:

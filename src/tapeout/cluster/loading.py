@@ -45,7 +45,8 @@ def _cluster(data: dict[str, Any], where: str) -> Cluster:
             if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
                 raise ChipError(f"{key} is not a list of tables; write [[{key}]]", where=where)
             values[key] = tuple(_part(kind, table, f"{key}[{place}]", where) for place, table in enumerate(tables))
-    return _part(Cluster, values | data, "cluster", where)
+    cluster: Cluster = _part(Cluster, values | data, "cluster", where)
+    return cluster
 
 
 def _part(kind: type[Any], values: dict[str, Any], place: str, where: str) -> Any:

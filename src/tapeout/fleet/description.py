@@ -187,7 +187,8 @@ def _workload(table: dict[str, Any], defaults: dict[str, Any]) -> Workload:
         raise FleetError(f"workloads.{name}: type={kind!r}; choose from {', '.join(_TYPES)}")
     made = _TYPES[kind]
     takes = {each.name for each in fields(made)}
-    return _made(made, {key: value for key, value in defaults.items() if key in takes} | given)
+    workload: Workload = _made(made, {key: value for key, value in defaults.items() if key in takes} | given)
+    return workload
 
 
 def _made(kind: type[Any], values: dict[str, Any]) -> Any:

@@ -299,11 +299,11 @@ class Load(f.Queued):
 
     dtype: DType = f.dtype("element type; only its size matters")
     base: int = f.register("address of element (0,0,0,0), bytes")
-    strides: tuple = f.registers("bytes between neighbours along each dimension", default=NONE)
-    low: tuple = f.registers("first valid index of each dimension", default=NONE)
-    high: tuple = f.registers("end of the valid indices of each dimension", default=NONE)
+    strides: tuple[int, ...] = f.registers("bytes between neighbours along each dimension", default=NONE)
+    low: tuple[int, ...] = f.registers("first valid index of each dimension", default=NONE)
+    high: tuple[int, ...] = f.registers("end of the valid indices of each dimension", default=NONE)
     fill: int = f.register("bits of the value outside bounds", default=0)
-    shape: tuple = f.shape("extents")
+    shape: tuple[int, ...] = f.shape("extents")
     tile: f.AccessPattern = f.operand("destination", written=True)
 
 
@@ -324,11 +324,11 @@ class LoadIndexed(f.Queued):
     index_dtype: DType = f.dtype("i32 or i64")
     scale: int = f.unsigned(16, "bytes an index counts")
     base: int = f.register("address, bytes")
-    strides: tuple = f.registers("bytes between neighbours along each dimension", default=NONE)
-    low: tuple = f.registers("first valid index of each dimension", default=NONE)
-    high: tuple = f.registers("end of the valid indices of each dimension", default=NONE)
+    strides: tuple[int, ...] = f.registers("bytes between neighbours along each dimension", default=NONE)
+    low: tuple[int, ...] = f.registers("first valid index of each dimension", default=NONE)
+    high: tuple[int, ...] = f.registers("end of the valid indices of each dimension", default=NONE)
     fill: int = f.register("bits of the value where not valid", default=0)
-    shape: tuple = f.shape("extents")
+    shape: tuple[int, ...] = f.shape("extents")
     tile: f.AccessPattern = f.operand("destination", written=True)
     index: f.Operand = f.operand("indices (signed); a register is a constant index", of="index_dtype", scalar=True)
     mask: f.Operand = f.operand("i1 tile; register 0: every element", of=DType.I1, scalar=True)
@@ -346,10 +346,10 @@ class Store(f.Queued):
 
     dtype: DType = f.dtype("element type; only its size matters")
     base: int = f.register("address of element (0,0,0,0), bytes")
-    strides: tuple = f.registers("bytes between neighbours along each dimension", default=NONE)
-    low: tuple = f.registers("first valid index of each dimension", default=NONE)
-    high: tuple = f.registers("end of the valid indices of each dimension", default=NONE)
-    shape: tuple = f.shape("extents")
+    strides: tuple[int, ...] = f.registers("bytes between neighbours along each dimension", default=NONE)
+    low: tuple[int, ...] = f.registers("first valid index of each dimension", default=NONE)
+    high: tuple[int, ...] = f.registers("end of the valid indices of each dimension", default=NONE)
+    shape: tuple[int, ...] = f.shape("extents")
     tile: f.Operand = f.operand("source; a register stores one value everywhere", scalar=True)
 
 
@@ -369,10 +369,10 @@ class StoreIndexed(f.Queued):
     index_dtype: DType = f.dtype("i32 or i64")
     scale: int = f.unsigned(16, "bytes an index counts")
     base: int = f.register("address, bytes")
-    strides: tuple = f.registers("bytes between neighbours along each dimension", default=NONE)
-    low: tuple = f.registers("first valid index of each dimension", default=NONE)
-    high: tuple = f.registers("end of the valid indices of each dimension", default=NONE)
-    shape: tuple = f.shape("extents")
+    strides: tuple[int, ...] = f.registers("bytes between neighbours along each dimension", default=NONE)
+    low: tuple[int, ...] = f.registers("first valid index of each dimension", default=NONE)
+    high: tuple[int, ...] = f.registers("end of the valid indices of each dimension", default=NONE)
+    shape: tuple[int, ...] = f.shape("extents")
     tile: f.Operand = f.operand("source; a register stores one value everywhere", scalar=True)
     index: f.Operand = f.operand("indices (signed); a register is a constant index", of="index_dtype", scalar=True)
     mask: f.Operand = f.operand("i1 tile; register 0: every element", of=DType.I1, scalar=True)
@@ -396,7 +396,7 @@ class Atomic(f.Queued):
     function: AtomicFunction = f.choice(AtomicFunction, 4, "what is done")
     scale: int = f.unsigned(16, "bytes an index counts")
     base: int = f.register("address, bytes")
-    shape: tuple = f.shape("extents")
+    shape: tuple[int, ...] = f.shape("extents")
     tile: f.Operand = f.operand("operand a", scalar=True)
     other: f.Operand = f.operand("new value of compare_swap", scalar=True)
     index: f.Operand = f.operand("indices (signed)", of="index_dtype", scalar=True)
@@ -426,7 +426,7 @@ class MatrixMultiply(f.Queued):
     lhs_dtype: DType = f.dtype("f32, bf16, f16, f8e4m3, f8e5m2, f64 or i8")
     rhs_dtype: DType = f.dtype("like lhs_dtype; the two may differ among the float8 types only")
     accumulate: bool = f.flag("start from the accumulator's content instead of zero", default=False)
-    shape: tuple = f.shape("batch, m, n, k")
+    shape: tuple[int, ...] = f.shape("batch, m, n, k")
     accumulator: f.AccessPattern = f.operand(
         "float32 (i8: i32; f64: f64) result", of=_sum_dtype, over=_one_innermost, written=True, reads_if="accumulate"
     )
@@ -445,7 +445,7 @@ class Map1(f.Queued):
 
     function: Function = f.choice(Function, 8, "what is computed")
     dtype: DType = f.dtype("operand type")
-    shape: tuple = f.shape("extents")
+    shape: tuple[int, ...] = f.shape("extents")
     result: f.AccessPattern = f.operand("result", of=_result_dtype, written=True)
     a: f.Operand = f.operand("operand", of=_operand_dtype(0), scalar=True)
 
@@ -463,7 +463,7 @@ class Map2(f.Queued):
 
     function: Function = f.choice(Function, 8, "what is computed")
     dtype: DType = f.dtype("operand type; a predicate's result is i1")
-    shape: tuple = f.shape("extents")
+    shape: tuple[int, ...] = f.shape("extents")
     result: f.AccessPattern = f.operand("result", of=_result_dtype, written=True)
     a: f.Operand = f.operand("first operand", of=_operand_dtype(0), scalar=True)
     b: f.Operand = f.operand("second operand", of=_operand_dtype(1), scalar=True)
@@ -482,7 +482,7 @@ class Map3(f.Queued):
 
     function: Function = f.choice(Function, 8, "what is computed")
     dtype: DType = f.dtype("operand and result type (select: of b and c; a is i1)")
-    shape: tuple = f.shape("extents")
+    shape: tuple[int, ...] = f.shape("extents")
     result: f.AccessPattern = f.operand("result", of=_result_dtype, written=True)
     a: f.Operand = f.operand("first operand", of=_operand_dtype(0), scalar=True)
     b: f.Operand = f.operand("second operand", of=_operand_dtype(1), scalar=True)
@@ -508,7 +508,7 @@ class Convert(f.Queued):
     result_dtype: DType = f.dtype("result type")
     unsigned: bool = f.flag("the integer type involved is unsigned", default=False)
     rounding: Rounding = f.choice(Rounding, 2, "float to narrower float")
-    shape: tuple = f.shape("extents")
+    shape: tuple[int, ...] = f.shape("extents")
     result: f.AccessPattern = f.operand("result", of="result_dtype", written=True)
     a: f.Operand = f.operand("operand", scalar=True)
 
@@ -529,7 +529,7 @@ class Reduce(f.Queued):
 
     function: Function = f.choice(Function, 8, "an associative function (see reductions)")
     dtype: DType = f.dtype("operand and result type")
-    shape: tuple = f.shape("extents; dimension 3 is reduced")
+    shape: tuple[int, ...] = f.shape("extents; dimension 3 is reduced")
     result: f.AccessPattern = f.operand("result; its stride along dimension 3 is 0", over=_one_innermost, written=True)
     a: f.AccessPattern = f.operand("operand")
 
@@ -546,8 +546,8 @@ class Iota(f.Queued):
 
     dtype: DType = f.dtype("integer type")
     start: int = f.register("value at (0,0,0,0)", default=0)
-    steps: tuple = f.registers("increment along each dimension (register 0: none)", default=NONE)
-    shape: tuple = f.shape("extents")
+    steps: tuple[int, ...] = f.registers("increment along each dimension (register 0: none)", default=NONE)
+    shape: tuple[int, ...] = f.shape("extents")
     result: f.AccessPattern = f.operand("result", written=True)
 
 
@@ -565,7 +565,7 @@ class Gather(f.Queued):
     dtype: DType = f.dtype("element type; only its size matters")
     index_dtype: DType = f.dtype("i8, i16, i32 or i64")
     stride: int = f.unsigned(24, "elements an index counts")
-    shape: tuple = f.shape("extents")
+    shape: tuple[int, ...] = f.shape("extents")
     result: f.AccessPattern = f.operand("result", written=True)
     source: f.AccessPattern = f.operand("tile picked from; its stride is 0 along the picked dimension", picked=True)
     index: f.AccessPattern = f.operand("indices", of="index_dtype")

@@ -575,7 +575,8 @@ def instruction(
         made.offsets, made.word_count = _lay_out(list(made.fields), OPCODE_BITS + LENGTH_BITS)
         if opcode in REGISTRY or mnemonic in BY_MNEMONIC:
             raise EncodingError(f"{mnemonic}: opcode {opcode:#x} or mnemonic is taken")
-        REGISTRY[opcode] = BY_MNEMONIC[mnemonic] = made
-        return made
+        definition: type[Declared] = made
+        REGISTRY[opcode] = BY_MNEMONIC[mnemonic] = definition
+        return definition
 
     return build

@@ -160,7 +160,7 @@ def decode(data: bytes) -> tuple[Instruction, ...]:
         if "target" in values:
             if values["target"] not in index_of_word:
                 raise EncodingError(f"{kind.mnemonic}: word {values['target']} does not start an instruction")
-            values["target"] = index_of_word[values["target"]]  # type: ignore[index]
+            values["target"] = index_of_word[values["target"]]
         out.append(kind(**values))
     if encode(out) != data:  # so that every program has one encoding only
         raise EncodingError("bits that no field uses are not zero, or a field holds what it must not")

@@ -167,8 +167,8 @@ def _at(known: tuple[Array, Array], size: float) -> Array:
     sizes, seconds = known
     place = int(np.searchsorted(sizes, size))
     if place >= len(sizes):  # beyond the table: in proportion
-        return seconds[-1] * (size / sizes[-1])
+        return np.asarray(seconds[-1] * (size / sizes[-1]))
     if place == 0 or sizes[place] == size:
-        return seconds[place]
+        return np.asarray(seconds[place])
     share = (size - sizes[place - 1]) / (sizes[place] - sizes[place - 1])
-    return seconds[place - 1] + share * (seconds[place] - seconds[place - 1])
+    return np.asarray(seconds[place - 1] + share * (seconds[place] - seconds[place - 1]))

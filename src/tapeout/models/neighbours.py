@@ -62,7 +62,7 @@ class Neighbours:
 
 def _kernel(left: Array, right: Array) -> Array:
     squares = (left**2).sum(axis=1)[:, None] + (right**2).sum(axis=1)[None, :] - 2 * left @ right.T
-    distance = np.sqrt(3.0 * np.maximum(squares, 0.0))
+    distance: Array = np.sqrt(3.0 * np.maximum(squares, 0.0))
     return (1 + distance) * np.exp(-distance)
 
 

@@ -14,7 +14,7 @@ from tapeout.models.step import ModelShape
 from tapeout.planning import events
 from tapeout.training import memory, prediction, schedules, shapes
 from tapeout.training.fleet import Fleet
-from tapeout.training.layers import Split
+from tapeout.training.layers import NOTHING, Passes, Split
 from tapeout.training.plan import Mesh, Pipeline, Plan
 
 LONG_S = 1e4
@@ -262,7 +262,7 @@ class Costs:
         if key not in self._hops:
             parts: list[Any] = [
                 prediction._Part(
-                    mesh, self.fleet[mesh.kind], self._split(mesh, micro_batch), 0, 1, prediction.Passes(*_NO_PASSES)
+                    mesh, self.fleet[mesh.kind], self._split(mesh, micro_batch), 0, 1, Passes(*_NO_PASSES)
                 )
                 for mesh in (here, there)
             ]
@@ -343,4 +343,4 @@ def _in_flight(schedule: str, stages: int, micro_batches: int) -> list[int]:
     return [int(each) for each in schedules.most_in_flight(schedules.order(schedule, stages, micro_batches, 1))]
 
 
-_NO_PASSES = (prediction.NOTHING,) * 3
+_NO_PASSES = (NOTHING,) * 3

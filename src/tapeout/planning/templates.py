@@ -82,7 +82,8 @@ def options(
     key = (kind, replicas, micro_batch, cp, ep)
     if key not in costs.options:
         costs.options[key] = _options(question, costs, *key)
-    return costs.options[key]
+    known: list[Option] = costs.options[key]
+    return known
 
 
 def _options(
@@ -221,7 +222,8 @@ def _deal(layers: int, stages: Sequence[Option], micro_batches: int, least: int)
         return None
 
     def counts(limit_s: float) -> NDArray[np.float64]:
-        return np.clip(np.floor((limit_s - more) / each_s + 1e-9), least, caps)
+        layers_each: NDArray[np.float64] = np.clip(np.floor((limit_s - more) / each_s + 1e-9), least, caps)
+        return layers_each
 
     low, high = 0.0, layers * float(each_s.max()) + float(more.max())
     for _ in range(STEPS):

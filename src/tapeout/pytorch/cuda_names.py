@@ -150,7 +150,7 @@ def _map_module() -> None:
         if not name.startswith("_") and hasattr(cuda, name) and callable(value)
     }
     answers |= {
-        "init": chip_device._lazy_init,
+        "init": streams.lazy_init,
         "get_device_capability": lambda device=None: COMPUTE_CAPABILITY,
         "get_arch_list": lambda: [],
         "get_gencode_flags": lambda: "",
@@ -190,7 +190,7 @@ def _map_module() -> None:
         *inside, last = name.split(".")
         setattr(getattr(cuda, inside[0]) if inside else cuda, last, _refused(f"torch.cuda.{name}", remedy))
     cuda._DeviceGuard = chip_device.device  # type: ignore[misc,assignment]
-    torch._C._cuda_getCurrentRawStream = chip_device._raw_stream  # type: ignore[assignment]
+    torch._C._cuda_getCurrentRawStream = streams.raw_stream  # type: ignore[assignment]
     for name in [name for name in vars(cuda) if name.endswith("Tensor") and inspect.isclass(vars(cuda)[name])]:
         setattr(cuda, name, _TensorType(name, (), {"__module__": "torch.cuda"}))
 
@@ -438,7 +438,7 @@ def _map_data_parallel() -> None:
         moved = torch.utils._pytree.tree_map(move, (tuple(inputs), dict(kwargs or {})))
         return (moved[0],), (moved[1],)
 
-    torch.nn.DataParallel.scatter = scatter  # type: ignore[method-assign,assignment]
+    torch.nn.DataParallel.scatter = scatter  # type: ignore[method-assign]
 
 
 # ---------------------------------------------------------------------------------------------- autocast

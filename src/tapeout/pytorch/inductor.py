@@ -23,6 +23,7 @@ from torch._dynamo.device_interface import DeviceInterface, register_interface_f
 
 from tapeout import chip as chips
 from tapeout.pytorch import device as chip_device
+from tapeout.pytorch import streams
 
 WRITTEN_FOR_TORCH = "2.13"
 
@@ -30,9 +31,9 @@ WRITTEN_FOR_TORCH = "2.13"
 class ChipInterface(DeviceInterface):
     """Answers of torch.chip to what Dynamo and Inductor ask of a device."""
 
-    device = chip_device.device  # type: ignore[assignment]
-    Event = chip_device.Event  # type: ignore[assignment]
-    Stream = chip_device.Stream  # type: ignore[assignment]
+    device = chip_device.device
+    Event = chip_device.Event
+    Stream = chip_device.Stream
 
     class Worker:
         """Nothing is compiled in worker processes, so these are the same answers."""
@@ -53,7 +54,7 @@ class ChipInterface(DeviceInterface):
     set_stream = staticmethod(chip_device.set_stream)
     memory_allocated = staticmethod(chip_device.memory_allocated)
 
-    get_raw_stream = staticmethod(chip_device._raw_stream)
+    get_raw_stream = staticmethod(streams.raw_stream)
 
     @staticmethod
     def get_compute_capability(device: Any = None) -> str:

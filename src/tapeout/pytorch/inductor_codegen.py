@@ -115,7 +115,7 @@ WIDE_INTEGERS = {
 class ChipKernel(TritonKernel):
     """One configuration per kernel, unless max-autotune asks for the one that is fastest on the chip."""
 
-    overrides = ChipOverrides  # type: ignore[assignment]
+    overrides = ChipOverrides
 
     @classmethod
     def inductor_meta_common(cls) -> dict[str, Any]:

@@ -287,7 +287,7 @@ def _model(filling: _Filling) -> ModelShape:
 
 def _usual_hidden(billions: float) -> int:
     """The width of a model of so many parameters whose layers are a 128th of it, as widely trained ones are."""
-    return 128 * max(round((billions * 1e9 * 128 / 12) ** (1 / 3) / 128), 1)
+    return 128 * max(int(round((billions * 1e9 * 128 / 12) ** (1 / 3) / 128)), 1)
 
 
 def _usual_heads(hidden: int) -> int:

@@ -25,7 +25,8 @@ class Parts:
     def bound(self) -> NDArray[np.str_]:
         """The part that is largest, for each row."""
         names = np.array(list(self.bounds))
-        return names[np.argmax(np.stack(list(self.bounds.values())), axis=0)]
+        largest: NDArray[np.str_] = names[np.argmax(np.stack(list(self.bounds.values())), axis=0)]
+        return largest
 
 
 Time = Callable[[Machine, Mapping[str, float], Table], Parts]

@@ -16,7 +16,7 @@ _SEQUENCE = 2
 
 def install() -> None:
     """Let DTensors of the chip be attended to."""
-    handlers: dict[Any, Any] = DTensor._op_dispatcher._custom_op_handlers  # type: ignore[assignment]
+    handlers: dict[Any, Any] = DTensor._op_dispatcher._custom_op_handlers
     handlers.update({_FORWARD: _attend, _BACKWARD: _attend_backward})
 
 
@@ -24,7 +24,7 @@ def install_ring() -> None:
     """Let context parallelism, which replaces the handlers while it is on, attend in a ring."""
     from torch.distributed.tensor.experimental._context_parallel import _attention
 
-    handlers: dict[Any, Any] = _attention.custom_ops  # type: ignore[assignment]
+    handlers: dict[Any, Any] = _attention.custom_ops
     handlers.update({_FORWARD: _ring, _BACKWARD: _ring_backward})
 
 

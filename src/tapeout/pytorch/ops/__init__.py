@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from tapeout.errors import LaunchError, SanitizerError
-from tapeout.pytorch import device
+from tapeout.pytorch import device, device_runtime
 
 # Which function of which module here implements an overload of aten.
 IMPLEMENTATIONS = {
@@ -238,7 +238,7 @@ def register() -> None:
     for overload, function in implementations.items():
         library.impl(overload, function, "PrivateUse3")
         if overload != "_copy_from":  # whose check is the shim's own
-            device.shim().tapeout_check_first(overload.encode())
+            device_runtime.shim().tapeout_check_first(overload.encode())
     for overload, path in OF_SPARSE.items():
         library.impl(overload, _resolve_at_first_call(path), "SparsePrivateUse1")
     every_other = torch.library.Library("_", "IMPL")

@@ -68,7 +68,8 @@ def _words(operand: _Operand, shape: tuple[int, ...]) -> list[int]:
 def check_values(item: Instruction) -> list[tuple[int, int]]:
     """For each word of CheckValues the register that holds it, or 0 and a constant."""
     shape = getattr(item, "shape", SCALAR)
-    strides = low = high = (0,) * 4
+    strides: tuple[int, ...] = (0,) * 4
+    low, high = strides, strides
     if isinstance(item, isa.Bounded):
         strides, low, high = item.strides, item.low, item.high
     words = [(register, 0) for register in (getattr(item, "base", 0), *strides, *low)]

@@ -42,7 +42,8 @@ def optimised(ir: str, machine: llvm.TargetMachine) -> llvm.ModuleRef:
 def compile_object(ir: str) -> bytes:
     """Object code of a module."""
     machine = target_machine()
-    return machine.emit_object(optimised(ir, machine))
+    code: bytes = machine.emit_object(optimised(ir, machine))
+    return code
 
 
 @functools.cache

@@ -402,7 +402,8 @@ def apply(builder: LlvmBuilder, item: isa.Map | isa.Convert, values: dict[str, V
     if isinstance(item, isa.Convert):
         return functions.convert(builder, values["a"], item.dtype, item.result_dtype, item.unsigned, item.rounding)
     meaning = functions.MEANING[item.function]
-    return meaning(builder, item.dtype, *(values[n] for n in "abc" if n in values))
+    result: Value = meaning(builder, item.dtype, *(values[n] for n in "abc" if n in values))
+    return result
 
 
 def memory_vector(builder: LlvmBuilder, dtype: DType) -> str:

@@ -271,7 +271,7 @@ def _long_rows(item: isa.BlockTransfer) -> bool:
     unit = unit_dimension(item.shape, tile.strides)
     if unit is None:
         return False
-    row_bytes = item.shape[unit] * item.dtype.size_bytes
+    row_bytes: int = item.shape[unit] * item.dtype.size_bytes
     return row_bytes >= SHORTEST_ROW_BYTES or row_bytes == item.dtype.size_bytes * _count(item.shape)
 
 

@@ -11,7 +11,7 @@ from tapeout.errors import InternalError
 from tapeout.host.features import host_features
 from tapeout.isa import AccessPattern, Instruction, Program, RegisterValue
 from tapeout.isa import definitions as isa
-from tapeout.isa.fields import Unit, operand_dtype, operands, register_places, tiles
+from tapeout.isa.fields import Unit, operand_dtype, operands, register_places, tiles, written_register
 from tapeout.numerics import functions
 from tapeout.numerics.builder import KIND_OF_DTYPE, Kind
 from tapeout.numerics.dtypes import DType
@@ -23,7 +23,6 @@ from tapeout.sim.functional.analysis import (
     region_of,
     register_ranges,
     waiting_loops,
-    written_register,
 )
 from tapeout.sim.functional.builder import LlvmBuilder, Text, Value
 from tapeout.sim.functional.checks import Checks, check_facts, check_values
