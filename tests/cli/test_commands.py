@@ -252,3 +252,17 @@ def test_cost_takes_the_throughput_of_a_simulated_run(run, tmp_path):
     result = run("cost", "inference", "--run", str(tmp_path / "times.json"), "--items", "5")
     assert result.exit_code == 0, result.stderr
     assert "Cost of a million tokens is bound by 2500 tokens/s a chip while it works." in result.stdout
+
+
+def test_choices_of_options_are_those_of_the_package():
+    """The command line states its choices itself, to start fast; the package decides what they are."""
+    from tapeout.cli import cost, fleet, plan, scoreboard
+    from tapeout.fleet import manifests
+    from tapeout.planning import emit
+    from tapeout.silicon import ownership
+    from tapeout.workbench.scoreboard import operators
+
+    assert [*plan.Framework] == [*emit.WRITERS]
+    assert [*fleet.Scheduler] == [*manifests.WRITERS]
+    assert [*cost.Work] == [*ownership.WORK_UNITS]
+    assert [*scoreboard.Mode] == ["eager", "compiled", *operators.LAYOUT_MODES]

@@ -22,7 +22,8 @@ def h100():
 def test_without_vllm_the_two_commands_are_told(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(
-        requirements.VllmMissing, match=r"Two commands:\n    pip install .* pip wheel .*\n    pip install"
+        requirements.VllmMissing,
+        match=r"Two commands in Tapeout's source folder:\n    pip install .* pip wheel .*\n    pip install",
     ):
         scheduler.engine(SERVER, 100, 100)
 

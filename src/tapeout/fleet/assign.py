@@ -236,4 +236,6 @@ def _library(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError:
-        raise TapeoutError("assigning work to a fleet needs SciPy: pip install 'tapeout[plan]'") from None
+        raise TapeoutError(
+            "assigning work to a fleet needs SciPy; in Tapeout's source folder: pip install --editable '.[plan]'"
+        ) from None

@@ -81,7 +81,8 @@ def _drawn(name: str, generator: np.random.Generator) -> tuple[int, ...]:
     def size(least: float, most: float, *steps: int) -> int:
         value = 2.0 ** generator.uniform(np.log2(least), np.log2(most))
         step = int(generator.choice(steps))
-        return max(step, int(round(value / step)) * step)
+        near: int = round(value / step) * step
+        return max(step, near)
 
     def one_of(*values: int) -> int:
         return int(generator.choice(values))

@@ -79,7 +79,10 @@ def tables_of(campaign: Campaign) -> Iterator[Table]:
     """The campaign's rows that may be fitted or may check a fit, a table for each operator and element type."""
     folder = package_folder()
     if folder is None:
-        raise ModelError("the package aiconfigurator-core is not installed; `pip install 'tapeout[models]'` brings it")
+        raise ModelError(
+            "the package aiconfigurator-core is not installed; "
+            "in Tapeout's source folder: pip install --editable '.[models]'"
+        )
     if campaign.system in KEPT_SYSTEMS or campaign.framework.casefold() in KEPT_FRAMEWORKS:
         raise ModelError(f"campaign {campaign.name} is kept for judging")
     import pyarrow.parquet

@@ -261,9 +261,7 @@ class Costs:
         key = (here, there, micro_batch, replicas)
         if key not in self._hops:
             parts: list[Any] = [
-                prediction._Part(
-                    mesh, self.fleet[mesh.kind], self._split(mesh, micro_batch), 0, 1, Passes(*_NO_PASSES)
-                )
+                prediction._Part(mesh, self.fleet[mesh.kind], self._split(mesh, micro_batch), 0, 1, Passes(*_NO_PASSES))
                 for mesh in (here, there)
             ]
             pipeline = self._plan(here, micro_batch, replicas, replicas).pipelines[0]

@@ -66,7 +66,11 @@ def _decade(place: int) -> str:
 
 def fitted_page(lines: Sequence[tuple[str, str, str, int, float]], *, is_choice: bool) -> Page:
     """Return what the files of parameters say."""
-    why = "" if is_choice else " `pip install 'tapeout[models]'` brings measured rows, and errors by region and tier."
+    why = (
+        ""
+        if is_choice
+        else " `pip install --editable '.[models]'` brings measured rows, and errors by region and tier."
+    )
     return Page(
         "Accuracy of the operator models",
         [

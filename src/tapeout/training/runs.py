@@ -287,7 +287,8 @@ def _model(filling: _Filling) -> ModelShape:
 
 def _usual_hidden(billions: float) -> int:
     """The width of a model of so many parameters whose layers are a 128th of it, as widely trained ones are."""
-    return 128 * max(int(round((billions * 1e9 * 128 / 12) ** (1 / 3) / 128)), 1)
+    width_in_128s: int = round((billions * 1e9 * 128 / 12) ** (1 / 3) / 128)
+    return 128 * max(width_in_128s, 1)
 
 
 def _usual_heads(hidden: int) -> int:

@@ -26,5 +26,7 @@ def to_yaml(documents: Sequence[Document]) -> str:
     try:
         yaml = importlib.import_module("yaml")
     except ImportError:
-        raise TapeoutError("writing manifests needs PyYAML: pip install 'tapeout[plan]'") from None
+        raise TapeoutError(
+            "writing manifests needs PyYAML; in Tapeout's source folder: pip install --editable '.[plan]'"
+        ) from None
     return str(yaml.safe_dump_all(documents, sort_keys=False, explicit_start=True, width=120))

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from tapeout.errors import LaunchError, SanitizerError
-from tapeout.pytorch import device, device_runtime
+from tapeout.pytorch import device_runtime
 
 # Which function of which module here implements an overload of aten.
 IMPLEMENTATIONS = {
