@@ -1,5 +1,6 @@
 """`tapeout run`, `profile` and `annotate` on a small script, each in a process of its own."""
 
+import gzip
 import json
 import os
 import re
@@ -116,7 +117,15 @@ def test_profile_shows_where_time_goes_and_writes_a_trace(tapeout):
     whole = json.loads(same.stdout)
     assert "out takes 1 times the simulated time of out." in whole["sections"][0]["text"]
 
-    events = json.loads((tapeout.folder / "out" / "trace.json").read_text())["traceEvents"]
+    summary = json.loads((tapeout.folder / "out" / "run.json").read_text())
+    assert summary["schema"] == "tapeout.run/1" and summary["time"] == profile["run"]
+    kept = json.loads(gzip.decompress((tapeout.folder / "out" / "kernels.json.gz").read_bytes()))["kernels"]
+    own = next(kernel for kernel in kept if kernel["kernel"] == "scale_kernel")
+    assert own["lines"][0]["text"].startswith("def scale_kernel") or "tl." in str(own["lines"])
+    assert own["cycles"] > 0 and own["advice"].endswith((".", "waits."))
+    assert all(cycles > 0 for _, cycles in own["doubled"])
+
+    events = json.loads(gzip.decompress((tapeout.folder / "out" / "trace.json.gz").read_bytes()))["traceEvents"]
     slices = [event for event in events if event["ph"] == "X"]
     chip = {event["name"]: event for event in slices if event["pid"] == 1}
     kernel = chip["scale_kernel"]

@@ -16,7 +16,7 @@ def profile(
     chip: Annotated[str | None, typer.Option(metavar="NAME", help="A reference chip or a chip file.")] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Write profile.json, profile.html, trace.json to this folder."),
+        typer.Option("--output", "-o", help="Write the run to this folder, for `tapeout studio` and Perfetto."),
     ] = None,
     all_cores: Annotated[bool, typer.Option("--all-cores", help="Show all cores in the trace instead of one.")] = False,
     timing_only: TimingOnlyOption = False,
@@ -32,7 +32,7 @@ def profile(
         make_folder(output)
     recorded = scripts.record(asked, chip or chips.named())
     from tapeout.report import profile as report
-    from tapeout.report.page import to_html, to_terminal
+    from tapeout.report.page import to_terminal
     from tapeout.workbench import profiling
 
     chip_used = chips.active()
@@ -40,16 +40,8 @@ def profile(
     console = console_of(stderr=True)
     console.print(to_terminal(report.page(result, chip_used)), highlight=False)
     if output:
-        from tapeout.report import perfetto
+        from tapeout.report import run_folder
 
-        (output / "profile.json").write_text(result.to_json(), "utf-8")
-        (output / "profile.html").write_text(to_html(report.page(result, chip_used, rows=None)), "utf-8")
-        trace = perfetto.trace(recorded.activities, all_cores=all_cores)
-        trace.write(output / "trace.json")
-        console.print(
-            f"wrote {output / 'profile.json'}, {output / 'profile.html'} and {output / 'trace.json'} "
-            f"(engines of {trace.launches_in_detail:,} of {trace.launches:,} distinct launches)",
-            highlight=False,
-        )
+        console.print(run_folder.write(output, asked, chip_used, recorded, all_cores=all_cores), highlight=False)
     if recorded.time.status:
         raise typer.Exit(recorded.time.status)

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tapeout.cli.terminal import check_file_can_be_written
+from tapeout.cli.terminal import check_file_can_be_written, make_folder
 from tapeout.errors import TapeoutError
 from tapeout.report.terminal import console as console_of
 
@@ -63,6 +63,12 @@ def run(
         bool, typer.Option("--sanitize", help="Check every memory access of every kernel; stop at the first error.")
     ] = False,
     result: Annotated[Path | None, typer.Option(help="Also write the times to this file, as JSON.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="Write the run to this folder (profile, kernels, trace), for `tapeout studio`."
+        ),
+    ] = None,
     cluster: Annotated[
         str | None, typer.Option(help="Cluster (name or TOML file) that connects the chips of the ranks.")
     ] = None,
@@ -96,6 +102,10 @@ def run(
     asked = scripts.Script(script, tuple(arguments or ()), timing_only, read_zeros, module)
     if result:
         check_file_can_be_written(result)
+    if output:
+        if ranks is not None or len(names) > 1:
+            raise TapeoutError("--output is for a run on one chip; run once for each")
+        make_folder(output)
     console = console_of(stderr=True)
     if ranks is not None:
         times = many.run_ranks(asked, names, cluster, ranks)
@@ -109,12 +119,17 @@ def run(
         if result:
             result.write_text("[" + ",\n".join(time.to_json() for time in times) + "]\n", "utf-8")
         return
-    time = scripts.run(asked, names[0])
+    recorded = scripts.record(asked, names[0]) if output else None
+    time = recorded.time if recorded else scripts.run(asked, names[0])
     if many.leave_result(time):
         raise typer.Exit(time.status)
     if not (time.status and time.is_empty):
         console.print(report.summary(time), soft_wrap=True, highlight=False)
     if result:
         result.write_text(time.to_json(), "utf-8")
+    if output and recorded:
+        from tapeout.report import run_folder
+
+        console.print(run_folder.write(output, asked, chips.active(), recorded), highlight=False)
     if time.status:
         raise typer.Exit(time.status)

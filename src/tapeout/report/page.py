@@ -11,7 +11,7 @@ import io
 import json
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from html import escape
 from pathlib import Path
@@ -89,7 +89,44 @@ class Scatter:
     lines: Sequence[tuple[str, Sequence[tuple[float, float]]]] = ()
 
 
-Block = Heading | Paragraph | Table | Bars | Scatter
+@dataclass(frozen=True)
+class Curves:
+    """Values over one linear axis, as steps: a value holds until the next point. Where there is no picture, extremes
+    are shown."""
+
+    title: str
+    x: str
+    y: str
+    curves: Sequence[tuple[str, Sequence[tuple[float, float]]]]
+
+
+@dataclass(frozen=True)
+class SourceLine:
+    """A line of a program: `heat` is its share of the whole's time, `note` what it costs, `below` what folds out."""
+
+    number: int
+    text: str
+    heat: float = 0.0
+    note: str = ""
+    below: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Source:
+    title: str
+    lines: Sequence[SourceLine]
+
+
+@dataclass(frozen=True)
+class Widget:
+    """A place that a script of the studio fills, with the data it needs. Elsewhere only its text is shown."""
+
+    name: str
+    text: str
+    data: Mapping[str, Any]
+
+
+Block = Heading | Paragraph | Table | Bars | Scatter | Curves | Source | Widget
 
 
 @dataclass(frozen=True)
@@ -141,8 +178,13 @@ def to_terminal(page: Page) -> RenderableType:
             shown.append(RichText(block.text))
         elif isinstance(block, Table):
             shown.append(Padding(_FittingTable(block), (0, 0, 0, 2)))
-        elif isinstance(block, Scatter):
+        elif isinstance(block, Scatter | Curves):
             shown.append(Padding(_FittingTable(_as_table(block)), (0, 0, 0, 2)))
+        elif isinstance(block, Source):
+            lines = "\n".join(_source_text(block))
+            shown.append(Padding(Group(RichText(block.title, style="dim"), RichText(lines)), (0, 0, 0, 2)))
+        elif isinstance(block, Widget):
+            shown.append(RichText(block.text))
         else:
             shown.append(_terminal_bars(block))
     return Group(*shown)
@@ -202,7 +244,18 @@ def _in_lines(heading: str, width: int) -> RichText:
     return RichText("\n".join(textwrap.wrap(heading, max(width, longest_word, LEAST_HEADING))))
 
 
-def _as_table(block: Scatter) -> Table:
+def _source_text(block: Source) -> list[str]:
+    return [f"{line.number:5}  {line.text}{f'  # {line.note}' if line.note else ''}" for line in block.lines]
+
+
+def _as_table(block: Scatter | Curves) -> Table:
+    if isinstance(block, Curves):
+        ends = [
+            (label, *(significant(value) for value in (points[0][1], max(y for _, y in points), points[-1][1])))
+            for label, points in block.curves
+            if points
+        ]
+        return Table((f"{block.title}, {block.y}", "first", "greatest", "last"), ends, right=(1, 2, 3))
     rows = [(dot.label, significant(dot.x), significant(dot.y)) for dot in block.dots]
     return Table((block.title, block.x, block.y), rows, right=(1, 2))
 
@@ -228,8 +281,12 @@ def to_markdown(page: Page) -> str:
             parts.append(f"## {block.text}")
         elif isinstance(block, Paragraph):
             parts.append(block.text)
-        elif isinstance(block, Table | Scatter):
-            table = _as_table(block) if isinstance(block, Scatter) else block
+        elif isinstance(block, Source):
+            parts += [block.title, "```\n" + "\n".join(_source_text(block)) + "\n```"]
+        elif isinstance(block, Widget):
+            parts.append(block.text)
+        elif isinstance(block, Table | Scatter | Curves):
+            table = block if isinstance(block, Table) else _as_table(block)
             parts.append(_markdown_table(table.columns, table.rows, table.right))
             if table.caption:
                 parts.append(table.caption)
@@ -267,10 +324,24 @@ th, td { padding: .2rem .9rem .2rem 0; vertical-align: top; border-bottom: 1px s
 .plot text { font: 13px system-ui, sans-serif; fill: var(--ink); } .plot { min-width: 34rem; }
 .plot path { fill: none; stroke: var(--range); stroke-width: 1.5; } .plot .axis { stroke: var(--rule); }
 circle { fill-opacity: .6; }
+nav { display: flex; gap: 1rem; flex-wrap: wrap; border-bottom: 1px solid var(--rule); padding-bottom: .5rem; }
+a { color: var(--bar); } .plot .curve0 { stroke: var(--bar); } .plot .curve1 { stroke: var(--range); }
+.plot .curve2 { stroke: var(--dim); } .plot text.curve0, .plot text.curve1, .plot text.curve2 { stroke: none; }
+.plot text.curve0 { fill: var(--bar); } .plot text.curve1 { fill: var(--range); }
+.plot text.curve2 { fill: var(--dim); }
+.source { font: 12px/1.5 ui-monospace, monospace; white-space: pre; }
+.source div, .source summary { position: relative; } .source summary { cursor: pointer; list-style: none; }
+.source b { display: inline-block; width: 4rem; color: var(--dim); font-weight: 400; }
+.source i { position: absolute; left: 0; top: 0; bottom: 0; background: var(--range); opacity: .25; }
+.source span { color: var(--dim); padding-left: 1rem; } .source pre { margin: 0 0 0 4rem; color: var(--dim); }
+@media print { nav, form, button { display: none; } body { max-width: none; margin: 0; }
+  h2, figure, tr { break-inside: avoid; } }
 """
 
 
-def to_html(page: Page) -> str:
+def to_html(page: Page, *, links: Sequence[tuple[str, str]] = (), scripts: Sequence[str] = ()) -> str:
+    """The page as one HTML document. `links` (words and address) stand above it; `scripts` are addresses of scripts,
+    which only a page that is served has."""
     parts = []
     for block in page.blocks:
         if isinstance(block, Heading):
@@ -281,29 +352,106 @@ def to_html(page: Page) -> str:
             parts.append(_html_table(block))
         elif isinstance(block, Scatter):
             parts.append(_html_scatter(block))
+        elif isinstance(block, Curves):
+            parts.append(_html_curves(block))
+        elif isinstance(block, Source):
+            parts.append(_html_source(block))
+        elif isinstance(block, Widget):
+            data = escape(json.dumps(block.data, ensure_ascii=False), quote=True)
+            parts.append(f'<div class="{escape(block.name)}" data-widget="{data}"><p>{escape(block.text)}</p></div>')
         else:
             parts.append(_html_bars(block))
     body = "\n".join(parts)
+    above = " ".join(f'<a href="{escape(address)}">{escape(words)}</a>' for words, address in links)
+    navigation = f"<nav>{above}</nav>\n" if above else ""
+    loaded = "".join(f'<script src="{escape(address)}" defer></script>' for address in scripts)
     head = (
         '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"/>'
-        f"<title>{escape(page.title)}</title>\n<style>{_STYLE}</style>"
+        f"<title>{escape(page.title)}</title>\n<style>{_STYLE}</style>{loaded}"
     )
     return (
-        f'<!doctype html>\n<html lang="en">\n<head>{head}</head>\n<body>\n<h1>{escape(page.title)}</h1>\n{body}\n'
-        "</body>\n</html>\n"
+        f'<!doctype html>\n<html lang="en">\n<head>{head}</head>\n<body>\n{navigation}<h1>{escape(page.title)}</h1>\n'
+        f"{body}\n</body>\n</html>\n"
     )
 
 
 def _html_table(block: Table) -> str:
     def row(cells: Sequence[str], tag: str) -> str:
         styles = (' class="right"' if index in block.right else "" for index in range(len(cells)))
-        written = (f"<{tag}{style}>{escape(cell)}</{tag}>" for cell, style in zip(cells, styles, strict=True))
+        written = (
+            f"<{tag}{style}{_sort_key(cell)}>{_html_cell(cell)}</{tag}>"
+            for cell, style in zip(cells, styles, strict=True)
+        )
         return f"<tr>{''.join(written)}</tr>"
 
     rows = "\n".join(row(cells, "td") for cells in block.rows)
     caption = f'\n<p class="caption">{escape(block.caption)}</p>' if block.caption else ""
     table = f"<table>\n<thead>{row(block.columns, 'th')}</thead>\n<tbody>\n{rows}\n</tbody>\n</table>"
     return f'<div class="wide">{table}</div>{caption}'
+
+
+def _sort_key(cell: str) -> str:
+    value = cell.data.get("value") if isinstance(cell, Shown) else None
+    return f' data-value="{value!r}"' if isinstance(value, int | float) else ""
+
+
+def _html_cell(cell: str) -> str:
+    address = cell.data.get("href") if isinstance(cell, Shown) else None
+    return f'<a href="{escape(address)}">{escape(cell)}</a>' if address else escape(cell)
+
+
+def _html_source(block: Source) -> str:
+    """Every line with its number and a bar of its heat; what is below a line folds out."""
+    rows = []
+    for line in block.lines:
+        heat = f"{min(max(line.heat, 0.0), 1.0):.0%}"
+        shown = f'<i style="width:{heat}"></i><b>{line.number}</b><code>{escape(line.text) or " "}</code>'
+        note = f"<span>{escape(line.note)}</span>" if line.note else ""
+        if line.below:
+            below = escape("\n".join(line.below))
+            rows.append(f"<details><summary>{shown}{note}</summary><pre>{below}</pre></details>")
+        else:
+            rows.append(f"<div>{shown}{note}</div>")
+    return f'<figure class="wide source"><figcaption>{escape(block.title)}</figcaption>\n{"".join(rows)}</figure>'
+
+
+def _html_curves(block: Curves) -> str:
+    points = [point for _, line in block.curves for point in line]
+    if not points:
+        return ""
+    left, right, top, bottom = 90, 700, 10, 250
+    first, last = min(x for x, _ in points), max(x for x, _ in points)
+    least, most = min(0.0, *(y for _, y in points)), max(y for _, y in points)
+    across, up = (last - first) or 1.0, (most - least) or 1.0
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        return left + (x - first) / across * (right - left), bottom - (y - least) / up * (bottom - top)
+
+    drawn = []
+    for part in range(5):
+        value = least + up * part / 4
+        _, y = place(first, value)
+        drawn.append(f'<line class="axis" x1="{left}" y1="{y:.1f}" x2="{right}" y2="{y:.1f}"/>')
+        drawn.append(f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{escape(significant(value))}</text>')
+        moment = first + across * part / 4
+        x, _ = place(moment, least)
+        drawn.append(f'<text x="{x:.1f}" y="{bottom + 18}" text-anchor="middle">{escape(significant(moment))}</text>')
+    for number, (label, line) in enumerate(block.curves):
+        path, before = [], None
+        for point in line:
+            x, y = place(*point)
+            path.append(f"M{x:.1f} {y:.1f}" if before is None else f"H{x:.1f}V{y:.1f}")
+            before = point
+        drawn.append(f'<path class="curve{number % 3}" d="{"".join(path)}"><title>{escape(label)}</title></path>')
+        drawn.append(
+            f'<text x="{left + 8}" y="{top + 14 + 16 * number}" class="curve{number % 3}">{escape(label)}</text>'
+        )
+    drawn.append(f'<text x="{(left + right) / 2}" y="{bottom + 38}" text-anchor="middle">{escape(block.x)}</text>')
+    return (
+        f'<figure class="wide"><figcaption>{escape(block.title)}; {escape(block.y)} upwards</figcaption>\n'
+        f'<svg class="plot" xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{escape(block.title)}" '
+        f'viewBox="0 0 {right + 30} {bottom + 48}" width="100%">\n' + "\n".join(drawn) + "\n</svg></figure>"
+    )
 
 
 def _html_bars(block: Bars) -> str:
@@ -396,17 +544,21 @@ def to_json(page: Page) -> str:
         elif isinstance(block, Table):
             rows = [dict(zip(block.columns, map(_datum, row), strict=True)) for row in block.rows]
             sections[-1]["tables"].append({"columns": list(block.columns), "rows": rows, "caption": block.caption})
-        elif isinstance(block, Scatter):
-            sections[-1]["scatters"].append(asdict(block))
+        elif isinstance(block, Widget):
+            sections[-1]["text"].append(block.text)
         else:
-            sections[-1]["bars"].append(asdict(block))
+            sections[-1][_SECTIONS[type(block)]].append(asdict(block))
     told = [section for section in sections if any(section.values())]
     data = {"schema": f"tapeout.{page.kind}/{SCHEMA_VERSION}", "title": page.title, "sections": told}
     return json.dumps(data, indent=1, ensure_ascii=False) + "\n"
 
 
 def _section(heading: str) -> dict[str, Any]:
-    return {"heading": heading, "text": [], "tables": [], "bars": [], "scatters": []}
+    return {"heading": heading, "text": [], "tables": []} | {name: [] for name in _SECTIONS.values()}
+
+
+_SECTIONS = {Bars: "bars", Scatter: "scatters", Curves: "curves", Source: "sources"}
+"""Keys of a section's pictures in JSON."""
 
 
 def _datum(cell: str) -> Any:
@@ -418,7 +570,7 @@ def to_csv(page: Page) -> str:
     units, a column for them follows."""
     written = io.StringIO()
     out = csv.writer(written, lineterminator="\n")
-    tables = [_as_table(block) if isinstance(block, Scatter) else block for block in page.blocks]
+    tables = [_as_table(block) if isinstance(block, Scatter | Curves) else block for block in page.blocks]
     for number, table in enumerate(block for block in tables if isinstance(block, Table)):
         if number:
             written.write("\n")

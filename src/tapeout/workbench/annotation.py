@@ -13,9 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tapeout.isa import Program
 from tapeout.isa.program import show
-from tapeout.runtime.clock import Activity
+from tapeout.runtime.clock import Activity, Launch
 from tapeout.sim.timing import REASONS
 
 PACKAGE = Path(__file__).parents[1]
@@ -57,24 +56,25 @@ class Line:
 @dataclass(frozen=True)
 class Annotation:
     """A program's source: the file of the kernel from its first line to its last, then lines of other files it
-    inlined. `core_cycles`: the launches' time times the cores that took part."""
+    inlined. `core_cycles`: the launches' time times the cores that took part. `longest`: the launch that took most."""
 
     kernel: str
     launches: int
     core_cycles: int
     lines: tuple[Line, ...]
     unplaced: tuple[InstructionCost, ...]
+    longest: Launch
 
 
 @dataclass
 class _Launches:
-    program: Program
+    longest: Launch
     count: int = 0
     core_cycles: int = 0
     executions: "np.ndarray[tuple[int], np.dtype[np.int64]]" = field(init=False)
 
     def __post_init__(self) -> None:
-        instruction_count = len(self.program.instructions)
+        instruction_count = len(self.longest.program.instructions)
         self.executions = np.zeros(instruction_count, np.int64)
         self.busy = np.zeros(instruction_count, np.int64)
         self.waiting = np.zeros((instruction_count, len(REASONS)), np.int64)
@@ -86,8 +86,10 @@ def annotate(activities: Sequence[Activity]) -> list[Annotation]:
     for activity in activities:
         if (launch := activity.launch) is None:
             continue
-        group = programs.setdefault(id(launch.program), _Launches(launch.program))
+        group = programs.setdefault(id(launch.program), _Launches(launch))
         timing = launch.timing
+        if timing.cycles > group.longest.timing.cycles:
+            group.longest = launch
         group.count += 1
         group.core_cycles += timing.cycles * timing.core_count
         group.executions += timing.instruction_counts
@@ -103,7 +105,7 @@ def annotate(activities: Sequence[Activity]) -> list[Annotation]:
 
 
 def _annotation(group: _Launches) -> Annotation:
-    program = group.program
+    program = group.longest.program
     by_place: dict[tuple[str, int], list[InstructionCost]] = defaultdict(list)
     unplaced = []
     for index, item in enumerate(program.instructions):
@@ -124,7 +126,7 @@ def _annotation(group: _Launches) -> Annotation:
         for line in shown:
             text = linecache.getline(file, line).rstrip()
             lines.append(Line(file, line, text, tuple(by_place.get((file, line), ()))))
-    return Annotation(program.name, group.count, group.core_cycles, tuple(lines), tuple(unplaced))
+    return Annotation(program.name, group.count, group.core_cycles, tuple(lines), tuple(unplaced), group.longest)
 
 
 def _kernel_file(by_place: Mapping[tuple[str, int], Sequence[InstructionCost]]) -> str:
