@@ -163,6 +163,20 @@ def _norms() -> Iterator[Case]:
             "batch_norm, training", lambda x, m, v, w, b: functional.batch_norm(x, m, v, w, b, True), shape,
             (running,) * 2 + (channels,) * 2, "native_batch_norm",
         )  # fmt: skip
+        samples, length = shape[0], math.prod(shape[2:])
+        statistics = ((samples, 32), F32)
+        yield case(
+            "group_norm backward",
+            lambda g, x, m, r, w, s=shape, n=length: aten.native_group_norm_backward(
+                g, x, m, r, w, s[0], s[1], n, 32, [True] * 3
+            ),
+            shape, ((shape, BF16), statistics, statistics, channels), "native_group_norm_backward", 3,
+        )  # fmt: skip
+        yield case(
+            "batch_norm backward",
+            lambda g, x, m, r, w: aten.native_batch_norm_backward(g, x, w, m, r, m, r, True, 1e-5, [True] * 3),
+            shape, ((shape, BF16), running, running, channels), "native_batch_norm_backward", 3,
+        )  # fmt: skip
 
 
 def _softmaxes() -> Iterator[Case]:

@@ -75,6 +75,8 @@ LEAST_LANES: Mapping[str, Lanes] = {
     "native_batch_norm": Lanes(4),
     "_fused_rms_norm": Lanes(3),
     "native_layer_norm_backward": Lanes(8),
+    "native_group_norm_backward": Lanes(5),
+    "native_batch_norm_backward": Lanes(5),
     "_fused_rms_norm_backward": Lanes(6),
     "swiglu": Lanes(3, 2),
     "cross_entropy": Lanes(3, 1),

@@ -107,6 +107,10 @@ IMPLEMENTATIONS = {
     "native_layer_norm_backward": "norms.native_layer_norm_backward",
     "_fused_rms_norm": "norms.fused_rms_norm",
     "_fused_rms_norm_backward": "norms.fused_rms_norm_backward",
+    "native_group_norm": "plane_norms.native_group_norm",
+    "native_group_norm_backward": "plane_norms.native_group_norm_backward",
+    "native_batch_norm": "plane_norms.native_batch_norm",
+    "native_batch_norm_backward": "plane_norms.native_batch_norm_backward",
     "index_select": "index.index_select",
     "embedding": "index.embedding",
     "index.Tensor": "index.index_tensor",
@@ -220,7 +224,7 @@ OF_SPARSE = {
 
 # What torch would compose of operators, of some that the chip has not or with a rounding after each; Inductor can write
 # it whole.
-WHOLE = ("cummax", "cummin", "logcumsumexp", "silu_backward", "mish_backward", "addr", "native_group_norm")
+WHOLE = ("cummax", "cummin", "logcumsumexp", "silu_backward", "mish_backward", "addr")
 
 _libraries: list[torch.library.Library] = []
 

@@ -338,6 +338,79 @@ def rows_tile(chip: Chip, rows: int, columns: int, operations: int = 0) -> tuple
     return max(1, min(tile_rows, share)), tile_columns
 
 
+PLANE_ELEMENTS = 16384
+"""Elements of a tile of planes at most."""
+
+TILES_OF_A_ROW = 8
+"""Tiles of which a row is held whole at most: each has instructions of its own."""
+
+LEAST_RUN = 16
+"""Least columns of such a tile."""
+
+WHOLE_ROW_BYTES = 16
+"""Bytes of the scratchpad for an element of a row that is held whole."""
+
+
+@dataclass(frozen=True)
+class PlanesTile:
+    """Rows, pieces and columns of a tile of planes; how many of them hold a whole row, and side by side."""
+
+    rows: int
+    pieces: int
+    columns: int
+    across: int
+    tiles: int
+
+    @property
+    def is_whole(self) -> bool:
+        return self.tiles > 0
+
+    @property
+    def constants(self) -> dict[str, int]:
+        """What the kernels take."""
+        if not self.is_whole:
+            return {"PIECES": self.pieces, "COLUMNS": self.columns}
+        sizes = {"ROWS": self.rows, "PIECES": self.pieces, "COLUMNS": self.columns}
+        return {**sizes, "ACROSS": self.across, "TILES": self.tiles}
+
+
+@functools.lru_cache(maxsize=4096)
+def planes_tile(chip: Chip, rows: int, pieces: int, length: int, tensors: int, alike: int) -> PlanesTile:
+    """The tiles in which programs walk rows of `pieces` runs of `length` neighbours, of so many tensors: those that
+    compute the least padding and take the fewest steps. Rows of which a few tiles fit are held whole, as many of them
+    as leave every core some; the rows of a tile divide `alike`, if that is not 0."""
+    size_bytes, lanes = chip.core.scratchpad.size_bytes, chip.core.vector.lane_count
+    most = min(PLANE_ELEMENTS, size_bytes // SCRATCHPAD_BYTES_PER_ELEMENT // tensors)
+    most_whole = size_bytes // WHOLE_ROW_BYTES // tensors
+    several = 1
+    while 2 * several * chip.core_count <= rows and (not alike or alike % (2 * several) == 0):
+        several *= 2
+
+    def steps(tile: tuple[int, int]) -> int:
+        return ceil_div(pieces, tile[0]) * ceil_div(length, tile[1])
+
+    def rows_of(tile: tuple[int, int]) -> int:
+        number = several
+        while number > 1 and number * math.prod(tile) > min(most, most_whole // steps(tile) // 2):
+            number //= 2
+        return number
+
+    def cycles(tile: tuple[int, int]) -> tuple[float, int]:
+        """Of a row; of equals, long runs."""
+        number = rows_of(tile) if steps(tile) <= TILES_OF_A_ROW else 1
+        return steps(tile) * (math.prod(tile) * NORM_OPERATIONS / lanes + STEP_CYCLES / number), -tile[1]
+
+    sides = [1 << place for place in range(1 + most.bit_length())]
+    columns = [side for side in sides if LEAST_RUN <= side <= power_of_two_at_least(max(length, LEAST_RUN))]
+    runs = [side for side in sides if side <= power_of_two_at_least(pieces)]
+    tiles = [tile for tile in itertools.product(runs, columns) if math.prod(tile) <= most]
+    held = [t for t in tiles if steps(t) <= TILES_OF_A_ROW and steps(t) * math.prod(t) <= most_whole]
+    if not held:
+        return PlanesTile(1, *min(tiles, key=cycles), 0, 0)
+    best = min(held, key=cycles)
+    return PlanesTile(rows_of(best), *best, ceil_div(length, best[1]), steps(best))
+
+
 REDUCED_COLUMNS = 256
 """Columns of a tile whose rows are reduced, where there are rows enough: further columns are added onto these."""
 
