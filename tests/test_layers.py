@@ -18,6 +18,7 @@ FLOORS = (
     ("pytorch",),
     ("workbench", "serving"),
     ("report",),
+    ("studio",),
     ("cli",),
     ("tapeout",),
 )

@@ -88,6 +88,18 @@ def _load_json(path: Path) -> Chip:
     return _DataFile(path, _lines_of_json_keys(text)).chip(data)
 
 
+def from_plain(data: Any, where: str) -> Chip:
+    """A chip from plain nested values, as `Chip.to_dict` gives them. Raises ChipError that names `where`."""
+    return _DataFile(Path(where), {}).chip(data)
+
+
+def read_data(path: Path) -> Chip:
+    """The chip of a .toml or .json file and of no other: nothing of it is run. Raises ChipError."""
+    if path.suffix not in (".toml", ".json"):
+        raise ChipError("is a program; only .toml and .json files are data", where=shown_path(str(path)))
+    return _load_toml(path) if path.suffix == ".toml" else _load_json(path)
+
+
 def _read(path: Path) -> str:
     try:
         return path.read_text("utf-8")

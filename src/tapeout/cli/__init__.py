@@ -36,6 +36,7 @@ from tapeout.cli import (
     scoreboard,
     serve,
     serve_sim,
+    studio,
     study,
     synth,
     time,
@@ -124,6 +125,7 @@ app.command("run", cls=run.ScriptCommand, context_settings=run.SCRIPT_OPTIONS)(r
 app.command("scoreboard")(scoreboard.scoreboard)
 app.command("serve", cls=serve.ServeCommand)(serve.serve)
 app.command("serve-sim")(serve_sim.serve_sim)
+app.command("studio")(studio.studio)
 app.command("study")(study.study)
 app.command("synth")(synth.synth)
 app.command("time")(time.time)

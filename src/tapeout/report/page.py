@@ -91,13 +91,14 @@ class Scatter:
 
 @dataclass(frozen=True)
 class Curves:
-    """Values over one linear axis, as steps: a value holds until the next point. Where there is no picture, extremes
+    """Values over one linear axis; in `steps` a value holds until the next point. Where there is no picture, extremes
     are shown."""
 
     title: str
     x: str
     y: str
     curves: Sequence[tuple[str, Sequence[tuple[float, float]]]]
+    steps: bool = True
 
 
 @dataclass(frozen=True)
@@ -437,11 +438,9 @@ def _html_curves(block: Curves) -> str:
         x, _ = place(moment, least)
         drawn.append(f'<text x="{x:.1f}" y="{bottom + 18}" text-anchor="middle">{escape(significant(moment))}</text>')
     for number, (label, line) in enumerate(block.curves):
-        path, before = [], None
-        for point in line:
-            x, y = place(*point)
-            path.append(f"M{x:.1f} {y:.1f}" if before is None else f"H{x:.1f}V{y:.1f}")
-            before = point
+        path: list[str] = []
+        for x, y in (place(*point) for point in line):
+            path.append(f"{'L' if path else 'M'}{x:.1f} {y:.1f}" if not (path and block.steps) else f"H{x:.1f}V{y:.1f}")
         drawn.append(f'<path class="curve{number % 3}" d="{"".join(path)}"><title>{escape(label)}</title></path>')
         drawn.append(
             f'<text x="{left + 8}" y="{top + 14 + 16 * number}" class="curve{number % 3}">{escape(label)}</text>'

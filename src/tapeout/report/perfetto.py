@@ -23,6 +23,7 @@ from tapeout.isa.program import show
 from tapeout.runtime.clock import PICOSECONDS_PER_SECOND, Activity, Kind, Launch
 from tapeout.sim import timing
 from tapeout.sim.timing import Interval
+from tapeout.workbench.annotation import shown_file
 from tapeout.workbench.profiling import hbm_bytes_per_s, operator_of
 
 Event = dict[str, Any]
@@ -211,7 +212,7 @@ def _engines(launch: Launch, core: int, intervals: Sequence[Interval], start_ps:
         item = launch.program.instructions[interval.instruction_index]
         facts = {
             "instruction": show(item),
-            "source": launch.program.location(interval.instruction_index),
+            "source": shown_file(launch.program.location(interval.instruction_index)),
             "cycles": interval.end - interval.start,
         }
         yield {**_slice(begin_ps, moment_ps(interval.end)), "name": item.mnemonic, "args": facts, **place}

@@ -13,8 +13,9 @@ ROWS = 15
 """Rows of a table on the terminal; the JSON file has all."""
 
 
-def page(profile: Profile, chip: Chip, *, rows: int | None = ROWS) -> Page:
-    """The profile of a run on `chip`; `rows` bounds each table, None shows all. The roofline is for the whole page."""
+def page(profile: Profile, chip: Chip | None, *, rows: int | None = ROWS) -> Page:
+    """The profile of a run on `chip`; `rows` bounds each table, None shows all. The roofline is for the whole page, and
+    for a chip that is known."""
     run = profile.run
     blocks: list[Block] = [Paragraph("\n".join(plain_lines(run)))]
     if run.total_ps:
@@ -24,7 +25,7 @@ def page(profile: Profile, chip: Chip, *, rows: int | None = ROWS) -> Page:
         blocks.append(Paragraph(_energy(profile.energy, run.total_ps)))
     if profile.kernels:
         blocks += [Heading("Kernels"), _kernels(profile, rows), _by_bound(profile.kernels)]
-        if rows is None:
+        if rows is None and chip is not None:
             blocks.append(_roofline(profile.kernels, chip))
     blocks += [Heading("Operators"), _operators(profile, rows), Heading("Engines, over all kernels and cores")]
     blocks.append(_engines(profile))

@@ -9,7 +9,7 @@ trace.json.gz     for Perfetto and the studio
 
 import gzip
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from tapeout.chip import Chip
 from tapeout.report import perfetto
 from tapeout.report import profile as profile_report
 from tapeout.report.page import to_html
-from tapeout.workbench.annotation import InstructionCost, Line, annotate
+from tapeout.workbench.annotation import InstructionCost, Line, annotate, shown_file
 from tapeout.workbench.profiling import profile
 from tapeout.workbench.script import Recording, RunTime, Script
 from tapeout.workbench.what_if import advise
@@ -103,7 +103,7 @@ def _kernels(recorded: Recording) -> Kernels:
                 kernel=each.kernel,
                 launches=each.launches,
                 core_cycles=each.core_cycles,
-                lines=each.lines,
+                lines=tuple(replace(line, file=shown_file(line.file)) for line in each.lines),
                 unplaced=each.unplaced,
                 cycles=each.longest.timing.cycles,
                 advice=advice.sentence if advice else "",

@@ -6,6 +6,7 @@ while it worked on the instruction, and those it waited before it for the reason
 """
 
 import linecache
+import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,11 +14,21 @@ from pathlib import Path
 
 import numpy as np
 
+from tapeout.chip.description import shown_path
 from tapeout.isa.program import show
 from tapeout.runtime.clock import Activity, Launch
 from tapeout.sim.timing import REASONS
 
 PACKAGE = Path(__file__).parents[1]
+
+
+def shown_file(file: str) -> str:
+    """A source file as one may tell others of it: from `tapeout/`, or from the working directory. A kernel of ours that
+    came from the cache may have been compiled in another checkout."""
+    _, found, below = file.rpartition(f"/{PACKAGE.name}/")
+    if found and (PACKAGE / re.sub(r":\d+$", "", below)).is_file():
+        return f"{PACKAGE.name}/{below}"
+    return shown_path(file)
 
 
 @dataclass(frozen=True)

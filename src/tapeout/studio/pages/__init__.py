@@ -1,0 +1,1 @@
+"""Pages of the studio, each a `tapeout.report.page.Page` from what the library read."""
