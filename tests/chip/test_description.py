@@ -74,7 +74,7 @@ def test_replacing_a_field_is_checked_at_the_line_of_the_replacement():
         (
             tiny,
             {"process_node": "5nm"},
-            "process_node='5nm' is not known; choose from N7, N6, N5, N4, N3, N2",
+            "process_node='5nm' is not known; choose from N28, N16, N14, N12, N7, N6, N5, N4, N3, N2",
         ),
         (tiny, {"core": tiny}, "core=Chip(...) is not a Core(...)"),
         (
@@ -122,13 +122,15 @@ def test_replacing_a_field_is_checked_at_the_line_of_the_replacement():
         (
             inference.hbm,
             {"kind": "DDR3"},
-            "hbm.kind='DDR3' is not known; choose from HBM2e, HBM3, HBM3e, HBM4, LPDDR5, GDDR6",
+            "hbm.kind='DDR3' is not known; choose from HBM2e, HBM3, HBM3e, HBM4, LPDDR5, GDDR6, GDDR7, 3D-DRAM",
         ),
     ],
 )
 def test_a_refusal_teaches(part, change, sentence):
     error = refusal(lambda: dataclasses.replace(part, **change))
-    expected = sentence or "hbm.kind='DDR3' is not known; choose from HBM2e, HBM3, HBM3e, HBM4, LPDDR5, GDDR6"
+    expected = (
+        sentence or "hbm.kind='DDR3' is not known; choose from HBM2e, HBM3, HBM3e, HBM4, LPDDR5, GDDR6, GDDR7, 3D-DRAM"
+    )
     assert error.sentence == expected
 
 

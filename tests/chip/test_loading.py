@@ -102,7 +102,7 @@ def test_json_holds_a_whole_chip(working_directory):
         (
             "lane_cout = 64",
             "wide.toml:8: core.vector.lane_cout: unknown field 'lane_cout'; did you mean 'lane_count'? "
-            "Known: lane_count, float64_rate, special_rate, latency_cycles",
+            "Known: lane_count, float64_rate, special_rate, latency_cycles, left_out",
         ),
         (
             "special_rate = 0.3",
@@ -126,7 +126,8 @@ def test_toml_mistakes_are_refused_by_key_and_line(working_directory, addition, 
     elif addition == "[cores]":
         message = (
             "wide.toml:8: cores: unknown field 'cores'; did you mean 'core'? "
-            "Known: name, process_node, clock_hz, core_count, spare_core_count, core, last_level_sram, hbm, links, host"
+            "Known: name, process_node, clock_hz, core_count, spare_core_count, core, last_level_sram, hbm, links, "
+            "host, network, package"
         )
     assert message_of("wide.toml") == message
 
@@ -158,7 +159,7 @@ def test_all_faults_of_a_file_are_told_at_once(working_directory):
         "new.toml: 4 faults\n"
         "  new.toml:3: clock_hz=1.5 is not a whole number\n"
         "  new.toml:6: core.vector.lane_cuont: unknown field 'lane_cuont'; did you mean 'lane_count'? Known: "
-        "lane_count, float64_rate, special_rate, latency_cycles\n"
+        "lane_count, float64_rate, special_rate, latency_cycles, left_out\n"
         "  new.toml:9: core.matrix.row_count=127 is not a power of two; 64 is\n"
         "  new.toml:11: hbm.size_bytes=103079215104 does not divide into 5 stacks; 103079215100 does"
     )

@@ -12,6 +12,8 @@ from tapeout.chip.description import (
     Links,
     MatrixEngine,
     MiB,
+    Network,
+    Package,
     Scratchpad,
     VectorEngine,
 )
@@ -32,6 +34,8 @@ __all__ = [
     "Links",
     "MatrixEngine",
     "MiB",
+    "Network",
+    "Package",
     "Scratchpad",
     "VectorEngine",
     "activate",

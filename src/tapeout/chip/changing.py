@@ -18,7 +18,7 @@ _OF_A_STACK = ("size_bytes", "bandwidth_bytes_per_s", "channel_count")
 def changed(chip: Chip, changes: Mapping[str, Any]) -> Chip:
     """The chip with these fields changed. Raises ChipError for a place that is no field, and for an impossible chip."""
     wanted = dict(changes)
-    if STACKS in wanted:
+    if STACKS in wanted and chip.hbm is not None:
         stacks = wanted[STACKS]
         for name in _OF_A_STACK:
             if isinstance(stacks, int) and f"hbm.{name}" not in wanted:

@@ -16,7 +16,8 @@ import os
 import re
 import sys
 from dataclasses import MISSING, dataclass
-from typing import Any, ClassVar, NoReturn
+from functools import cached_property
+from typing import Any, ClassVar, NoReturn, get_args
 
 from tapeout.errors import ChipError
 
@@ -32,7 +33,7 @@ MICROCODED_LANES = 32
 MICROCODED_MATRIX_RATES = {"float32": 0.25, "float16": 1, "float8": 1, "int8": 1}
 """Rates of a cell of a microcoded core's array, relative to bfloat16."""
 
-PROCESS_NODES = ("N7", "N6", "N5", "N4", "N3", "N2")
+PROCESS_NODES = ("N28", "N16", "N14", "N12", "N7", "N6", "N5", "N4", "N3", "N2")
 
 # Limits of the instruction encoding: a tile address has 27 bits, a semaphore number 6, a register number 8. They are
 # here because isa/fields.py imports this and not the other way round.
@@ -48,8 +49,28 @@ MEMORY_TIMES_OF_KIND = {
     "HBM4": (3900, 200, 2, 21),
     "LPDDR5": (3906, 140, 3, 31),
     "GDDR6": (1900, 60, 3, 19),
+    "GDDR7": (1900, 60, 3, 19),
+    "3D-DRAM": (3900, 140, 2, 10),
 }
-"""In that order, for what a chip's description leaves out. Sources: docs/decisions/memory-controller.md."""
+"""In that order, for what a chip's description leaves out. Sources: docs/decisions/memory-controller.md; GDDR7's are
+taken as GDDR6's, and those of DRAM bonded onto the die (3D-DRAM) as a DDR4 bank's, with a shorter turn of its bus."""
+
+MEMORY_PLACES = ("on package", "beside", "stacked")
+PLACE_OF_KIND = {"LPDDR5": "beside", "GDDR6": "beside", "GDDR7": "beside", "3D-DRAM": "stacked"}
+"""Of the kinds that do not stand on the package, on an interposer with the die."""
+
+MATRIX_KINDS = ("outer-product", "systolic", "analogue")
+ANALOGUE_FIGURES = (
+    "operand_bits",
+    "accumulate_bits",
+    "sum_depth",
+    "sum_range",
+    "noise_steps",
+    "noise_seed",
+    "conversion_pj",
+    "cell_um2",
+)
+NETWORK_KINDS = ("crossbar", "mesh", "ring")
 
 BITS_OF_DTYPE = {"float64": 64, "float32": 32, "bfloat16": 16, "float16": 16, "float8": 8, "int8": 8}
 
@@ -81,9 +102,33 @@ def text(meaning: str, *, choices: tuple[str, ...] = (), default: Any = MISSING)
     return dataclasses.field(default=default, metadata={"meaning": meaning, "kind": "text", "choices": choices})
 
 
+def words(meaning: str, *, default: tuple[str, ...] = ()) -> Any:
+    """A list of words; the part's users know which are possible."""
+    return dataclasses.field(default=default, metadata={"meaning": meaning, "kind": "words"})
+
+
 def part(meaning: str) -> Any:
     """A nested part of the chip."""
     return dataclasses.field(metadata={"meaning": meaning, "kind": "part"})
+
+
+def optional_part(meaning: str, *, default: Any = MISSING) -> Any:
+    """A nested part that a chip may lack (None). Without a default, that it lacks it must be said."""
+    return dataclasses.field(default=default, metadata={"meaning": meaning, "kind": "part", "optional": True})
+
+
+def later(field: Any) -> Any:
+    """A field that younger descriptions have: `to_dict`, and so the fingerprint, leaves it out at its default."""
+    return dataclasses.field(default=field.default, metadata={**field.metadata, "later": True})
+
+
+def class_of_part(field: "dataclasses.Field[Any]") -> type["Part"] | None:
+    """The class of a field that holds a part, or None for a figure."""
+    if field.metadata["kind"] != "part":
+        return None
+    found = next((kind for kind in get_args(field.type) if kind is not type(None)), field.type)
+    assert isinstance(found, type)
+    return found
 
 
 class Part:
@@ -96,6 +141,8 @@ class Part:
             fault = fault_of_field(field, getattr(self, field.name))
             if fault:
                 self.refuse(field.name, fault)
+            if field.metadata["kind"] == "words":
+                object.__setattr__(self, field.name, tuple(getattr(self, field.name)))  # parts are compared and hashed
         self.check()
 
     def check(self) -> None:
@@ -149,6 +196,10 @@ class VectorEngine(Part):
     special_rate: float = rate("reciprocal, rsqrt, exp2, log2, sin, cos per float32 operation")
     latency_cycles: int = count("cycles from operands to result", default=12)
 
+    left_out: tuple[str, ...] = later(
+        words("functions of the engine that are not built, by their names in the manual of instructions", default=())
+    )
+
     def check(self) -> None:
         if not _is_power_of_two(self.lane_count):
             self.refuse("lane_count", f"is not a power of two; {_power_of_two_below(self.lane_count)} is")
@@ -177,12 +228,65 @@ class MatrixEngine(Part):
     float16_rate: float = rate("float16 products per bfloat16 product", default=1.0)
     float8_rate: float = rate("float8 products (both formats) per bfloat16 product", default=2.0)
     int8_rate: float = rate("int8 products per bfloat16 product", default=2.0)
+    kind: str = later(
+        text(
+            "outer-product: operands reach all units of a row or column in one cycle; systolic: they pass from unit "
+            "to unit, so the last sum is row_count + column_count cycles later; analogue: operands and sums are "
+            "converted, see the figures below",
+            choices=MATRIX_KINDS,
+            default="outer-product",
+        )
+    )
+    operand_bits: int = later(
+        count(
+            "analogue: bits of an operand with its sign, of the largest of its row", minimum=2, maximum=12, default=None
+        )
+    )
+    accumulate_bits: int = later(
+        count("analogue: bits of a converted sum with its sign", minimum=2, maximum=16, default=None)
+    )
+    sum_depth: int = later(
+        count("analogue: products that are added before the sum is converted", maximum=1024, default=None)
+    )
+    sum_range: float = later(
+        number(
+            "analogue: the largest sum that is converted, as a share of the largest possible; larger ones are cut off",
+            minimum=1 / 1024,
+            maximum=1,
+            default=None,
+        )
+    )
+    noise_steps: float = later(
+        number(
+            "analogue: standard deviation of a sum's noise, in steps of its conversion",
+            minimum=0,
+            maximum=64,
+            default=None,
+        )
+    )
+    noise_seed: int = later(count("analogue: seed of the noise", minimum=0, maximum=(1 << 31) - 1, default=None))
+    conversion_pj: float = later(
+        number("analogue: energy of one conversion of an operand or a sum", minimum=0, maximum=1000, default=None)
+    )
+    cell_um2: float = later(
+        number("analogue: area of a cell, which does not shrink with the process", minimum=0, maximum=1e6, default=None)
+    )
 
     def check(self) -> None:
         for name in ("row_count", "column_count"):
             value = getattr(self, name)
             if not _is_power_of_two(value):
                 self.refuse(name, f"is not a power of two; {_power_of_two_below(value)} is")
+        for name in ANALOGUE_FIGURES:
+            if (getattr(self, name) is not None) != self.is_analogue:
+                wanted = (
+                    "is missing: an analogue engine needs it" if self.is_analogue else "is for kind='analogue' only"
+                )
+                self.refuse(name, wanted)
+
+    @property
+    def is_analogue(self) -> bool:
+        return self.kind == "analogue"
 
     def multiply_accumulates_per_cycle(self, dtype: str) -> float:
         """Multiply-accumulates a cycle at peak; 0 when the engine does not multiply `dtype`."""
@@ -237,6 +341,8 @@ class Core(Part):
         for name, (value, needed) in rates.items():
             if value not in (0, needed):
                 self.refuse("design", f"needs {name}={needed:g}, not {value:g}; 'pipelined' does not")
+        if self.matrix.kind != "outer-product":
+            self.refuse("design", f"needs matrix.kind='outer-product', not {self.matrix.kind!r}; 'pipelined' does not")
 
     @property
     def is_microcoded(self) -> bool:
@@ -245,7 +351,7 @@ class Core(Part):
 
 @dataclass(frozen=True, kw_only=True)
 class LastLevelSram(Part):
-    """The memory-side SRAM all cores share, in front of HBM."""
+    """The memory-side SRAM all cores share, in front of main memory, or in its place."""
 
     label: ClassVar[str] = "last_level_sram"
 
@@ -271,7 +377,7 @@ class LastLevelSram(Part):
 
 @dataclass(frozen=True, kw_only=True)
 class Hbm(Part):
-    """The chip's own DRAM: all stacks (or packages) together."""
+    """The chip's own DRAM of any kind: all stacks (or packages) together."""
 
     label: ClassVar[str] = "hbm"
 
@@ -294,6 +400,20 @@ class Hbm(Part):
     write_batch_bytes: int = count(
         "writes a channel gathers before it turns its bus round for them", maximum=MiB, default=4 * KiB
     )
+    place: str = later(text("where it stands; not given: the kind's usual place", choices=MEMORY_PLACES, default=None))
+    energy_pj_per_bit: float = later(
+        number(
+            "energy of a bit read or written; not given: the technology file's", minimum=0, maximum=100, default=None
+        )
+    )
+    price_usd_per_gb: float = later(
+        number("price of 1e9 bytes; not given: the technology file's", minimum=0, maximum=10_000, default=None)
+    )
+
+    @property
+    def where(self) -> str:
+        """Its place: the one given, or the kind's usual one."""
+        return self.place or PLACE_OF_KIND.get(self.kind, "on package")
 
     def __post_init__(self) -> None:
         for name, usual in zip(MEMORY_TIMES, MEMORY_TIMES_OF_KIND.get(str(self.kind), ()), strict=False):
@@ -313,6 +433,72 @@ class Hbm(Part):
             value = getattr(self, name)
             if not _is_power_of_two(value):
                 self.refuse(name, f"is not a power of two; {_power_of_two_below(value)} is")
+
+
+CONTROLLER_LINES = 16
+CONTROLLER_LINE_BYTES = 64
+CONTROLLER_LATENCY_CYCLES = 20
+"""Of a memory controller's buffers, where no last-level SRAM stands before it."""
+
+
+@dataclass(frozen=True)
+class GlobalMemory:
+    """The one memory that programs see: DRAM, or the last-level SRAM of a chip without DRAM. `latency_ns` is beyond the
+    last level's own."""
+
+    kind: str
+    size_bytes: int
+    bandwidth_bytes_per_s: int
+    latency_ns: int
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return "HBM" if self.kind.startswith("HBM") else "last-level SRAM" if self.kind == "SRAM" else self.kind
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network(Part):
+    """What joins the cores with the slices of the last-level SRAM or the memory controllers.
+
+    Requests and data of stores go one way, data of loads the other, on wires of their own. On a mesh core n stands in
+    row n // column_count; paths go along the row first. The hop itself and the time on the wires are the network's; the
+    last level's latency is counted beside them.
+    """
+
+    label: ClassVar[str] = "network"
+
+    kind: str = text("how stations are joined", choices=NETWORK_KINDS)
+    column_count: int = count("columns of a mesh; 1 for others", maximum=1024, default=1)
+    hop_cycles: int = count("cycles from a station to the next", maximum=64)
+    link_bytes_per_cycle: int = count("peak rate of a link between neighbours, one direction", minimum=4, maximum=4096)
+    memory_place: str = text(
+        "where slices or controllers stand: spread over all stations, or in the first and last column of a mesh",
+        choices=("spread", "edges"),
+        default="spread",
+    )
+
+    def check(self) -> None:
+        if self.kind != "mesh" and self.column_count != 1:
+            self.refuse("column_count", f"is for a mesh; a {self.kind} has 1")
+        if self.kind != "mesh" and self.memory_place != "spread":
+            self.refuse("memory_place", f"is for a mesh; in a {self.kind} it is 'spread'")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Package(Part):
+    """Several equal dies in one package, which share the cores, the last level and the network evenly."""
+
+    label: ClassVar[str] = "package"
+
+    die_count: int = count("dies", minimum=2, maximum=128)
+    kind: str = text(
+        "dies: cut, tested and put side by side; wafer: fields of one wafer that is never cut",
+        choices=("dies", "wafer"),
+        default="dies",
+    )
+    link_bytes_per_s: int = count("across one border between neighbouring dies, one direction")
+    hop_cycles: int = count("cycles a hop across a border takes longer", minimum=0, maximum=1024)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -355,12 +541,24 @@ class Chip(Part):
     core_count: int = count("cores a program can use", maximum=4096)
     spare_core_count: int = count("cores made beyond those, to stand in for defective ones", minimum=0, default=0)
     core: Core = part("each core")
-    last_level_sram: LastLevelSram = part("shared SRAM")
-    hbm: Hbm = part("main memory")
+    last_level_sram: LastLevelSram | None = optional_part("shared SRAM")
+    hbm: Hbm | None = optional_part("main memory")
     links: Links = part("links to other chips")
     host: Host = part("link to the host")
+    network: Network | None = later(
+        optional_part(
+            "network between cores and memory; not given: a crossbar whose time is in the last level's latency",
+            default=None,
+        )
+    )
+    package: Package | None = later(optional_part("several dies; not given: one", default=None))
 
     def check(self) -> None:
+        self._check_network()
+        if self.hbm is None and self.last_level_sram is None:
+            self.refuse("hbm", "leaves no memory for tensors, as there is no last_level_sram; describe one of the two")
+        if self.hbm is None and self.core.is_microcoded:
+            self.refuse("hbm", "is needed by a microcoded core; core.design='pipelined' runs without DRAM")
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", self.name):
             self.refuse("name", "may hold letters, digits, '-', '_' and '.'; 'my-chip' does")
 
@@ -386,13 +584,72 @@ class Chip(Part):
         vector = self.core.vector.lane_count * max(32, 64 * self.core.vector.float64_rate)
         return 2 * (matrix + vector) * self.core_count * self.clock_hz / 1e12
 
+    def _check_network(self) -> None:
+        network, package = self.network, self.package
+        if network is not None and self.core.is_microcoded:
+            self.refuse("network", "is not in a microcoded core's RTL; core.design='pipelined' may have one")
+        if network is not None and network.kind == "mesh" and self.core_count % network.column_count:
+            self.refuse("core_count", f"does not fill a mesh of {network.column_count} columns")
+        if package is None:
+            return
+        for name in ("core_count", "spare_core_count"):
+            if getattr(self, name) % package.die_count:
+                self.refuse(name, f"does not divide into {package.die_count} dies")
+        if package.kind == "wafer":
+            return
+        if network is None or network.kind == "crossbar":
+            self.refuse("package", "needs a network whose links can cross from die to die; a mesh or a ring does")
+        if network.kind == "mesh" and network.column_count % package.die_count:
+            self.refuse("package", f"cuts a mesh of {network.column_count} columns into {package.die_count} dies")
+
+    @property
+    def memories(self) -> tuple[Hbm, ...]:
+        """The DRAM of the chip; empty for a chip whose tensors live in its SRAM."""
+        return () if self.hbm is None else (self.hbm,)
+
+    @cached_property
+    def global_memory(self) -> GlobalMemory:
+        """The memory programs and tensors live in, whatever it is made of."""
+        if self.hbm is not None:
+            return GlobalMemory(self.hbm.kind, self.hbm.size_bytes, self.hbm.bandwidth_bytes_per_s, self.hbm.latency_ns)
+        sram = self.last_level_sram
+        assert sram is not None
+        return GlobalMemory(
+            "SRAM", sram.size_bytes, sram.slice_count * sram.bytes_per_cycle_per_slice * self.clock_hz, 0
+        )
+
+    @cached_property
+    def memory_side(self) -> LastLevelSram:
+        """The SRAM that requests of the cores meet. A chip without a last level has the buffers of its memory
+        controllers: one a channel, of 16 lines, through which the channel's data pass at twice its rate."""
+        if self.last_level_sram is not None:
+            return self.last_level_sram
+        assert self.hbm is not None
+        channels = self.hbm.channel_count
+        line_bytes = max(CONTROLLER_LINE_BYTES, self.hbm.burst_bytes)
+        per_cycle = -(-2 * self.hbm.bandwidth_bytes_per_s // (channels * self.clock_hz))
+        ways = max(CONTROLLER_LINES, 4 * KiB // (channels * line_bytes))
+        return LastLevelSram(
+            size_bytes=channels * ways * line_bytes,
+            slice_count=channels,
+            line_bytes=line_bytes,
+            way_count=ways,
+            bytes_per_cycle_per_slice=min(1024, max(4, per_cycle)),
+            latency_cycles=CONTROLLER_LATENCY_CYCLES,
+        )
+
+    @property
+    def last_level_bytes(self) -> int:
+        """Capacity of the last level; 0 for a chip without one."""
+        return 0 if self.last_level_sram is None else self.last_level_sram.size_bytes
+
     @property
     def on_chip_sram_bytes(self) -> int:
-        return self.core_count * self.core.scratchpad.size_bytes + self.last_level_sram.size_bytes
+        return self.core_count * self.core.scratchpad.size_bytes + self.last_level_bytes
 
     def to_dict(self) -> dict[str, Any]:
-        """Nested plain values, as a TOML or JSON chip file holds them."""
-        return dataclasses.asdict(self)
+        """Nested plain values, as a TOML or JSON chip file holds them. Younger fields at their default are left out."""
+        return _plain(self)
 
     def fingerprint(self) -> str:
         """16 hex digits that change when any field does, and only then."""
@@ -400,10 +657,22 @@ class Chip(Part):
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
+def _plain(part: Part) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(part):  # type: ignore[arg-type]
+        value = getattr(part, field.name)
+        if field.metadata.get("later") and value == field.default:
+            continue
+        values[field.name] = _plain(value) if isinstance(value, Part) else value
+    return values
+
+
 def fault_of_field(field: "dataclasses.Field[Any]", value: Any) -> str | None:
     """Return what is wrong with one value of a part by itself, as the end of a sentence, or None."""
     rules = field.metadata
     kind = rules["kind"]
+    if value is None and (rules.get("optional") or (rules.get("later") and field.default is None)):
+        return None
     if kind == "count":
         if isinstance(value, bool) or not isinstance(value, int):
             whole = isinstance(value, float) and value.is_integer()
@@ -429,8 +698,11 @@ def fault_of_field(field: "dataclasses.Field[Any]", value: Any) -> str | None:
             return "is not a word in quotes"
         if rules["choices"] and value not in rules["choices"]:
             return f"is not known; choose from {', '.join(rules['choices'])}"
-    elif not isinstance(value, field.type):  # type: ignore[arg-type]
-        return f"is not a {field.type.__name__}(...)"  # type: ignore[union-attr]
+    elif kind == "words":
+        if not isinstance(value, tuple | list) or not all(isinstance(word, str) for word in value):
+            return "is not a list of words in quotes"
+    elif (expected := class_of_part(field)) is not None and not isinstance(value, expected):
+        return f"is not a {expected.__name__}(...)"
     return None
 
 

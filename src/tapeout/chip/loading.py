@@ -12,12 +12,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tapeout.chip.description import Chip, Part, fault_of_field, shown_path
+from tapeout.chip.description import Chip, class_of_part, fault_of_field, shown_path
 from tapeout.chip.reference import REFERENCE_CHIPS
 from tapeout.errors import ChipError
 
 CHIP_VARIABLE = "TAPEOUT_CHIP"
 DEFAULT_CHIP = "inference"
+NONE = "none"
+"""In a data file, a part that the chip lacks."""
 
 KeyPath = tuple[str, ...]
 
@@ -107,6 +109,10 @@ def _read(path: Path) -> str:
         raise ChipError(f"cannot be read: {error}", where=shown_path(str(path))) from None
 
 
+class _Whole(dict[str, Any]):
+    """A table that takes nothing from the chip it is based on."""
+
+
 @dataclasses.dataclass(frozen=True)
 class _DataFile:
     """A parsed data file on its way to becoming a chip; knows on which line each key stands."""
@@ -117,7 +123,7 @@ class _DataFile:
     def chip(self, data: Any) -> Chip:
         if not isinstance(data, dict):
             raise self.error((), "holds no table of chip fields")
-        values = dict(data)
+        values = self.with_one_memory(data)
         base = values.pop("based_on", None)
         if base is not None and base not in REFERENCE_CHIPS:
             raise self.error(("based_on",), _unknown("chip", base, REFERENCE_CHIPS))
@@ -129,6 +135,28 @@ class _DataFile:
             listed = "".join(f"\n  {fault}" for fault in faults)
             raise ChipError(f"{len(faults)} faults{listed}", where=shown_path(str(self.path)))
         return chip
+
+    def with_one_memory(self, data: dict[str, Any]) -> dict[str, Any]:
+        """The values with `memories`, a list of at most one, written as the field that holds it. Raises ChipError."""
+        values = dict(data)
+        if "memories" not in values:
+            return values
+        memories = values.pop("memories")
+        if not isinstance(memories, list) or not all(isinstance(each, dict) for each in memories):
+            raise self.error(("memories",), "memories is not a list of tables; [[memories]] opens each, [] is none")
+        if "hbm" in values:
+            raise self.error(("memories",), "memories and hbm both describe the main memory; leave one of them out")
+        if len(memories) > 1:
+            raise self.error(
+                ("memories",),
+                f"{len(memories)} memories: a program sees one address space at one rate. Describe them as one, or the "
+                "nearer one as last_level_sram",
+            )
+        values["hbm"] = _Whole(memories[0]) if memories else NONE
+        for (first, *rest), line in list(self.line_of_key.items()):
+            if first == "memories":
+                self.line_of_key["hbm", *rest] = line
+        return values
 
     def part(self, kind: type[Any], values: dict[str, Any], place: KeyPath, base: Any, faults: list[ChipError]) -> Any:
         """Build one part from its table; fields the table leaves out come from `base`, then from defaults. Adds every
@@ -143,10 +171,13 @@ class _DataFile:
                 faults.append(self.error(here, f"{'.'.join(here)}: " + _unknown("field", key, fields)))
                 misspelt.add(_nearest(key, fields))
                 continue
-            nested = fields[key].type
-            if isinstance(nested, type) and issubclass(nested, Part):
-                if isinstance(value, dict):
-                    built[key] = self.part(nested, value, here, built.get(key), faults)
+            nested = class_of_part(fields[key])
+            if nested is not None:
+                if value == NONE and fields[key].metadata.get("optional"):
+                    built[key] = None
+                elif isinstance(value, dict):
+                    inherited = None if isinstance(value, _Whole) else built.get(key)
+                    built[key] = self.part(nested, value, here, inherited, faults)
                 else:
                     faults.append(self.error(here, f"{'.'.join(here)}={value!r} is not a table"))
                 continue
@@ -184,7 +215,7 @@ def _lines_of_toml_keys(text: str) -> dict[KeyPath, int]:
     table: KeyPath = ()
     key = r"[A-Za-z0-9_\"'-]+(?:\s*\.\s*[A-Za-z0-9_\"'-]+)*"
     for number, line in enumerate(text.splitlines(), 1):
-        if header := re.match(rf"\s*\[\s*({key})\s*\]", line):
+        if header := re.match(rf"\s*\[\[?\s*({key})\s*\]\]?", line):
             table = _split_key(header[1])
             lines.setdefault(table, number)
         elif assignment := re.match(rf"\s*({key})\s*=", line):

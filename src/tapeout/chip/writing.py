@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tapeout.chip.description import Chip, Part
+from tapeout.chip.loading import NONE
 
 WIDTH = 100
 
@@ -21,16 +22,22 @@ def commented_toml(chip: Chip) -> str:
 
 
 def _lines(part: Part, place: tuple[str, ...]) -> Iterator[str]:
-    nested = []
+    nested, left_out = [], []
     for field in dataclasses.fields(part):  # type: ignore[arg-type]
         value = getattr(part, field.name)
         if isinstance(value, Part):
             nested.append((field, value))
             continue
+        if value is None and field.metadata.get("later"):
+            left_out.append(field)
+            continue
         yield from textwrap.wrap(
             field.metadata["meaning"] + _bounds(field.metadata), WIDTH, initial_indent="# ", subsequent_indent="# "
         )
         yield f"{field.name} = {_toml(value)}"
+    if left_out:
+        names = ", ".join(field.name for field in left_out)
+        yield from textwrap.wrap(f"Also possible: {names}", WIDTH, initial_indent="# ", subsequent_indent="# ")
     for field, value in nested:
         yield ""
         yield f"# ---- {field.metadata['meaning']}"
@@ -50,6 +57,10 @@ def _bounds(rules: Any) -> str:
 
 
 def _toml(value: Any) -> str:
+    if value is None:
+        return f'"{NONE}"'
     if isinstance(value, str):
         return f'"{value}"'
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_toml, value))}]"
     return f"{value:_}" if isinstance(value, int) else repr(value)

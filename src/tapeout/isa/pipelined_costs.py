@@ -152,7 +152,8 @@ class PipelinedCosts(CoreCosts):
         exchanges = 2 if item.accumulate and groups > 1 else 1
         cycles = max(ideal, fetched, exchanges * -(-sum_bytes // sums_per_cycle))
         last_group = -(-rows * columns * sum_size * min(tiles, interleave) // sums_per_cycle)
-        latency, group_cycles = _matrix_latency(chip, last_group), -(-cycles // groups)
+        skew = engine.row_count + engine.column_count if engine.kind == "systolic" else 0
+        latency, group_cycles = _matrix_latency(chip, last_group) + skew, -(-cycles // groups)
         return Cost(
             cycles,
             cycles - ideal,

@@ -118,10 +118,10 @@ class DeviceProperties:
 def _properties(chip: chips.Chip) -> DeviceProperties:
     return DeviceProperties(
         name=chip.name,
-        total_memory=chip.hbm.size_bytes,
+        total_memory=chip.global_memory.size_bytes,
         multi_processor_count=chip.core_count,
         clock_rate=chip.clock_hz // 1000,
-        L2_cache_size=chip.last_level_sram.size_bytes,
+        L2_cache_size=chip.memory_side.size_bytes,
         shared_memory_per_multiprocessor=chip.core.scratchpad.size_bytes,
     )
 
@@ -193,7 +193,7 @@ def empty_cache() -> None:
 
 def mem_get_info(device: DeviceLike = None) -> tuple[int, int]:
     """Free and total bytes of HBM."""
-    total = chips.active().hbm.size_bytes
+    total = chips.active().global_memory.size_bytes
     return total - memory_allocated(device), total
 
 

@@ -61,14 +61,19 @@ def shim() -> ctypes.CDLL:
         if (mode := _choice(TIMING_VARIABLE, TIMING_MODES)) != "off":
             session.turn_on(only=mode == "only")
         _kept_for_the_shim.append(calls := _clock_calls(DeviceClock(loaded.tapeout_trace)))
+        memory = chip.global_memory
         refused = loaded.tapeout_initialize(
-            chip.hbm.size_bytes, chip.name.encode(), ctypes.byref(calls), int(session.timing_only)
+            memory.size_bytes,
+            chip.name.encode(),
+            memory.name.encode(),
+            ctypes.byref(calls),
+            int(session.timing_only),
         )
         if refused:
             raise TapeoutError(
-                f"the host refuses to reserve {chip.hbm.size_bytes} bytes of address space for the HBM of chip "
+                f"the host refuses to reserve {memory.size_bytes} bytes of address space for the {memory.name} of chip "
                 f"{chip.name!r}: {os.strerror(refused)}. Raise `ulimit -v` or vm.overcommit_memory, or describe a "
-                "chip with a smaller hbm.size_bytes"
+                "chip with less memory"
             )
         _shim = loaded
         for then in _when_used:
@@ -95,7 +100,7 @@ def shim() -> ctypes.CDLL:
 
 def _declare(loaded: ctypes.CDLL) -> None:
     uint64, int64 = ctypes.c_uint64, ctypes.c_int64
-    loaded.tapeout_initialize.argtypes = [uint64, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_int]
+    loaded.tapeout_initialize.argtypes = [uint64, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_int]
     loaded.tapeout_trace.argtypes = [ctypes.c_char_p, ctypes.c_int, int64, int64, int64]
     loaded.tapeout_current_operator.restype = ctypes.c_char_p
     loaded.tapeout_arena_base.restype = uint64

@@ -169,7 +169,7 @@ def _with_tiles_of_chip(inductors: Callable[..., list[Any]]) -> Callable[..., li
         if is_loop:
             # The next loop finds its rows in the last-level SRAM if those of all cores fit.
             rows_bytes = chip.core_count * sizes["r0_"] * 4
-            rows = min(rows, power_of_two_at_least(max(1, chip.last_level_sram.size_bytes // rows_bytes // 2)))
+            rows = min(rows, power_of_two_at_least(max(1, chip.memory_side.size_bytes // rows_bytes // 2)))
             chosen.kwargs["R0_BLOCK"] = columns
         chosen.kwargs["XBLOCK"] = min(rows, sizes["x"])
         return [chosen]

@@ -33,7 +33,7 @@ bool in_hbm(const void* pointer);
 bool is_pinned(const void* pointer);
 
 // Reserves HBM. False, and errno is set, when the host refuses.
-bool reserve_hbm(size_t size_bytes, const char* chip_name, bool backed);
+bool reserve_hbm(size_t size_bytes, const char* chip_name, const char* memory_name, bool backed);
 // From now on a thread that runs a fallback allocates its host memory in HBM.
 void take_over_host_allocator();
 

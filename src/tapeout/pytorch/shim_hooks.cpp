@@ -261,8 +261,9 @@ struct ChipHooks final : at::PrivateUse1HooksInterface {
 extern "C" {
 
 // Reserves HBM and takes over the device type. Returns 0, or errno when the host refuses the reservation.
-int tapeout_initialize(uint64_t hbm_size_bytes, const char* chip_name, const ClockCalls* calls, int timing_only) {
-  if (!reserve_hbm(hbm_size_bytes, chip_name, !timing_only)) {
+int tapeout_initialize(uint64_t hbm_size_bytes, const char* chip_name, const char* memory_name, const ClockCalls* calls,
+                       int timing_only) {
+  if (!reserve_hbm(hbm_size_bytes, chip_name, memory_name, !timing_only)) {
     return errno;
   }
   clock_calls = *calls;

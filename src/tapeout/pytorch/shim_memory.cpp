@@ -45,7 +45,7 @@ class Arena {
  public:
   // Reserves (does not commit) size_bytes. Returns false and leaves errno set when the host refuses.
   // Without `backed` nothing can be read or written there, and the host's memory sets no limit.
-  bool reserve(size_t size_bytes, const char* chip_name, bool backed) {
+  bool reserve(size_t size_bytes, const char* chip_name, const char* memory_name, bool backed) {
     std::lock_guard<std::mutex> lock(mutex_);
     void* address = mmap(reinterpret_cast<void*>(kArenaHint), size_bytes, backed ? PROT_READ | PROT_WRITE : PROT_NONE,
                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -58,6 +58,7 @@ class Arena {
     base_ = reinterpret_cast<uintptr_t>(address);
     size_bytes_ = size_bytes;
     chip_name_ = chip_name;
+    memory_name_ = memory_name;
     insert_free(base_, size_bytes);
     return true;
   }
@@ -90,11 +91,11 @@ class Arena {
       ++out_of_memory_count_;
       size_t largest = free_by_size_.empty() ? 0 : free_by_size_.rbegin()->first;
       TORCH_CHECK_WITH(OutOfMemoryError, false, "chip out of memory: tried to allocate ", readable(requested_bytes),
-                       ", but of the ", readable(size_bytes_), " of HBM on chip '", chip_name_, "' ",
-                       readable(allocated_bytes_), " are allocated in ", live_.size(),
+                       ", but of the ", readable(size_bytes_), " of ", memory_name_, " on chip '",
+                       chip_name_, "' ", readable(allocated_bytes_), " are allocated in ", live_.size(),
                        " blocks and the largest free block has ", readable(largest),
-                       ". Free tensors, make the batch or the model smaller, or describe a chip with a larger "
-                       "hbm.size_bytes.");
+                       ": ", readable(bytes - std::min(bytes, largest)), " are missing. Free tensors, make the batch "
+                       "or the model smaller, share it among several chips, or describe a chip with more memory.");
     }
     auto [block_bytes, address] = *best;
     erase_free(address, block_bytes);
@@ -296,7 +297,7 @@ class Arena {
   std::mutex mutex_;
   uintptr_t base_ = 0;
   size_t size_bytes_ = 0;
-  std::string chip_name_;
+  std::string chip_name_, memory_name_;
   FreeBlocks free_;
   std::set<std::pair<size_t, uintptr_t>> free_by_size_;
   std::map<uintptr_t, Block> live_;
@@ -453,8 +454,8 @@ std::atomic<bool> capturing{false};
 
 bool in_hbm(const void* pointer) { return arena().contains(pointer); }
 bool is_pinned(const void* pointer) { return PinnedAllocator::holds(pointer); }
-bool reserve_hbm(size_t size_bytes, const char* chip_name, bool backed) {
-  return arena().reserve(size_bytes, chip_name, backed);
+bool reserve_hbm(size_t size_bytes, const char* chip_name, const char* memory_name, bool backed) {
+  return arena().reserve(size_bytes, chip_name, memory_name, backed);
 }
 void take_over_host_allocator() { c10::SetCPUAllocator(new HostAllocator, /*priority=*/255); }
 

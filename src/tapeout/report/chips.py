@@ -26,9 +26,9 @@ _FIGURES: dict[str, Callable[[Chip], str]] = {
     "matrix engine": lambda chip: f"{chip.core.matrix.row_count} x {chip.core.matrix.column_count}",
     "vector lanes a core": lambda chip: str(chip.core.vector.lane_count),
     "scratchpad a core": lambda chip: binary_bytes(chip.core.scratchpad.size_bytes),
-    "last-level SRAM": lambda chip: binary_bytes(chip.last_level_sram.size_bytes),
-    "memory": lambda chip: f"{binary_bytes(chip.hbm.size_bytes)} {chip.hbm.kind}",
-    "memory bandwidth": lambda chip: decimal(chip.hbm.bandwidth_bytes_per_s, "B/s"),
+    "last-level SRAM": lambda chip: binary_bytes(chip.last_level_bytes) if chip.last_level_sram else "none",
+    "memory": lambda chip: f"{binary_bytes(chip.hbm.size_bytes)} {chip.hbm.kind}" if chip.hbm else "none",
+    "memory bandwidth": lambda chip: decimal(chip.global_memory.bandwidth_bytes_per_s, "B/s"),
     **{
         f"peak {dtype}": lambda chip, dtype=dtype: _rate(chip.peak_flops_per_s(dtype))  # type: ignore[misc]
         for dtype in BITS_OF_DTYPE
@@ -61,7 +61,7 @@ def _fields(part: Part, prefix: str) -> Iterator[tuple[str, str, str]]:
         value = getattr(part, field.name)
         if isinstance(value, Part):
             yield from _fields(value, f"{prefix}{field.name}.")
-        else:
+        elif not field.metadata.get("later") or value != field.default:
             yield f"{prefix}{field.name}", _value(field.name, value), field.metadata["meaning"]
 
 

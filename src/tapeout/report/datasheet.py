@@ -1,8 +1,9 @@
 """A datasheet as a page."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from tapeout.chip.description import BITS_OF_DTYPE
+from tapeout.chip.description import BITS_OF_DTYPE, Chip
+from tapeout.chip.layout import Layout
 from tapeout.figures import Estimate, total
 from tapeout.report.page import Bar, Bars, Block, Heading, Page, Paragraph, Table, waterfall
 from tapeout.report.units import binary_bytes, decimal, figure_cell, significant
@@ -81,9 +82,10 @@ def _description(sheet: Datasheet) -> list[tuple[str, str]]:
     return [
         *((dtype, decimal(rate, "OP/s") if rate else "none") for dtype, rate in rates.items()),
         ("total processing performance", significant(chip.total_processing_performance, 4)),
-        ("memory", f"{binary_bytes(chip.hbm.size_bytes)} {chip.hbm.kind}, {chip.hbm.stack_count} stacks"),
-        ("memory bandwidth", decimal(chip.hbm.bandwidth_bytes_per_s, "B/s")),
-        ("last-level SRAM", binary_bytes(chip.last_level_sram.size_bytes)),
+        ("memory", _memory(chip)),
+        ("memory bandwidth", decimal(chip.global_memory.bandwidth_bytes_per_s, "B/s")),
+        ("last-level SRAM", binary_bytes(chip.last_level_bytes) if chip.last_level_sram else "none"),
+        *_unusual(chip),
         ("scratchpads", f"{chip.core_count} x {binary_bytes(chip.core.scratchpad.size_bytes)}"),
         (
             "links, one direction",
@@ -91,6 +93,35 @@ def _description(sheet: Datasheet) -> list[tuple[str, str]]:
         ),
         ("host, one direction", decimal(chip.host.bandwidth_bytes_per_s, "B/s")),
     ]
+
+
+def _memory(chip: Chip) -> str:
+    memory = chip.hbm
+    if memory is None:
+        return f"none: tensors live in {binary_bytes(chip.global_memory.size_bytes)} of last-level SRAM"
+    return f"{binary_bytes(memory.size_bytes)} {memory.kind}, {memory.stack_count} stacks"
+
+
+def _unusual(chip: Chip) -> Iterator[tuple[str, str]]:
+    """What most chips do not have."""
+    network, package, matrix = chip.network, chip.package, chip.core.matrix
+    if network is not None:
+        shape = f" of {network.column_count} columns" if network.kind == "mesh" else ""
+        mean = Layout.of(chip).mean_hops
+        yield (
+            "network",
+            f"{network.kind}{shape}, {network.link_bytes_per_cycle} bytes a cycle, {mean:.1f} hops on average",
+        )
+    if package is not None:
+        what = "fields of one wafer" if package.kind == "wafer" else "dies in one package"
+        yield "dies", f"{package.die_count} {what}"
+    if matrix.kind != "outer-product":
+        bits = (
+            f", operands of {matrix.operand_bits} bits, sums of {matrix.accumulate_bits}" if matrix.is_analogue else ""
+        )
+        yield "matrix engine", f"{matrix.kind}{bits}"
+    if chip.core.vector.left_out:
+        yield "functions left out", ", ".join(chip.core.vector.left_out)
 
 
 def _cost(sheet: Datasheet) -> list[Block]:

@@ -94,7 +94,7 @@ def _roofline(kernels: Sequence[KernelRow], chip: Chip) -> Scatter:
         for row in kernels
         if row.operations and row.hbm_bytes and row.total_ps
     ]
-    memory = chip.hbm.bandwidth_bytes_per_s
+    memory = chip.global_memory.bandwidth_bytes_per_s
     lines = []
     for label, peak in (
         ("matrix, bfloat16", chip.peak_flops_per_s("bfloat16")),

@@ -129,7 +129,7 @@ def compare(
         data=data,
         memory_base=base if memory_base is None else memory_base,
         workspace=launch.workspace,
-        memory_latency_cycles=kernel.chip.last_level_sram.latency_cycles,
+        memory_latency_cycles=kernel.chip.memory_side.latency_cycles,
     )
     found, outcome = launch.on_rtl()
     kernel.execute(grid, arguments)

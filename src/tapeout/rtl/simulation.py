@@ -99,7 +99,7 @@ def testbench_of(chip: Chip) -> str:
         "LOAD_BLOCK_BYTES": core.load_dma.bytes_per_cycle,
         "STORE_BLOCK_BYTES": core.store_dma.bytes_per_cycle,
         "ROW_BYTES": core.scratchpad.port_width_bytes,
-        "LATENCY_CYCLES": chip.last_level_sram.latency_cycles,
+        "LATENCY_CYCLES": chip.memory_side.latency_cycles,
         "DISPATCH_CYCLES": chip.host.dispatch_cycles,
     }
     return "".join(f"#define {name} {value}\n" for name, value in sizes.items()) + TESTBENCH.read_text("utf-8")
@@ -176,7 +176,7 @@ def run(
         memory_base=memory.base,
         memory=memory.data.ctypes.data,
         memory_bytes=len(memory.data),
-        latency_cycles=chip.last_level_sram.latency_cycles,
+        latency_cycles=chip.memory_side.latency_cycles,
         dispatch_cycles=chip.host.dispatch_cycles,
         cycle_limit=cycle_limit,
         waveform=str(waveform).encode() if waveform else None,

@@ -370,8 +370,8 @@ def kernel_ps(cycles: int, chip: "Chip") -> int:
 def graph_gap_ps(chip: "Chip") -> int:
     """From the end of one kernel of a replayed graph to the first instruction of the next. Nothing is prefetched: the
     chip reads the kernel's descriptor from HBM, then what that points to, and dispatches the grid."""
-    cycles = 2 * chip.last_level_sram.latency_cycles + chip.host.dispatch_cycles
-    return kernel_ps(cycles, chip) + 2 * chip.hbm.latency_ns * PICOSECONDS_PER_NANOSECOND
+    cycles = 2 * chip.memory_side.latency_cycles + chip.host.dispatch_cycles
+    return kernel_ps(cycles, chip) + 2 * chip.global_memory.latency_ns * PICOSECONDS_PER_NANOSECOND
 
 
 def host_copy_ps(size_bytes: int, chip: "Chip") -> int:
@@ -382,5 +382,5 @@ def host_copy_ps(size_bytes: int, chip: "Chip") -> int:
 
 def chip_copy_ps(size_bytes: int, chip: "Chip") -> int:
     """A copy within HBM: every byte is read and written, at the peak rate of all stacks."""
-    transfer_ps = -(-2 * size_bytes * PICOSECONDS_PER_SECOND // chip.hbm.bandwidth_bytes_per_s)
-    return chip.hbm.latency_ns * PICOSECONDS_PER_NANOSECOND + transfer_ps
+    transfer_ps = -(-2 * size_bytes * PICOSECONDS_PER_SECOND // chip.global_memory.bandwidth_bytes_per_s)
+    return chip.global_memory.latency_ns * PICOSECONDS_PER_NANOSECOND + transfer_ps

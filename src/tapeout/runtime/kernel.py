@@ -26,6 +26,7 @@ from tapeout.numerics.dtypes import DType
 from tapeout.runtime import native, sanitizer
 from tapeout.runtime.counters import compilations
 from tapeout.runtime.process import session
+from tapeout.sim import analogue
 from tapeout.sim.functional import machine
 from tapeout.sim.functional.abi import FAILURES
 
@@ -242,7 +243,7 @@ def load(program: Program, chip: Chip) -> TimedKernel:
     if code is None:
         from tapeout.sim.functional.translate import translate  # needed only if there is no object code yet
 
-        code = machine.compile_object(translate(program, checks))
+        code = machine.compile_object(translate(program, checks, analogue.of_chip(chip)))
         cache.store("objects", key, code)
         compilations.compiled += 1
     else:

@@ -67,7 +67,7 @@ def timed(program: Program, chip: Chip) -> TimedProgram:
     known = _timed_programs.get(digest)
     if known is None:
         flags = bytes(3) + bytes(parameter.type.startswith("*") for parameter in program.parameters)
-        handle = library().tapeout_timed_program(flags, len(flags), chip.last_level_sram.size_bytes)
+        handle = library().tapeout_timed_program(flags, len(flags), chip.memory_side.size_bytes)
         known = _timed_programs[digest] = TimedProgram(program, chip, len(flags), handle)
     return known
 
@@ -149,7 +149,7 @@ def _simulated(program: TimedProgram, placed: Placed, data: timing.FlatTrace | N
         placed.digest,
         clock.kernel_ps(found.cycles, program.chip),
         found.launch_ns * clock.PICOSECONDS_PER_NANOSECOND,
-        found.sram_misses * program.chip.last_level_sram.line_bytes,
+        found.sram_misses * program.chip.memory_side.line_bytes,
         bytes(found.resident),
         len(found.resident),
         bool(found.assumed),

@@ -3,6 +3,8 @@
 
 #pragma once
 
+#include "analogue.h"
+
 // A block of outputs that is kept in registers: micro_rows x micro_vectors of them, so that there is room for a row of the
 // right operand and an element of the left one.
 #if defined(TAPEOUT_AVX512) || defined(__aarch64__)
@@ -201,6 +203,9 @@ void multiply(const MatrixFacts* facts, char* accumulator, const char* lhs, cons
 template <class L, class R, class A = typename L::type>
 void multiply_all(const MatrixFacts* facts, char* accumulator, const char* lhs, const int64_t* ls, const char* rhs,
                   const int64_t* rs) {
+    if constexpr (!std::is_same_v<A, double>) {
+        if (facts->operand_limit) return analogue::multiply<L, R, A>(facts, accumulator, lhs, ls, rhs, rs);
+    }
     const int64_t* cs = facts->accumulator_stride;
     int64_t k = facts->extent[3];
     for (int64_t batch = 0; batch < facts->extent[0]; batch++, accumulator += cs[0], lhs += ls[0], rhs += rs[0]) {

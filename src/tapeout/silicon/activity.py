@@ -45,15 +45,17 @@ class Activity:
 
 def at_tdp(die: Die) -> Activity:
     """A second of what sets a thermal limit: matrix engines at their bf16 peak from the nearest memory, DRAM at its
-    peak with every byte twice through the last level, links and host busy both ways, vector engines idle."""
+    peak with every byte twice through the last level (a chip without DRAM: the last level at its peak), links and host
+    busy both ways, vector engines idle."""
     products = die.multiply_accumulates_per_s
+    passing = 2 * die.memory_bytes_per_s if die.memory_side_bytes_per_s is None else die.memory_side_bytes_per_s
     return Activity(
         name="TDP",
         duration_s=1.0,
         multiply_accumulates={"bfloat16": products},
         bytes_moved={
             "scratchpad": products * die.operand_bytes_per_multiply_accumulate,
-            "last_level": 2 * die.memory_bytes_per_s,
+            "last_level": passing,
             "memory": die.memory_bytes_per_s,
             "link": 2 * die.link_bytes_per_s,
             "host": 2 * die.host_bytes_per_s,
@@ -63,12 +65,14 @@ def at_tdp(die: Die) -> Activity:
 
 def workloads(chip: Chip, die: Die) -> list[Activity]:
     """Steady states of a second each, derived from peak rates: the roofs between which real programs lie."""
-    memory = die.memory_bytes_per_s
+    memory = die.memory_bytes_per_s if die.memory_side_bytes_per_s is None else die.memory_side_bytes_per_s
     lanes = chip.core.vector.lane_count * chip.core_count * chip.clock_hz
     matmul = at_tdp(die)
     decode_batch = 8
     decode_products = min(memory / 2 * decode_batch, die.multiply_accumulates_per_s)
     streaming = {"scratchpad": 2 * memory, "last_level": 2 * memory, "memory": memory}
+    if not die.has_dram:
+        streaming = {"scratchpad": 2 * memory, "last_level": memory}
     return [
         Activity(
             name="dense bfloat16 matrix product",
@@ -78,7 +82,7 @@ def workloads(chip: Chip, die: Die) -> list[Activity]:
                 "scratchpad": matmul.bytes_moved["scratchpad"],
                 # 1024 x 1024 tiles of operands pass the last level once for each tile of the result.
                 "last_level": die.multiply_accumulates_per_s * 4 / 1024,
-                "memory": die.multiply_accumulates_per_s * 4 / 4096,
+                "memory": die.multiply_accumulates_per_s * 4 / 4096 if die.has_dram else 0.0,
             },
         ),
         Activity(

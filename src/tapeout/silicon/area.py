@@ -9,7 +9,20 @@ from tapeout.figures import Estimate, Provenance, number, total
 from tapeout.silicon.die import Die
 from tapeout.silicon.technology import Technology
 
-CORE_BLOCKS = ("matrix engines", "vector lanes", "float64 lanes", "cores: control, DMA, network", "scratchpads")
+CORE_BLOCKS = (
+    "matrix engines",
+    "vector lanes",
+    "float64 lanes",
+    "cores: control, DMA, network",
+    "scratchpads",
+    "network",
+)
+INTERFACE_OF_KIND = {
+    "LPDDR5": "block_area.lpddr",
+    "GDDR6": "block_area.gddr",
+    "GDDR7": "block_area.gddr",
+    "3D-DRAM": "block_area.bonded_dram",
+}
 MEMORY_BLOCKS = ("last-level SRAM", "scratchpads")
 
 
@@ -26,25 +39,43 @@ def logic_and_memory(die: Die, technology: Technology) -> list[Estimate]:
         return area.to("mm²").called(name, provenance=Provenance.MODELLED)
 
     return [
-        logic("matrix engines", die.multiply_accumulate_count, "block_area.multiply_accumulate"),
+        _matrix_engines(die, technology)
+        or logic("matrix engines", die.multiply_accumulate_count, "block_area.multiply_accumulate"),
         logic("vector lanes", die.vector_lane_count, "block_area.vector_lane"),
         logic("float64 lanes", die.float64_lane_count, "block_area.float64_lane"),
         logic("cores: control, DMA, network", die.core_count, "block_area.core_control"),
         memory("last-level SRAM", die.large_sram_bytes, "sram_efficiency.large"),
         memory("scratchpads", die.small_sram_bytes, "sram_efficiency.small"),
+        *(
+            [logic("network", die.network.station_count * die.network.link_bytes_per_cycle, "block_area.router")]
+            if die.network
+            else []
+        ),
     ]
+
+
+def _matrix_engines(die: Die, technology: Technology) -> Estimate | None:
+    """Area of analogue cells, without the overhead that is applied to logic. None for other engines."""
+    if die.analogue is None:
+        return None
+    cells = number(die.multiply_accumulate_count * die.analogue.cell_um2, "µm²") / technology["block_area.overhead"]
+    return cells.to("mm²").called("matrix engines", provenance=Provenance.MODELLED)
 
 
 def interfaces(die: Die, technology: Technology) -> list[Estimate]:
     """Area of what leads off the die."""
+    rate = number(die.memory_bytes_per_s / 1e9, "GB/s")
     if die.has_hbm:
         memory = die.memory_stack_count * technology["block_area.hbm_stack"]
     else:
-        figure = "block_area.lpddr" if die.memory_kind == "LPDDR5" else "block_area.gddr"
-        memory = number(die.memory_bytes_per_s / 1e9, "GB/s") * technology[figure]
+        memory = rate * technology[INTERFACE_OF_KIND.get(die.memory_kind, "block_area.gddr")]
     links = number(die.link_bytes_per_s / 1e9, "GB/s") * technology["block_area.link"]
     host = number(die.host_bytes_per_s / 1e9, "GB/s") * technology["block_area.host"]
     named = {"memory interfaces": memory, "links": links, "host interface": host}
+    if die.border_bytes_per_s:  # both sides of each border, both directions
+        named["links between dies"] = (
+            number(4 * die.border_bytes_per_s / 1e9, "GB/s") * technology["block_area.die_link"]
+        )
     return [area.to("mm²").called(name, provenance=Provenance.MODELLED) for name, area in named.items()]
 
 

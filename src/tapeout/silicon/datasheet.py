@@ -90,12 +90,14 @@ def datasheet(chip: Chip, technology: Technology, *, volume: int, margin: float 
 
 
 def _limits(die: Die, area: Estimate, tdp: Estimate, technology: Technology) -> list[Limit]:
+    each = area if die.die_count == 1 else (area / die.die_count).called("area of one die")
     limits = [
-        Limit("die against the reticle", area, technology["reticle"]),
+        Limit("die against the reticle", each, technology["reticle"]),
         Limit("power density", (tdp / area).called("power density"), technology["power_density_limit"]),
     ]
     if die.has_hbm:
-        limits.append(Limit("stacks beside one die", number(die.memory_stack_count), technology["stacks_beside_die"]))
+        beside_one = number(die.memory_stack_count / die.die_count)
+        limits.append(Limit("stacks beside one die", beside_one, technology["stacks_beside_die"]))
         per_stack = number(die.memory_bytes_per_s / 1e9 / die.memory_stack_count, "GB/s")
         figure = f"stack_bandwidth.{die.memory_kind}"
         if figure in technology.figures:

@@ -45,7 +45,7 @@ def of_chip(chip: Chip, technology: Technology, *, volume: int = DEFAULT_VOLUME)
     dram_footprint = die.memory_stack_count * technology["hbm_footprint"] if die.has_hbm else None
     # A core's scratchpad serves one access a cycle from every bank; the last level one from every slice.
     scratchpad_rate = core.scratchpad.bandwidth_bytes_per_cycle * chip.core_count * chip.clock_hz
-    last_level = chip.last_level_sram
+    last_level, memory = chip.memory_side, chip.hbm
     last_level_rate = last_level.slice_count * last_level.bytes_per_cycle_per_slice * chip.clock_hz
     return Accelerator(
         name=chip.name,
@@ -73,14 +73,14 @@ def of_chip(chip: Chip, technology: Technology, *, volume: int = DEFAULT_VOLUME)
             bandwidth=chosen("scratchpad bandwidth", float(scratchpad_rate), "B/s"),
         ),
         last_level=MemoryLevel(
-            size=chosen("last-level SRAM", last_level.size_bytes, "B"),
+            size=chosen("last-level SRAM", chip.last_level_bytes, "B"),
             bandwidth=chosen("last-level bandwidth", float(last_level_rate), "B/s"),
         ),
         dram=MemoryLevel(
-            size=chosen("memory", chip.hbm.size_bytes, "B"),
-            bandwidth=chosen("memory bandwidth", float(chip.hbm.bandwidth_bytes_per_s), "B/s"),
-            kind=Stated(chip.hbm.kind, Provenance.DEFINED, source),
-            stack_count=chosen("memory stacks", chip.hbm.stack_count, ""),
+            size=chosen("memory", chip.global_memory.size_bytes, "B"),
+            bandwidth=chosen("memory bandwidth", float(chip.global_memory.bandwidth_bytes_per_s), "B/s"),
+            kind=Stated(chip.global_memory.kind, Provenance.DEFINED, source),
+            stack_count=chosen("memory stacks", memory.stack_count, "") if memory else None,
             footprint=dram_footprint,
         ),
         links=Links(

@@ -9,10 +9,32 @@ from dataclasses import dataclass
 from importlib import resources
 
 from tapeout.chip.description import Chip, GiB
+from tapeout.chip.layout import Layout
 from tapeout.silicon.technology import SiliconError
 
 # The description counts memory that compilers see. Instruction buffers, queues and accumulators are not in it.
 HBM_KINDS = ("HBM2", "HBM2e", "HBM3", "HBM3e", "HBM4")
+NO_MEMORY = "none"
+"""The kind of memory of a die without DRAM."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """A described network: stations, bytes a cycle of a link, and hops a byte makes on the way on average."""
+
+    kind: str
+    station_count: int
+    link_bytes_per_cycle: int
+    mean_hops: float
+
+
+@dataclass(frozen=True)
+class Analogue:
+    """An analogue matrix engine: conversions for each multiply-accumulate, their energy, and the area of a cell."""
+
+    conversions: float
+    conversion_pj: float
+    cell_um2: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +68,15 @@ class Die:
     memory_bytes: float = 0
     io_die_mm2: float = 0
     io_die_node: str = ""
+    memory_place: str = ""
+    memory_pj_per_bit: float | None = None
+    memory_usd_per_gb: float | None = None
+    memory_side_bytes_per_s: float | None = None
+    network: Network | None = None
+    analogue: Analogue | None = None
+    die_count: int = 1
+    is_wafer: bool = False
+    border_bytes_per_s: float = 0
 
     def __post_init__(self) -> None:
         for name in ("clock_hz", "core_count", "multiply_accumulates_per_s"):
@@ -54,7 +85,12 @@ class Die:
 
     @property
     def has_hbm(self) -> bool:
-        return self.memory_kind in HBM_KINDS
+        """DRAM stands beside the die on an interposer."""
+        return self.memory_place == "on package" if self.memory_place else self.memory_kind in HBM_KINDS
+
+    @property
+    def has_dram(self) -> bool:
+        return self.memory_kind != NO_MEMORY
 
 
 def of_chip(chip: Chip) -> Die:
@@ -66,6 +102,7 @@ def of_chip(chip: Chip) -> Die:
     array = matrix.row_count * matrix.column_count
     made = chip.core_count + chip.spare_core_count
     operand_bytes = 2 * (matrix.row_count + matrix.column_count) / array
+    memory, package = chip.hbm, chip.package
     return Die(
         name=chip.name,
         process_node=chip.process_node,
@@ -77,16 +114,43 @@ def of_chip(chip: Chip) -> Die:
         multiply_accumulate_count=array * made * widest,
         multiply_accumulates_per_s=float(array * chip.core_count * chip.clock_hz),
         operand_bytes_per_multiply_accumulate=operand_bytes,
-        large_sram_bytes=chip.last_level_sram.size_bytes,
+        large_sram_bytes=chip.last_level_bytes,
         small_sram_bytes=made * core.scratchpad.size_bytes,
-        memory_kind=chip.hbm.kind,
-        memory_stack_count=chip.hbm.stack_count,
-        memory_bytes_per_s=chip.hbm.bandwidth_bytes_per_s,
+        memory_kind=memory.kind if memory else NO_MEMORY,
+        memory_stack_count=memory.stack_count if memory else 0,
+        memory_bytes_per_s=memory.bandwidth_bytes_per_s if memory else 0,
         link_bytes_per_s=chip.links.link_count * chip.links.bandwidth_bytes_per_s,
         host_bytes_per_s=chip.host.bandwidth_bytes_per_s,
         scratchpad_bank_bytes=core.scratchpad.size_bytes / core.scratchpad.bank_count,
-        memory_bytes=chip.hbm.size_bytes,
+        memory_bytes=memory.size_bytes if memory else 0,
+        memory_place=memory.where if memory else "",
+        memory_pj_per_bit=memory.energy_pj_per_bit if memory else None,
+        memory_usd_per_gb=memory.price_usd_per_gb if memory else None,
+        memory_side_bytes_per_s=None if memory else chip.global_memory.bandwidth_bytes_per_s,
+        network=_network(chip),
+        analogue=_analogue(chip),
+        die_count=package.die_count if package else 1,
+        is_wafer=package is not None and package.kind == "wafer",
+        border_bytes_per_s=package.link_bytes_per_s * (package.die_count - 1)
+        if package and package.kind == "dies"
+        else 0,
     )
+
+
+def _network(chip: Chip) -> Network | None:
+    network = chip.network
+    if network is None:
+        return None
+    layout = Layout.of(chip)
+    return Network(network.kind, layout.station_count, network.link_bytes_per_cycle, layout.mean_hops)
+
+
+def _analogue(chip: Chip) -> Analogue | None:
+    matrix = chip.core.matrix
+    if not matrix.is_analogue:
+        return None
+    conversions = 1 / matrix.row_count + 1 / matrix.column_count + 1 / matrix.sum_depth
+    return Analogue(conversions, matrix.conversion_pj, matrix.cell_um2)
 
 
 @dataclass(frozen=True, kw_only=True)

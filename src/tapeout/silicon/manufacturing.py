@@ -54,14 +54,14 @@ def dies_per_wafer(area: Estimate, technology: Technology) -> Estimate:
 
 
 def die_yield(die: Die, cores: Estimate, rest: Estimate, technology: Technology) -> Estimate:
-    """Share of dies with enough good cores and no defect outside them. `cores` and `rest` are areas where a defect
-    kills, in all cores together and outside them."""
-    spares = (
-        "no spare cores" if die.spare_core_count == 0 else f"{die.spare_core_count} of {die.core_count} cores spare"
-    )
+    """Share of dies with enough good cores and no defect outside them. `cores` and `rest` are areas of one die (or of a
+    whole wafer that is not cut) where a defect kills, in all its cores together and outside them."""
+    dies = 1 if die.is_wafer else die.die_count
+    core_count, spare_count = die.core_count // dies, die.spare_core_count // dies
+    spares = "no spare cores" if spare_count == 0 else f"{spare_count} of {core_count} cores spare"
     return computed(
         "",
-        lambda *figures: _yield(die.core_count, die.spare_core_count, *figures),
+        lambda *figures: _yield(core_count, spare_count, *figures),
         cores.to("mm²"),
         rest.to("mm²"),
         technology[f"defect_density.{die.process_node}"],
@@ -88,10 +88,23 @@ def _yield(
     return (np.exp(log_weights - density * rest) * enough).sum(-1)
 
 
-def check_reticle(area: Estimate, technology: Technology) -> None:
-    """Raise SiliconError for a die that no scanner exposes at once."""
+def check_reticle(die: Die, area: Estimate, technology: Technology) -> None:
+    """Raise SiliconError for a die that no scanner exposes at once, or a wafer's fields that no wafer holds. `area` is
+    that of all dies together."""
+    if die.is_wafer:
+        side = technology["wafer_diameter"].to("mm").value / math.sqrt(2)
+        if area.value > side**2:
+            raise SiliconError(
+                f"{area.value:,.0f} mm² do not fit into the square of a wafer, {side**2:,.0f} mm²; describe fewer "
+                "cores or less memory, or a denser process node"
+            )
     limit = technology["reticle"].to("mm²")
-    if area.value > limit.value:
+    if area.value / die.die_count > limit.value:
+        if die.die_count > 1:
+            raise SiliconError(
+                f"each of {die.die_count} dies of {area.value / die.die_count:.0f} mm² is larger than the reticle, "
+                f"{limit.value:.0f} mm²; describe more dies, fewer cores or less memory, or a denser process node"
+            )
         raise SiliconError(
             f"a die of {area.value:.0f} mm² is larger than the reticle, {limit.value:.0f} mm²; "
             "describe fewer cores or less memory, or a denser process node"
@@ -102,19 +115,36 @@ def manufacture(die: Die, area: Estimate, technology: Technology, *, volume: int
     """Cost and price. Raises SiliconError for a die beyond the reticle, UnknownFigure where a price is not known."""
     if volume < 1:
         raise SiliconError(f"volume={volume} chips; the least is 1")
-    check_reticle(area, technology)
-    gross = dies_per_wafer(area, technology)
+    check_reticle(die, area, technology)
+    cut = 1 if die.is_wafer else die.die_count
+    if die.is_wafer:
+        gross = number(1, "die/wafer").called("chips per wafer")
+    else:
+        gross = dies_per_wafer(area / cut if cut > 1 else area, technology)
 
     def good() -> Estimate:
-        return die_yield(die, *vulnerable_areas(area, technology), technology)
+        cores, rest = vulnerable_areas(area, technology)
+        if cut > 1:
+            cores, rest = cores / cut, rest / cut
+        return die_yield(die, cores, rest, technology)
 
+    def dram() -> Estimate:
+        price = die.memory_usd_per_gb
+        each = technology[f"dram_price.{die.memory_kind}"] if price is None else number(price, "USD/GB")
+        return number(die.memory_bytes / 1e9, "GB") * each
+
+    logic = "logic die" if cut == 1 else f"{cut} logic dies"
     parts: dict[str, Callable[[], Estimate]] = {
-        "logic die": lambda: technology[f"wafer_price.{die.process_node}"] / (gross * good()) * number(1, "die"),
-        f"memory, {die.memory_kind}": lambda: (
-            number(die.memory_bytes / 1e9, "GB") * technology[f"dram_price.{die.memory_kind}"]
-        ),
+        logic: lambda: technology[f"wafer_price.{die.process_node}"] / (gross * good()) * number(cut, "die"),
     }
-    if die.has_hbm:
+    if die.has_dram:
+        parts[f"memory, {die.memory_kind}"] = dram
+    if die.is_wafer:
+        parts["package of a wafer"] = lambda: technology["package_price.wafer"]
+    elif die.memory_place == "stacked":
+        parts["bonding the DRAM"] = lambda: area * technology["package_price.bonded"]
+        parts["package"] = lambda: area * technology["package_price.organic"]
+    elif die.has_hbm:
         parts["package and interposer"] = lambda: (
             (area + die.memory_stack_count * technology["hbm_footprint"]) * technology["package_price.interposer"]
         )
@@ -123,7 +153,7 @@ def manufacture(die: Die, area: Estimate, technology: Technology, *, volume: int
     made, gaps = [], []
     for name, of_part in parts.items():
         try:
-            grade = Provenance.MODELLED if name == "logic die" else Provenance.DEFINED
+            grade = Provenance.MODELLED if name == logic else Provenance.DEFINED
             made.append(of_part().to("USD").called(name, provenance=grade))
         except UnknownFigure as gap:
             gaps.append(gap)

@@ -6,6 +6,7 @@ Bounds are wide: a factor of several beyond what any built accelerator of the ca
 from collections.abc import Iterator
 
 from tapeout.chip.description import Chip
+from tapeout.numerics.operations import FUNCTION_BY_LABEL
 from tapeout.silicon.technology import Technology
 
 USUAL_FLOP_PER_BYTE = (4, 2000)
@@ -17,11 +18,19 @@ LEAST_STACK_SHARE = 1 / 8
 
 def implausible(chip: Chip, technology: Technology) -> list[str]:
     """What looks wrong, in sentences. Empty for a chip that is in balance."""
-    return list(_memory(chip, technology)) + list(_feeding(chip))
+    return list(_memory(chip, technology)) + list(_feeding(chip)) + list(_left_out(chip))
+
+
+def _left_out(chip: Chip) -> Iterator[str]:
+    for name in chip.core.vector.left_out:
+        if name not in FUNCTION_BY_LABEL:
+            yield f"core.vector.left_out names {name!r}, which is no function of the vector engine"
 
 
 def _memory(chip: Chip, technology: Technology) -> Iterator[str]:
     memory = chip.hbm
+    if memory is None:
+        return
     each = memory.bandwidth_bytes_per_s / 1e9 / memory.stack_count
     known = technology.figures.get(f"stack_bandwidth.{memory.kind}")
     if known is not None:
@@ -43,19 +52,19 @@ def _memory(chip: Chip, technology: Technology) -> Iterator[str]:
             f"{in_flight:,} bytes in flight of all cores; {needed:,.0f} are needed to keep {memory.kind} busy through "
             "its latency"
         )
-    if chip.last_level_sram.size_bytes > memory.size_bytes:
+    if chip.last_level_bytes > memory.size_bytes:
         yield "more last-level SRAM than main memory"
 
 
 def _feeding(chip: Chip) -> Iterator[str]:
-    core, memory = chip.core, chip.hbm
+    core, memory = chip.core, chip.global_memory
     loads = chip.core_count * core.load_dma.bytes_per_cycle * chip.clock_hz
     if loads < memory.bandwidth_bytes_per_s:
         yield (
             f"cores load {loads / 1e9:,.0f} GB/s together, {memory.kind} gives "
             f"{memory.bandwidth_bytes_per_s / 1e9:,.0f}: the rest is never used"
         )
-    sram = chip.last_level_sram
+    sram = chip.memory_side
     served = sram.slice_count * sram.bytes_per_cycle_per_slice * chip.clock_hz
     if served < memory.bandwidth_bytes_per_s:
         yield (

@@ -6,6 +6,8 @@ activity `at_tdp`.
 
 import math
 
+import numpy as np
+
 from tapeout.figures import Estimate, Provenance, computed, number, total
 from tapeout.silicon.activity import Activity
 from tapeout.silicon.die import Die
@@ -22,6 +24,9 @@ def energy(activity: Activity, die: Die, area: Estimate, technology: Technology)
         joules[block] = joules[block] + amount.to("J") if block in joules else amount.to("J")
 
     for dtype, count in activity.multiply_accumulates.items():
+        if die.analogue is not None:
+            add("matrix engines", number(count * die.analogue.conversions * die.analogue.conversion_pj, "pJ"))
+            continue
         add("matrix engines", count * technology[f"energy.multiply_accumulate.{dtype}"] * scale * overhead)
     lane = technology["energy.vector_lane_factor"]
     for dtype, count in activity.vector_operations.items():
@@ -30,10 +35,23 @@ def energy(activity: Activity, die: Die, area: Estimate, technology: Technology)
     moved = activity.bytes_moved
     scratchpad = number(moved.get("scratchpad", 0), "B") * sram_energy(die.scratchpad_bank_bytes, technology)
     add("scratchpads", scratchpad * scale * overhead)
-    last_level = number(moved.get("last_level", 0), "B") * technology["energy.last_level"]
-    add("last-level SRAM and network", last_level * scale * overhead)
-    dram = number(moved.get("memory", 0), "B").to("bit") * technology[f"energy.dram.{die.memory_kind}"]
-    add("memory and its interfaces", dram)
+    passing = number(moved.get("last_level", 0), "B")
+    if die.network is None:
+        add("last-level SRAM and network", passing * technology["energy.last_level"] * scale * overhead)
+    else:
+        if die.large_sram_bytes:
+            add("last-level SRAM and network", passing * technology["energy.sram.1MiB"] * scale * overhead)
+        add("last-level SRAM and network", passing.to("bit") * _hops(die, area, technology) * scale * overhead)
+    if die.has_dram:
+        a_bit = (
+            technology[f"energy.dram.{die.memory_kind}"]
+            if die.memory_pj_per_bit is None
+            else number(die.memory_pj_per_bit, "pJ/bit")
+        )
+        add("memory and its interfaces", number(moved.get("memory", 0), "B").to("bit") * a_bit)
+    if die.border_bytes_per_s:
+        crossing = passing.to("bit") * ((die.die_count - 1) / die.die_count)
+        add("links between dies", crossing * technology["energy.die_link"])
     off_chip = number(moved.get("link", 0) + moved.get("host", 0), "B").to("bit")
     add("links and host", off_chip * technology["energy.serial_link"])
     duration = number(activity.duration_s, "s")
@@ -64,6 +82,14 @@ def sram_energy(bank_bytes: float, technology: Technology) -> Estimate:
     above = names[names.index(below) + 1]
     weight = math.log(bank / sizes[below]) / math.log(sizes[above] / sizes[below])
     return technology[f"energy.sram.{below}"] * (1 - weight) + technology[f"energy.sram.{above}"] * weight
+
+
+def _hops(die: Die, area: Estimate, technology: Technology) -> Estimate:
+    """Energy of a bit on its mean way through a described network: each hop is a router and a wire as long as the pitch
+    of the stations, which are spread over the area."""
+    assert die.network is not None
+    pitch = computed("mm", np.sqrt, (area / die.network.station_count).to("mm²"))
+    return die.network.mean_hops * (technology["energy.router"] + pitch * technology["energy.wire"])
 
 
 def _scale(die: Die, technology: Technology, process_node: str | None = None) -> Estimate:

@@ -119,15 +119,17 @@ def produce(
     per_wafer = made.dies_per_wafer * made.yielded
     good_share = technology["package_yield"] * technology["test_yield"]
     dies = (number(chip_count, "die") / good_share).called("good dies", provenance=Provenance.MODELLED)
-    wafers = (dies / per_wafer).called("wafers")
+    cut = 1 if die.is_wafer else die.die_count
+    wafers = (dies * cut / per_wafer).called("wafers")
     needs = [wafers, dies]
-    gigabytes = number(chip.hbm.size_bytes / 1e9, "GB") * (dies / number(1, "die"))
-    stacks = number(chip.hbm.stack_count, "stack") * (dies / number(1, "die"))
-    what = "stacks" if die.has_hbm else "packages"
-    needs += [
-        stacks.called(f"{what} of {chip.hbm.kind}"),
-        gigabytes.to("TB").called(f"memory, {chip.hbm.kind}"),
-    ]
+    gigabytes = number(die.memory_bytes / 1e9, "GB") * (dies / number(1, "die"))
+    stacks = number(die.memory_stack_count, "stack") * (dies / number(1, "die"))
+    what = "packages" if die.memory_place == "beside" else "stacks"
+    if die.has_dram:
+        needs += [
+            stacks.called(f"{what} of {die.memory_kind}"),
+            gigabytes.to("TB").called(f"memory, {die.memory_kind}"),
+        ]
     interposers = None
     if die.has_hbm:
         footprint = area + die.memory_stack_count * technology["hbm_footprint"]
@@ -165,7 +167,8 @@ def produce(
     delivered = _later(starts, lead)
     chips = number(chip_count, "chip")
     factor = chips / good_share / number(1, "chip")
-    logic, memory, *at_the_end = made.cost.parts
+    logic, *after = made.cost.parts
+    memory, at_the_end = (after[0], after[1:]) if die.has_dram else (after[0] * 0, after)
     margin = made.price.parts[1]
     cash = []
     for quarter in range(math.ceil(len(delivered) / 3)):

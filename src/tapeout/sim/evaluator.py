@@ -19,6 +19,7 @@ from tapeout.isa import Instruction, Program, Unit
 from tapeout.isa import definitions as isa
 from tapeout.isa.fields import QUEUES, Queued
 from tapeout.isa.verify import about_fields
+from tapeout.sim import analogue
 from tapeout.sim.execution import EXECUTE, STEP, Frame
 from tapeout.sim.faults import AccessFault, Fault, IllegalInstruction, RaceFault, SynchronisationFault
 from tapeout.sim.ordering import (
@@ -149,6 +150,7 @@ class Core(SequencerState):
         self.memory = machine.memory
         self.watch = machine.watch
         self.number = number
+        self.analogue = analogue.of_chip(machine.chip)
         size = self.program.scratchpad_bytes
         self.scratchpad = np.resize(np.array(POISON, np.uint8), size)
         self.history = {"scratchpad": AccessHistory(), "HBM": AccessHistory()}
@@ -254,7 +256,7 @@ class Queue:
         item = issued.instruction
         clock = core.begin(self.unit, issued.index, issued.clock, core.take(item.wait_a, item.wait_b))
         place = core.place(issued.index, issued.program_id)
-        frame = Frame(core.memory, core.scratchpad, issued.registers, place)
+        frame = Frame(core.memory, core.scratchpad, issued.registers, place, core.analogue)
         core.watch(issued.program_id, item, frame)
         EXECUTE[type(item)](frame, item)
         core.check_order(frame, self.unit, clock)

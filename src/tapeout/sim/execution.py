@@ -13,12 +13,15 @@ import numpy as np
 from tapeout.isa import AccessPattern, AtomicFunction, Operand, RegisterValue
 from tapeout.isa import definitions as isa
 from tapeout.isa.fields import OperandUse, operands
+from tapeout.numerics import analogue
+from tapeout.numerics.analogue import AnalogueProduct
 from tapeout.numerics.builder import Builder
 from tapeout.numerics.dtypes import DType
 from tapeout.numerics.functions import (
     MEANING,
     convert,
     multiply_accumulate,
+    widen,
 )
 from tapeout.numerics.numpy_builder import STORAGE, NumpyBuilder, from_storage, to_storage
 from tapeout.numerics.operations import ATOMIC_MEANING, REDUCTION_PARTIALS
@@ -35,8 +38,16 @@ class Frame:
     """State that one executing instruction sees: memory, scratchpad, register values; it notes the bytes it
     touches."""
 
-    def __init__(self, memory: Memory, scratchpad: Array, registers: Sequence[int], place: str) -> None:
+    def __init__(
+        self,
+        memory: Memory,
+        scratchpad: Array,
+        registers: Sequence[int],
+        place: str,
+        analogue: AnalogueProduct | None = None,
+    ) -> None:
         self.memory = memory
+        self.analogue = analogue
         self.scratchpad = scratchpad
         self.registers = registers
         self.place = place
@@ -252,11 +263,30 @@ def _matrix_multiply(frame: Frame, item: isa.MatrixMultiply) -> None:
     total = np.zeros(accumulator.extents, STORAGE[accumulator.dtype])
     if accumulator.reads:
         total = np.broadcast_to(frame.values_of(accumulator), accumulator.extents)
+    if frame.analogue is not None and left is not DType.F64:
+        total = _analogue_product(frame.analogue, item, lhs, rhs, total)
+        frame.write(item.accumulator, accumulator.extents, _stored(accumulator.dtype, total))
+        return
     for step in range(item.shape[3]):
         a = lhs[..., step : step + 1] if lhs.shape[3] > 1 else lhs
         b = rhs[..., step : step + 1] if rhs.shape[3] > 1 else rhs
         total = multiply_accumulate(BUILDER, left, right, *_spread(a, b, total))
     frame.write(item.accumulator, accumulator.extents, _stored(accumulator.dtype, total))
+
+
+def _analogue_product(spec: AnalogueProduct, item: isa.MatrixMultiply, lhs: Array, rhs: Array, total: Array) -> Array:
+    batch, m, n, k = item.shape
+    left, right = (
+        (values if dtype is DType.I8 else widen(BUILDER, dtype, np.ascontiguousarray(values))).astype(np.float32)
+        for values, dtype in ((lhs, item.lhs_dtype), (rhs, item.rhs_dtype))
+    )
+    summed = analogue.multiply_accumulate(
+        spec,
+        np.broadcast_to(left, (batch, m, 1, k))[:, :, 0],
+        np.broadcast_to(right, (batch, 1, n, k))[:, 0],
+        total[..., 0],
+    )
+    return summed[..., None]
 
 
 # --------------------------------------------------------------------------------------------------- vector

@@ -49,7 +49,7 @@ class _Utilities:
             "warpSize": 1,
             "sm_clock_rate": active.clock_hz // 1000,
             "mem_clock_rate": active.clock_hz // 1000,
-            "mem_bus_width": 8 * active.hbm.bandwidth_bytes_per_s // active.clock_hz,
+            "mem_bus_width": 8 * active.global_memory.bandwidth_bytes_per_s // active.clock_hz,
         }
 
 

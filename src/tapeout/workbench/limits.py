@@ -116,7 +116,7 @@ def limit_of(need: Need, chip: Chip) -> Limit:
     for dtype, count in need.products.items():
         matrix_s += 2 * count / chip.peak_flops_per_s(dtype)
     times = {
-        "HBM": need.hbm_bytes / chip.hbm.bandwidth_bytes_per_s,
+        "HBM": need.hbm_bytes / chip.global_memory.bandwidth_bytes_per_s,
         "matrix": matrix_s,
         "lanes": (need.plain + need.special / chip.core.vector.special_rate) / lanes_per_s,
     }

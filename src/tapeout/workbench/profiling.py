@@ -192,8 +192,8 @@ def limits(timing: Timing, chip: Chip) -> dict[str, float]:
     """Each limit of one launch as a share of its time."""
     cycles = max(timing.cycles, 1)
     busiest = {unit: column for unit, column in zip(Unit, _busiest(timing), strict=True)}
-    hbm_bytes_per_cycle = chip.hbm.bandwidth_bytes_per_s / chip.clock_hz
-    sram = chip.last_level_sram
+    hbm_bytes_per_cycle = chip.global_memory.bandwidth_bytes_per_s / chip.clock_hz
+    sram = chip.memory_side
     sram_bytes = timing.sram_read_bytes + timing.sram_written_bytes
     return {
         "matrix": matrix_cycles(timing, chip) / cycles,

@@ -58,12 +58,16 @@ def _core(part: str, **factors: int) -> Callable[[Chip], Chip]:
 
 
 def _hbm(chip: Chip) -> Chip:
+    if chip.hbm is None:
+        raise ChipError(f"{chip.name} has no DRAM")
     hbm = dataclasses.replace(chip.hbm, bandwidth_bytes_per_s=2 * chip.hbm.bandwidth_bytes_per_s)
     return dataclasses.replace(chip, hbm=hbm)
 
 
 def _sram(chip: Chip) -> Chip:
     sram = chip.last_level_sram
+    if sram is None:
+        raise ChipError(f"{chip.name} has no last level")
     doubled = dataclasses.replace(sram, bytes_per_cycle_per_slice=2 * sram.bytes_per_cycle_per_slice)
     return dataclasses.replace(chip, last_level_sram=doubled)
 
@@ -93,7 +97,7 @@ def advise(launch: Launch) -> Advice:
         try:
             chip = change(launch.chip)
         except ChipError:
-            continue  # the description has a limit there
+            continue  # the chip lacks the part, or the description has a limit there
         again = timing.simulate(
             launch.program,
             chip,

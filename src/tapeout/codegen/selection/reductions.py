@@ -86,6 +86,7 @@ def _parts_of_a_row(selector: Selector, rows: int, extent: int) -> int:
 
 def _reduce_rows(selector: Selector, function: Function, source: View, out: View) -> None:
     """Reduce the last dimension."""
+    selector.check_function(function)
     *kept, extent = source.shape
     strides = aligned(source.strides, source.shape)
     for extents, offsets, (out_strides, in_strides) in pieces(

@@ -105,8 +105,16 @@ class Selector:
             }
             self.emit(kind, shape=extents, **places, **fields)
 
+    def check_function(self, function: Function) -> None:
+        """Refuse a function that the chip's description leaves out."""
+        if function.label in self.chip.core.vector.left_out:
+            raise self.unsupported(
+                f"the function {function.label!r}", hint=f"chip {self.chip.name} leaves it out of its vector engine"
+            )
+
     def map(self, function: Function, dtype: DType, sources: list[Tile], result: View) -> View:
         self.check_dtype(dtype)
+        self.check_function(function)
         if dtype not in function.dtypes:
             allowed = ", ".join(map(str, function.dtypes))
             raise self.unsupported(function.label, dtype, f"the vector engine computes it for {allowed}")

@@ -86,7 +86,7 @@ def _load_cycles(
     skipped: int,
 ) -> float:
     """Cycles that the load engine takes for so many channels of what a block of pixels meets."""
-    line = chip.last_level_sram.line_bytes
+    line = chip.memory_side.line_bytes
     images, rows = min(block[0], problem.images), min(block[1], problem.height)
     columns = min(block[2], problem.width)
     if is_last:
@@ -105,7 +105,7 @@ def correlation_tile(chip: Chip, dtype: str, size_bytes: int, problem: Problem) 
     found: list[tuple[float, int, Tile]] = []
     engine, pad = chip.core.matrix, chip.core.scratchpad
     rate = engine.multiply_accumulates_per_cycle(dtype) / (engine.row_count * engine.column_count)
-    latency = chip.last_level_sram.latency_cycles + chip.hbm.latency_ns * chip.clock_hz / 10**9
+    latency = chip.memory_side.latency_cycles + chip.global_memory.latency_ns * chip.clock_hz / 10**9
     most_channels = power_of_two_at_least(problem.channels)
     sides = itertools.product(
         _blocks(problem, 64),
@@ -151,7 +151,7 @@ def gradient_tile(
     found: list[tuple[float, int, Tile, int]] = []
     engine, pad = chip.core.matrix, chip.core.scratchpad
     rate = engine.multiply_accumulates_per_cycle(dtype) / (engine.row_count * engine.column_count)
-    latency = chip.last_level_sram.latency_cycles + chip.hbm.latency_ns * chip.clock_hz / 10**9
+    latency = chip.memory_side.latency_cycles + chip.global_memory.latency_ns * chip.clock_hz / 10**9
     sides = itertools.product(
         _blocks(problem, 64),
         {min(side, power_of_two_at_least(problem.channels)) for side in (64, 128, 256)},
@@ -196,5 +196,5 @@ TURNING_SHARE = 0.4
 
 def turning_cycles(chip: Chip, size_bytes: int) -> float:
     """Cycles of laying out a tensor with channels last."""
-    latency = chip.last_level_sram.latency_cycles + chip.hbm.latency_ns * chip.clock_hz / 10**9
-    return 4 * latency + 2 * size_bytes * chip.clock_hz / chip.hbm.bandwidth_bytes_per_s / TURNING_SHARE
+    latency = chip.memory_side.latency_cycles + chip.global_memory.latency_ns * chip.clock_hz / 10**9
+    return 4 * latency + 2 * size_bytes * chip.clock_hz / chip.global_memory.bandwidth_bytes_per_s / TURNING_SHARE

@@ -237,7 +237,7 @@ def multiply(
         launch((ceil_div(columns, column_tile), 1, batches), words)
         return
     contiguous_rows = left_row == 1 and left_inner != 1
-    line = chip.last_level_sram.line_bytes // size_bytes
+    line = chip.memory_side.line_bytes // size_bytes
     lies = (
         Lie(not contiguous_rows, (left_inner if contiguous_rows else left_row) % line == 0),
         Lie(contiguous_columns, (right_column if contiguous_columns else right_inner) % line == 0),

@@ -37,7 +37,7 @@ def steps_of_array(chip: Chip, rows: int, columns: int, chains: int = 1) -> int:
 def load_bytes_per_cycle(chip: Chip, active_cores: int) -> float:
     """Return the rate of one core's DMA when so many are at work: the least of its port, its share of the last-level
     SRAM, and what it may have in flight over the time it takes from HBM."""
-    sram, hbm, dma = chip.last_level_sram, chip.hbm, chip.core.load_dma
+    sram, hbm, dma = chip.memory_side, chip.global_memory, chip.core.load_dma
     latency_cycles = sram.latency_cycles + hbm.latency_ns * chip.clock_hz // 10**9
     share = sram.slice_count * sram.bytes_per_cycle_per_slice / active_cores
     return min(dma.bytes_per_cycle, share, dma.outstanding_bytes / latency_cycles)
@@ -178,13 +178,13 @@ def _product_cycles(
     exchanges = 2 if array_steps > engine.accumulator_interleave else 1
     sum_cycles = 4 * chains * tile_rows * tile_columns / (pad.bandwidth_bytes_per_cycle / 4)
     load_rate = load_bytes_per_cycle(chip, active)
-    line_bytes, loaded_bytes, requests = chip.last_level_sram.line_bytes, 0, 0.0
+    line_bytes, loaded_bytes, requests = chip.memory_side.line_bytes, 0, 0.0
     for lie, side in zip(lies, (min(tile_rows, rows), min(tile_columns, columns)), strict=True):
         runs, run = (side, depth) if lie.along_inner else (depth, side)
         loaded_bytes += chains * runs * run * size_bytes
         requests += chains * runs * (max(1, run * size_bytes / line_bytes) + (0 if lie.is_aligned else 1))
     load = max(loaded_bytes / load_rate, requests / chip.core.load_dma.gather_addresses_per_cycle)
-    latency = chip.last_level_sram.latency_cycles + chip.hbm.latency_ns * chip.clock_hz / 10**9
+    latency = chip.memory_side.latency_cycles + chip.global_memory.latency_ns * chip.clock_hz / 10**9
     passes = chains + 1 if chains > 1 else int(steps > 1)  # zeros to begin with, and adding up what ran side by side
     folding = passes * tile_rows * tile_columns / chip.core.vector.lane_count
     out_bytes = 4 if parts > 1 else size_bytes
@@ -192,7 +192,7 @@ def _product_cycles(
     program = steps * (max(matrix, exchanges * sum_cycles, load) + STEP_CYCLES) + latency + load + end
     cores = ceil_div(programs, chip.core_count) * program
     unique_bytes = batches * size_bytes * (rows * inner + inner * columns + rows * columns)
-    hbm = latency + unique_bytes / (chip.hbm.bandwidth_bytes_per_s / chip.clock_hz)
+    hbm = latency + unique_bytes / (chip.global_memory.bandwidth_bytes_per_s / chip.clock_hz)
     if parts == 1:
         return max(cores, hbm)
     summed_bytes = 4 * batches * rows * columns * parts
@@ -217,7 +217,7 @@ def lanes_are_faster(chip: Chip, dtype: str, size_bytes: int, columns: int, inne
     engine = chip.core.matrix
     rate = engine.multiply_accumulates_per_cycle(dtype) / (engine.row_count * engine.column_count)
     by_lanes = chip.core.vector.lane_count / (2 if dtype == "float32" else 3)
-    by_hbm = chip.hbm.bandwidth_bytes_per_s / chip.clock_hz / size_bytes
+    by_hbm = chip.global_memory.bandwidth_bytes_per_s / chip.clock_hz / size_bytes
     lanes, array = (
         chip.host.launch_ns * chip.clock_hz / 10**9 + columns * inner / min(chip.core_count * weights, by_hbm)
         for weights in (by_lanes, engine.column_count * rate)
@@ -330,7 +330,7 @@ def rows_tile(chip: Chip, rows: int, columns: int, operations: int = 0) -> tuple
     elsewhere the time until the first tile is there counts."""
     most = chip.core.scratchpad.size_bytes // SCRATCHPAD_BYTES_PER_ELEMENT
     tile_columns = min(power_of_two_at_least(columns), power_of_two_at_least(most))
-    by_hbm = chip.hbm.bandwidth_bytes_per_s / chip.clock_hz / chip.core_count / 8
+    by_hbm = chip.global_memory.bandwidth_bytes_per_s / chip.clock_hz / chip.core_count / 8
     tile_rows = most // tile_columns
     if operations * by_hbm > chip.core.vector.lane_count and 16 * tile_rows * chip.core_count <= rows:
         tile_rows *= 2

@@ -111,13 +111,20 @@ STRUCTURES: dict[str, tuple[tuple[str, int], ...]] = {
     ),
     # offset: what a register adds to each operand's address, or the operand itself.
     "CheckValues": (("base", 1), ("stride", 4), ("low", 4), ("high", 4), ("offset", CHECKED_OPERANDS)),
-    # extent is (batch, m, n, k); strides in bytes along the same. Those of the operands are passed apart.
+    # extent is (batch, m, n, k); strides in bytes along the same. Those of the operands are passed apart. From
+    # operand_limit on: of an analogue engine, else 0; `_bits` are those of a float32.
     "MatrixFacts": (
         ("lhs_dtype", 1),
         ("rhs_dtype", 1),
         ("accumulate", 1),
         ("extent", 4),
         ("accumulator_stride", 4),
+        ("operand_limit", 1),
+        ("sum_limit", 1),
+        ("sum_depth", 1),
+        ("sum_step_bits", 1),
+        ("noise_bits", 1),
+        ("noise_seed", 1),
     ),
     # Scratchpad gather; strides and step in bytes.
     "PickFacts": (

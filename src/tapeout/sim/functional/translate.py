@@ -7,12 +7,15 @@ written as loops (`nest`) or calls of the native runtime (`abi`).
 
 from typing import Any
 
+import numpy as np
+
 from tapeout.errors import InternalError
 from tapeout.host.features import host_features
 from tapeout.isa import AccessPattern, Instruction, Program, RegisterValue
 from tapeout.isa import definitions as isa
 from tapeout.isa.fields import Unit, operand_dtype, operands, register_places, tiles, written_register
 from tapeout.numerics import functions
+from tapeout.numerics.analogue import AnalogueProduct
 from tapeout.numerics.builder import KIND_OF_DTYPE, Kind
 from tapeout.numerics.dtypes import DType
 from tapeout.sim.functional import abi, schedule
@@ -50,15 +53,16 @@ ENDS_RUN = (
 UNITS = (Unit.SEQUENCER, Unit.LOAD, Unit.STORE, Unit.MATRIX, Unit.VECTOR)
 
 
-def translate(program: Program, checks: Checks | None = None) -> str:
+def translate(program: Program, checks: Checks | None = None, analogue: AnalogueProduct | None = None) -> str:
     """LLVM IR of a program. With checks, every instruction that touches a tile is written by itself, and the sanitizer
-    sees it first."""
-    return _Translator(program, checks).module()
+    sees it first. `analogue`: how the chip's matrix engine computes if it is no exact one."""
+    return _Translator(program, checks, analogue).module()
 
 
 class _Translator:
-    def __init__(self, program: Program, checks: Checks | None) -> None:
+    def __init__(self, program: Program, checks: Checks | None, analogue: AnalogueProduct | None) -> None:
         self.program = program
+        self.analogue = analogue
         self.checks = checks
         self.host = host_features()
         self.text = Text(self.host)
@@ -522,11 +526,19 @@ class _Translator:
     def _matrix(self, node: Node, item: isa.MatrixMultiply, views: dict[str, OperandView]) -> None:
         accumulator, strides = self._pointer(node, "accumulator")
         words = [item.lhs_dtype.code, item.rhs_dtype.code, int(item.accumulate), *item.shape, *strides]
+        words += self._analogue_words()
         facts = self._constant(node.index, "MatrixFacts", words)
         lhs, lhs_strides = self._matrix_operand(node, "lhs", views.get("lhs"))
         rhs, rhs_strides = self._matrix_operand(node, "rhs", views.get("rhs"))
         arguments = f"ptr {facts}, ptr {accumulator}, ptr {lhs}, ptr {lhs_strides}, ptr {rhs}, ptr {rhs_strides}"
         self.text.add(f"call void %call_matrix_multiply({arguments})")
+
+    def _analogue_words(self) -> list[int]:
+        spec = self.analogue
+        if spec is None:
+            return [0] * 6
+        step, noise = (int(value.view(np.uint32)) for value in (spec.sum_step, spec.noise_steps))
+        return [spec.operand_limit, spec.sum_limit, spec.sum_depth, step, noise, spec.noise_seed]
 
     def _matrix_operand(self, node: Node, name: str, seen: OperandView | None) -> tuple[str, str]:
         """An operand's address, and where its four strides lie."""

@@ -13,7 +13,8 @@ from tapeout.isa.costs import TAKEN_BRANCH_CYCLES
 from tapeout.isa.fields import QUEUES
 from tapeout.numerics.operations import Function
 from tapeout.sim.ordering import NUMBER_OF_AGENT
-from tapeout.sim.timing.memory import GAP_COUNT, POSTPONED_REFRESHES, TICKS
+from tapeout.sim.timing.memory import GAP_COUNT, POSTPONED_REFRESHES
+from tapeout.sim.timing.network import LINK_GAP_COUNT, REQUEST_BYTES, TICKS
 from tapeout.sim.timing.result import REASONS
 from tapeout.sim.timing.trace import ASSUMED_INDEX_RANGE
 from tapeout.sim.timing.transfers import REQUESTS_PER_PACKET
@@ -117,7 +118,9 @@ CHIP = Layout(
         "line_bytes slice_count set_count way_count slice_bytes_per_cycle "
         "latency_ticks burst_bytes burst_ticks channel_count bank_count stripes_per_row interleave_bytes "
         "hbm_latency_ticks row_miss_ticks refresh_interval_ticks bank_refresh_ticks read_to_write_ticks "
-        "write_to_read_ticks batch_bursts load_bytes_per_cycle load_addresses_per_cycle load_outstanding_bytes "
+        "write_to_read_ticks batch_bursts has_dram has_network is_crossbar is_ring station_count column_count at_edges "
+        "border_columns hop_ticks border_hop_ticks link_bytes_per_cycle border_ticks_per_kib "
+        "load_bytes_per_cycle load_addresses_per_cycle load_outstanding_bytes "
         "store_bytes_per_cycle store_addresses_per_cycle store_outstanding_bytes"
     ),
 )
@@ -145,6 +148,8 @@ def header() -> str:
     constants = {
         "TICKS": TICKS,
         "GAP_COUNT": GAP_COUNT,
+        "LINK_GAP_COUNT": LINK_GAP_COUNT,
+        "REQUEST_BYTES": REQUEST_BYTES,
         "POSTPONED_REFRESHES": POSTPONED_REFRESHES,
         "PACKET_REQUESTS": REQUESTS_PER_PACKET,
         "READ_COUNT": READ_COUNT,

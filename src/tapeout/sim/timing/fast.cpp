@@ -130,9 +130,131 @@ struct alignas(64) Channel {
     Gap gaps[GAP_COUNT + 1];
 };
 
+// A link of the network, and the gaps on it. See network.py.
+struct Link {
+    Word free;
+    int32_t gap_count;
+    Gap gaps[LINK_GAP_COUNT + 1];
+
+    Word reserve(Word time, Word ticks) {
+        for (int gap = 0; gap < gap_count; ++gap) {
+            auto [left, right] = gaps[gap];
+            Word start = std::max(left, time);
+            if (start + ticks > right) continue;
+            std::copy(gaps + gap + 1, gaps + gap_count, gaps + gap);
+            --gap_count;
+            if (start + ticks < right) insert(gap, {start + ticks, right});
+            if (left < start) insert(gap, {left, start});
+            forget();
+            return start;
+        }
+        Word start = std::max(free, time);
+        if (start > free) {
+            gaps[gap_count++] = {free, start};
+            forget();
+        }
+        free = start + ticks;
+        return start;
+    }
+
+    void insert(int at, Gap fresh) {
+        std::copy_backward(gaps + at, gaps + gap_count, gaps + gap_count + 1);
+        gaps[at] = fresh;
+        ++gap_count;
+    }
+
+    void forget() {
+        if (gap_count <= LINK_GAP_COUNT) return;
+        std::copy(gaps + 1, gaps + gap_count, gaps);
+        --gap_count;
+    }
+};
+
+struct Network {
+    static constexpr Word EAST = 0, WEST = 1, SOUTH = 2, NORTH = 3, DIRECTIONS = 4;
+
+    ChipFacts chip;
+    std::vector<Word> station_of_slice;
+    std::vector<Link> requests, answers;
+
+    explicit Network(const ChipFacts &facts) : chip(facts) {
+        if (!chip.has_network) return;
+        Word rows = chip.is_crossbar ? 1 : chip.station_count / chip.column_count;
+        for (Word s = 0; s < chip.slice_count; ++s)
+            station_of_slice.push_back(chip.at_edges
+                                           ? s / 2 % rows * chip.column_count + s % 2 * (chip.column_count - 1)
+                                           : s * chip.station_count / chip.slice_count);
+        requests.resize(chip.is_crossbar ? chip.station_count + chip.slice_count : chip.station_count * DIRECTIONS);
+        answers.resize(requests.size());
+    }
+
+    void begin_launch() {
+        std::fill(requests.begin(), requests.end(), Link{});
+        std::fill(answers.begin(), answers.end(), Link{});
+    }
+
+    Word request(Word time, Word core, Word slice, Word size) {
+        if (!chip.is_crossbar) return go(requests, time, core, station_of_slice[slice], size);
+        Word head = hop(requests[core], time, size, false);
+        return hop(requests[chip.station_count + slice], head, size, false) + ticks_of(size, false);
+    }
+
+    Word answer(Word time, Word core, Word slice, Word size) {
+        if (!chip.is_crossbar) return go(answers, time, station_of_slice[slice], core, size);
+        Word head = hop(answers[chip.station_count + slice], time, size, false);
+        return hop(answers[core], head, size, false) + ticks_of(size, false);
+    }
+
+    Word ticks_of(Word size, bool is_border) const {
+        Word ticks = ceiling(size * TICKS, chip.link_bytes_per_cycle);
+        return is_border ? std::max(ticks, ceiling(size * chip.border_ticks_per_kib, 1024)) : ticks;
+    }
+
+    bool is_border(Word column, Word after) const {
+        return chip.border_columns && column / chip.border_columns != after / chip.border_columns;
+    }
+
+    Word hop(Link &link, Word time, Word size, bool is_border) {
+        Word start = size ? link.reserve(time, ticks_of(size, is_border)) : time;
+        return start + chip.hop_ticks + (is_border ? chip.border_hop_ticks : 0);
+    }
+
+    // When the last byte has arrived.
+    Word go(std::vector<Link> &links, Word time, Word at, Word end, Word size) {
+        Word columns = chip.column_count, last = 0;
+        if (chip.is_ring) {
+            Word count = chip.station_count, eastwards = (end - at + count) % count;
+            Word step = 2 * eastwards <= count ? 1 : count - 1;
+            while (at != end) {
+                Word after = (at + step) % count;
+                bool crosses = is_border(at, after);
+                time = hop(links[at * DIRECTIONS + (step == 1 ? EAST : WEST)], time, size, crosses);
+                last = std::max(last, ticks_of(size, crosses));
+                at = after;
+            }
+            return time + last;
+        }
+        Word column = at % columns, row = at / columns, to_column = end % columns, to_row = end / columns;
+        while (column != to_column) {
+            Word after = to_column > column ? column + 1 : column - 1;
+            bool crosses = is_border(column, after);
+            time = hop(links[(row * columns + column) * DIRECTIONS + (after > column ? EAST : WEST)], time, size, crosses);
+            last = std::max(last, ticks_of(size, crosses));
+            column = after;
+        }
+        while (row != to_row) {
+            time = hop(links[(row * columns + column) * DIRECTIONS + (to_row > row ? SOUTH : NORTH)], time, size, false);
+            last = std::max(last, ticks_of(size, false));
+            row += to_row > row ? 1 : -1;
+        }
+        return time + last;
+    }
+};
+
 // The memory system of one chip, kept between launches.
 struct Memory {
     ChipFacts chip;
+    Network network;
     Divisor lines, slices, sets_of_slice, granules, channels, stripes, banks, bursts, slice_bytes;
     std::vector<Word> slice_free;
     Pages pages;
@@ -147,7 +269,7 @@ struct Memory {
     Word hbm_read = 0, hbm_written = 0, sram_read = 0, sram_written = 0;
     Word hits = 0, misses = 0, row_hits = 0, row_misses = 0;
 
-    explicit Memory(const ChipFacts &facts) : chip(facts) {
+    explicit Memory(const ChipFacts &facts) : chip(facts), network(facts) {
         lines.set(chip.line_bytes);
         slices.set(chip.slice_count);
         sets_of_slice.set(chip.set_count);
@@ -173,6 +295,7 @@ struct Memory {
     }
 
     void begin_launch() {
+        network.begin_launch();
         pages.clear();
         for (Word set : filled) counts[set] = used[set] = 0;
         filled.clear();
@@ -190,6 +313,7 @@ struct Memory {
 
     // Puts the lines of [first, end) into the SRAM, clean, before anything is asked for.
     void bring(Word first, Word end) {
+        if (!chip.has_dram) return;
         for (Word line = Word(lines.quotient(first)); line * chip.line_bytes < end; ++line) {
             Page &page = pages.of(line);
             Word set = set_of(line, slices.remainder(folded(line)));
@@ -203,6 +327,7 @@ struct Memory {
     }
 
     bool holds(Word first, Word end) {
+        if (!chip.has_dram) return true;
         for (Word line = Word(lines.quotient(first)); line * chip.line_bytes < end; ++line)
             if (!pages.of(line).state_of(line)) return false;
         return true;
@@ -215,10 +340,34 @@ struct Memory {
         used[set] = together == all_ways ? bit : together;
     }
 
-    // Serves a packet of requests within one line each, which arrive at `time`, one after another; when the last of their
-    // data (or acknowledgements) is back.
-    Word access(Word time, const Request *requests, int count, bool reads, bool writes) {
+    // Serves a packet of requests of a core within one line each, which are made at `time`, one after another; when the
+    // last of their data (or acknowledgements) is back.
+    Word access(Word time, Word core, const Request *requests, int count, bool reads, bool writes) {
         if (chip.fixed_latency_ticks) return time + chip.fixed_latency_ticks;
+        if (!chip.has_network && chip.has_dram) [[likely]] return serve_packet(time, requests, count, reads, writes);
+        Word last = 0;
+        for (int n = 0; n < count; ++n) last = std::max(last, serve_over_network(time, core, requests[n], reads, writes));
+        return last;
+    }
+
+    Word serve_over_network(Word time, Word core, const Request &request, bool reads, bool writes) {
+        Word slice = Word(slices.remainder(folded(lines.quotient(request.address))));
+        if (chip.has_network) time = network.request(time, core, slice, writes ? request.size : REQUEST_BYTES);
+        Word done = chip.has_dram ? serve_packet(time, &request, 1, reads, writes) : serve_sram(time, slice, request, reads, writes);
+        return chip.has_network ? network.answer(done, core, slice, reads ? request.size : 0) : done;
+    }
+
+    // Of a chip without DRAM, which has all data in its SRAM.
+    Word serve_sram(Word time, Word slice, const Request &request, bool reads, bool writes) {
+        Word start = std::max(time, slice_free[slice]);
+        slice_free[slice] = start + ceiling((reads + writes) * request.size * TICKS, chip.slice_bytes_per_cycle);
+        if (reads) sram_read += request.size;
+        if (writes) sram_written += request.size;
+        ++hits;
+        return start + chip.latency_ticks;
+    }
+
+    Word serve_packet(Word time, const Request *requests, int count, bool reads, bool writes) {
         if (reads && writes) return serve<true, true>(time, requests, count);
         return reads ? serve<true, false>(time, requests, count) : serve<false, true>(time, requests, count);
     }
@@ -960,7 +1109,7 @@ void Core::send(int unit, Word time) {
     account(unit, q.index, -1, ideal);
     account(unit, q.index, REASON_BANK_CONFLICT, taken - ideal);
     bool reads = unit == LOAD_ENGINE || q.op->kind == ATOMIC, writes = unit == STORE_ENGINE;
-    e.port_ticks = std::max(e.port_ticks, memory.access(time * TICKS, e.packet, e.packet_count, reads, writes));
+    e.port_ticks = std::max(e.port_ticks, memory.access(time * TICKS, number, e.packet, e.packet_count, reads, writes));
     e.port_ticks += ceiling(e.packet_bytes * TICKS, e.bytes_per_cycle);
     e.push_outstanding({ceiling(e.port_ticks, TICKS), e.packet_bytes});
     e.has_packet = take_packet(unit);
@@ -979,7 +1128,7 @@ void Core::send_vector(int unit, Word time) {
     Word back = (first - 1) * TICKS;
     bool reads = unit == LOAD_ENGINE || op.kind == ATOMIC, writes = unit == STORE_ENGINE;
     for (int n = 0; n < e.packet_count; ++n) {
-        back = std::max(back, launch->memory->access((first + n) * TICKS, &e.packet[n], 1, reads, writes));
+        back = std::max(back, launch->memory->access((first + n) * TICKS, number, &e.packet[n], 1, reads, writes));
     }
     if (unit == LOAD_ENGINE) {
         e.port_ticks = std::max(e.port_ticks, back + ARRIVAL_TICKS) + op.row_ticks;

@@ -33,7 +33,8 @@ from tapeout.isa.pipelined_costs import single_group, transfer_conflict
 from tapeout.numerics.dtypes import DType
 from tapeout.sim.faults import AccessFault, SynchronisationFault, Trapped
 from tapeout.sim.timing import abi
-from tapeout.sim.timing.memory import TICKS, MemoryParameters
+from tapeout.sim.timing.memory import MemoryParameters
+from tapeout.sim.timing.network import TICKS, Network
 from tapeout.sim.timing.result import REASONS, UNITS, Counts, Interval, MemoryRegion, Timing, activity
 from tapeout.sim.timing.trace import (
     DataTrace,
@@ -114,19 +115,24 @@ class _System:
 
     def __init__(self, chip: Chip, memory_latency_cycles: int | None) -> None:
         core = chip.core
-        facts = asdict(MemoryParameters.of(chip, memory_latency_cycles)) | {
-            "core_count": chip.core_count,
-            "queue_depth": core.queue_depth,
-            "is_microcoded": core.is_microcoded,
-            "handover_cycles": handover_cycles(chip),
-            "lane_count": core.vector.lane_count,
-            "load_bytes_per_cycle": core.load_dma.bytes_per_cycle,
-            "load_addresses_per_cycle": core.load_dma.gather_addresses_per_cycle,
-            "load_outstanding_bytes": core.load_dma.outstanding_bytes,
-            "store_bytes_per_cycle": core.store_dma.bytes_per_cycle,
-            "store_addresses_per_cycle": core.store_dma.gather_addresses_per_cycle,
-            "store_outstanding_bytes": core.store_dma.outstanding_bytes,
-        }
+        network = Network.of(chip)
+        facts = (
+            asdict(MemoryParameters.of(chip, memory_latency_cycles))
+            | (network.facts() if network else {})
+            | {
+                "core_count": chip.core_count,
+                "queue_depth": core.queue_depth,
+                "is_microcoded": core.is_microcoded,
+                "handover_cycles": handover_cycles(chip),
+                "lane_count": core.vector.lane_count,
+                "load_bytes_per_cycle": core.load_dma.bytes_per_cycle,
+                "load_addresses_per_cycle": core.load_dma.gather_addresses_per_cycle,
+                "load_outstanding_bytes": core.load_dma.outstanding_bytes,
+                "store_bytes_per_cycle": core.store_dma.bytes_per_cycle,
+                "store_addresses_per_cycle": core.store_dma.gather_addresses_per_cycle,
+                "store_outstanding_bytes": core.store_dma.outstanding_bytes,
+            }
+        )
         self.chip = chip
         self.handle = library().tapeout_timing_system(words(abi.CHIP.pack(facts)).ctypes.data)
         weakref.finalize(

@@ -15,6 +15,9 @@ it has nothing to do; it then does nothing else, and its row is closed. Writes w
 until they fit into a time in which the channel had nothing to do; the bus rests when it turns from reads to writes and
 back.
 
+A chip without DRAM finds all its data in the SRAM. On a chip that describes a network, a request goes over its links to
+its slice and the answer comes back over others (`tapeout.sim.timing.network`).
+
 For holding the model against RTL there is a memory without all that: it answers every request after a fixed time, as
 the RTL's testbench does.
 """
@@ -22,15 +25,18 @@ the RTL's testbench does.
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from tapeout.chip import Chip
+from tapeout.chip import Chip, Hbm, MiB
+from tapeout.sim.timing.network import REQUEST_BYTES, TICKS, Network
 from tapeout.sim.timing.result import MemoryCounts
 
-TICKS = 1024
 INTERLEAVE_BYTES = 512
 """Neighbouring bytes of HBM that are in one channel."""
 
 GAP_COUNT = 4
 """Gaps on its bus that a channel knows of; it forgets the earliest."""
+
+NO_DRAM = Hbm(kind="HBM3e", stack_count=1, size_bytes=64 * MiB, bandwidth_bytes_per_s=10**9, channel_count=1)
+"""Stands where a chip without DRAM has figures that nothing reads."""
 
 POSTPONED_REFRESHES = 8
 """Refreshes that a busy bank may postpone: JEDEC's standards allow eight."""
@@ -64,11 +70,12 @@ class MemoryParameters:
     read_to_write_ticks: int
     write_to_read_ticks: int
     batch_bursts: int
+    has_dram: int
     fixed_latency_ticks: int
 
     @staticmethod
     def of(chip: Chip, fixed_latency_cycles: int | None = None) -> "MemoryParameters":
-        sram, hbm = chip.last_level_sram, chip.hbm
+        sram, hbm = chip.memory_side, chip.hbm or NO_DRAM
         interleave = max(sram.line_bytes, INTERLEAVE_BYTES)
 
         def ticks_of_ns(ns: int) -> int:
@@ -94,6 +101,7 @@ class MemoryParameters:
             read_to_write_ticks=ticks_of_ns(hbm.read_to_write_ns),
             write_to_read_ticks=ticks_of_ns(hbm.write_to_read_ns),
             batch_bursts=-(-hbm.write_batch_bytes // hbm.burst_bytes),
+            has_dram=int(chip.hbm is not None),
             fixed_latency_ticks=(fixed_latency_cycles or 0) * TICKS,
         )
 
@@ -133,6 +141,7 @@ class Memory:
     """The state, and `access`."""
 
     parameters: MemoryParameters
+    network: Network | None = None
     slice_free: dict[int, int] = field(default_factory=dict)
     sets: dict[tuple[int, int], list[_Line]] = field(default_factory=dict)
     channels: dict[int, _Channel] = field(default_factory=dict)
@@ -146,11 +155,24 @@ class Memory:
     row_hits: int = 0
     row_misses: int = 0
 
-    def access(self, time: int, address: int, size: int, *, reads: bool, writes: bool) -> int:
-        """Serve a request within one line that arrives at `time`; when its data (or acknowledgement) is back."""
+    def access(self, time: int, address: int, size: int, *, reads: bool, writes: bool, core: int = 0) -> int:
+        """Serve a request of a core within one line, made at `time`; when its data (or acknowledgement) is back."""
         p = self.parameters
         if p.fixed_latency_ticks:
             return time + p.fixed_latency_ticks
+        if self.network is None:
+            return self._serve(time, address, size, reads=reads, writes=writes)
+        number = self.slice_of(address)
+        arrival = self.network.request(time, core, number, size if writes else REQUEST_BYTES)
+        done = self._serve(arrival, address, size, reads=reads, writes=writes)
+        return self.network.answer(done, core, number, size if reads else 0)
+
+    def slice_of(self, address: int) -> int:
+        """The slice that serves an address."""
+        return folded(address // self.parameters.line_bytes) % self.parameters.slice_count
+
+    def _serve(self, time: int, address: int, size: int, *, reads: bool, writes: bool) -> int:
+        p = self.parameters
         line_number = address // p.line_bytes
         number = folded(line_number) % p.slice_count
         start = max(time, self.slice_free.get(number, 0))
@@ -159,6 +181,9 @@ class Memory:
         self.sram_read_bytes += size * reads
         self.sram_written_bytes += size * writes
 
+        if not p.has_dram:
+            self.hits += 1
+            return start + p.latency_ticks
         ways = self._ways(line_number)
         line = next((way for way in ways if way.number == line_number), None)
         if line is not None:
@@ -178,13 +203,17 @@ class Memory:
 
     def bring(self, first: int, end: int) -> None:
         """Put bytes into the SRAM, clean, before anything is asked for."""
+        if not self.parameters.has_dram:
+            return
         for ways, line_number in self._lines(first, end):
             line = next((way for way in ways if way.number == line_number), None)
             self._touch(ways, line or self._allocate(ways, line_number, 0))
 
     def holds(self, first: int, end: int) -> bool:
         """Return whether all these bytes are in the SRAM."""
-        return all(any(way.number == number for way in ways) for ways, number in self._lines(first, end))
+        return not self.parameters.has_dram or all(
+            any(way.number == number for way in ways) for ways, number in self._lines(first, end)
+        )
 
     def _lines(self, first: int, end: int) -> Iterator[tuple[list[_Line], int]]:
         p = self.parameters

@@ -31,7 +31,8 @@ from tapeout.sim.execution import STEP, Frame
 from tapeout.sim.faults import AccessFault, SynchronisationFault, Trapped
 from tapeout.sim.ordering import NUMBER_OF_AGENT
 from tapeout.sim.state import NO_MEMORY, SequencerState
-from tapeout.sim.timing.memory import TICKS, Memory, MemoryParameters
+from tapeout.sim.timing.memory import Memory, MemoryParameters
+from tapeout.sim.timing.network import TICKS, Network
 from tapeout.sim.timing.result import NUMBER_OF_REASON, REASONS, UNITS, Interval, MemoryRegion, Timing, activity
 from tapeout.sim.timing.trace import (
     ASSUMED_INDEX_RANGE,
@@ -63,7 +64,7 @@ def simulate(
     regions: Sequence[MemoryRegion] = (),
 ) -> Timing:
     """Simulate a launch in Python; see `tapeout.sim.timing.simulate`."""
-    memory = Memory(MemoryParameters.of(chip, memory_latency_cycles))
+    memory = Memory(MemoryParameters.of(chip, memory_latency_cycles), Network.of(chip))
     return _Launch(program, chip, grid, tuple(arguments), data, record, memory_base, workspace, memory, regions).run()
 
 
@@ -479,7 +480,8 @@ class _Dma(_Engine):
     def _access(self, time: int, address: int, size: int) -> int:
         is_atomic = self.current is not None and isinstance(self.current.item, isa.Atomic)
         reads, writes = self.unit is Unit.LOAD or is_atomic, self.unit is Unit.STORE
-        return self.core.launch.memory.access(time * TICKS, address, size, reads=reads, writes=writes)
+        memory, core = self.core.launch.memory, self.core.number
+        return memory.access(time * TICKS, address, size, reads=reads, writes=writes, core=core)
 
     def _send_vector(self, time: int, packet: list[tuple[int, int]], size: int) -> None:
         """A vector of a microcoded core's engine: a request a cycle. A load's rows go to the scratchpad one a cycle."""

@@ -165,7 +165,7 @@ def transfer(
     memory_base: int,
 ) -> Transfer:
     """The packets of a descriptor. `index` and `mask`: own elements of those tiles, if they are tiles."""
-    line_bytes = chip.last_level_sram.line_bytes
+    line_bytes = chip.memory_side.line_bytes
     along = burst_dimension(item, registers)
     requests: list[Request] = []
     pending: Request | None = None

@@ -88,6 +88,8 @@ def sliders(base: str, chip: Chip, bases: Sequence[str]) -> dict[str, Any]:
     """What the sliders show: each field's choices, with the chip's own value among them."""
     fields = []
     for place, label, choices in SLIDERS:
+        if getattr(chip, place.partition(".")[0]) is None:
+            continue  # the chip has no DRAM, or no last level
         value = value_of(chip, place)
         kept = sorted({*choices, value})
         fields.append({"field": place, "label": label, "choices": kept, "at": kept.index(value)})

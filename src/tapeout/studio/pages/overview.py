@@ -71,7 +71,7 @@ def _chips(library: Library) -> Table:
                 chip.name,
                 Shown(str(chip.core_count), value=chip.core_count),
                 decimal(chip.clock_hz, "Hz"),
-                decimal(chip.hbm.bandwidth_bytes_per_s, "B/s"),
+                decimal(chip.global_memory.bandwidth_bytes_per_s, "B/s"),
             )
             for key, chip in library.chips.items()
         ],
