@@ -19,6 +19,7 @@ class Suite(enum.StrEnum):
     scripts = "scripts"
     modules = "modules"
     numbers = "numbers"
+    libraries = "libraries"
 
 
 class Mode(enum.StrEnum):
@@ -33,7 +34,8 @@ def scoreboard(
     suite: Annotated[
         Suite,
         typer.Argument(
-            help="Suite: PyTorch's operators, modules or numbers; architectures; other packages' kernels; scripts."
+            help="Suite: PyTorch's operators, modules or numbers; architectures; other packages' kernels; scripts; "
+            "libraries."
         ),
     ],
     mode: Annotated[
@@ -63,6 +65,9 @@ def scoreboard(
     """Compare every case of a suite with the CPU. Exits with 1 if a result is wrong or a case breaks."""
     if suite is Suite.scripts:
         _judge_scripts(sources, only, time_limit_s, page)
+        return
+    if suite is Suite.libraries:
+        _judge_libraries(only, time_limit_s, page)
         return
     import importlib
 
@@ -118,6 +123,20 @@ def _judge_scripts(sources: Path | None, only: str, time_limit_s: float, page: P
         raise TapeoutError("the suite scripts needs --sources: a folder with the repositories, each named owner+name")
     console, results = console_of(), []
     for result in scripts.run(sources, only, time_limit_s):
+        results.append(result)
+        console.print(report.line(result), markup=False, highlight=False, soft_wrap=True)
+        if page:
+            page.write_text(report.page(results), "utf-8")
+    if any(result.verdict in verdicts.FAULTS for result in results):
+        raise typer.Exit(1)
+
+
+def _judge_libraries(only: str, time_limit_s: float, page: Path | None) -> None:
+    from tapeout.report import libraries as report
+    from tapeout.workbench.scoreboard import libraries, verdicts
+
+    console, results = console_of(), []
+    for result in libraries.run(only, time_limit_s):
         results.append(result)
         console.print(report.line(result), markup=False, highlight=False, soft_wrap=True)
         if page:

@@ -31,7 +31,7 @@ def register() -> None:
             "use the two packages in separate processes (or environments)"
         )
     _registered = True
-    from tapeout.pytorch import before_first_use, device, moving_modules, printing, sharing
+    from tapeout.pytorch import before_first_use, device, lightning, moving_modules, printing, sharing
 
     torch.utils.rename_privateuse1_backend(DEVICE_TYPE)
     torch._register_device_module(DEVICE_TYPE, device)
@@ -42,6 +42,7 @@ def register() -> None:
     sharing.exchange_by_dlpack()
     when_imported("safetensors", sharing.open_safetensors_on_chip)
     before_first_use.install()
+    lightning.install()
     if module := os.environ.get(STARTUP_VARIABLE):
         importlib.import_module(module).install()
     when_imported("torch._dynamo.device_interface", _register_with_dynamo)
