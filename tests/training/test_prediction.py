@@ -1,5 +1,7 @@
 """Laws of a predicted step, and what is refused."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -94,3 +96,24 @@ def test_a_token_goes_to_a_node_once_where_the_software_does_so():
 
     assert exchange("megatron-2025", 64) < exchange("megatron-2024", 64)
     assert exchange("megatron-2025", 8) == pytest.approx(exchange("megatron-2024", 8))
+
+
+def test_unaligned_widths_take_longer():
+    """Of two models that differ in a width that no multiplier's tile divides."""
+
+    def seconds(width):
+        model = replace(MODEL, intermediate=width)
+        return predict(model, FLEET, uniform("H100", cards=8, sequence=4096, batch=8)).seconds
+
+    assert seconds(14336 + 8) > 1.05 * seconds(14336)
+    assert seconds(14336 + 64) < 1.02 * seconds(14336)
+
+
+def test_a_tied_model_holds_its_embedding_once():
+    def memory(tied, pp):
+        plan = uniform("H100", cards=8, sequence=4096, batch=8, pp=pp, zero=0)
+        return predict(replace(MODEL, tied=tied), FLEET, plan).stages[0][0].memory.value
+
+    shared = MODEL.vocabulary * MODEL.hidden * (2 + 4 + 12)
+    assert memory(False, 1) - memory(True, 1) == pytest.approx(shared)
+    assert memory(False, 2) == memory(True, 2)

@@ -61,7 +61,7 @@ def test_a_fit_finds_the_numbers_that_made_the_rows(tmp_path, monkeypatch):
     """Rows whose times are predictions with other numbers: the fit comes near them."""
     monkeypatch.setattr(fitting, "FIT_BELOW", 1.0)
     monkeypatch.setitem(eras(), "megatron-2024", eras()["megatron-2024"])
-    truth = fitting.era_with(eras()["megatron-2024"], (1e-4, 0.5, 1.4))
+    truth = fitting.era_with(eras()["megatron-2024"], {"host_us": 100.0, "overlap": 0.5, "gemm": 1.4})
     text = "model,chip,chips,tp,pp,seq,global_batch_seqs,micro_batch,step_time_s\n"
     rows = [f"llama-3.1-{model},H100,16,{tp},1,4096,32,1" for model in ("8b", "70b") for tp in (1, 8)]
     before = eras()["megatron-2024"]
@@ -77,3 +77,42 @@ def test_precision_labels_that_cover_several_rows_are_not_taken(tmp_path):
     header = "group,model,chip,chips,tp,pp,global_batch_seqs,precision\n"
     (run,) = table(tmp_path / "a.csv", header + "mlperf_gpt3,gpt-175b,H100,64,8,8,64,fp8 (NVIDIA); fp4 for some\n")
     assert "precision fp8" in runs.replay(run).assumed
+
+
+def test_an_eager_era_fits_vector_operators_and_others_the_overlap():
+    assert fitting.numbers_of(eras()["megatron-2021"]).keys() == {"host_us", "gemm", "vector"}
+    assert fitting.numbers_of(eras()["megatron-2025"]).keys() == {"host_us", "overlap", "gemm"}
+    for era, record in fitted().items():
+        assert eras()[era].free == tuple(name for name in ("host_us", "overlap", "gemm", "vector") if name in record)
+
+
+def test_a_chip_below_its_power_is_slower_and_has_the_memory_the_table_states(tmp_path):
+    header = "model,chip,chips,tp,pp,global_batch_seqs\n"
+    rows = table(
+        tmp_path / "a.csv",
+        header + 'llama-3.1-8b,H100,8,1,1,64\nllama-3.1-8b,"H100-SXM5-96GB-HBM2e(2.4TB/s, 500W cap)",8,1,1,64\n',
+    )
+    full, capped = (runs.replay(run) for run in rows)
+    assert capped.step.seconds > 1.1 * full.step.seconds
+    assert capped.step.stages[0][0].capacity_bytes == 96e9
+    assert "clock at that power 0.85 of full" in capped.assumed
+
+
+def test_what_a_note_states_is_taken(tmp_path):
+    header = "group,model,chip,chips,tp,pp,global_batch_seqs,metric_note\n"
+    rows = table(
+        tmp_path / "a.csv",
+        header + "torchtitan,llama-3.1-8b,H100,16,2,4,,local batch 8\n"
+        "torchtitan,llama-3.1-8b,H100,16,2,4,16,schedule Interleaved 1F1B\n",
+    )
+    note, interleaved = (runs.replay(run).step.plan for run in rows)
+    assert note.batch == 16 and note.pipelines[0].micro_batches == 4
+    assert interleaved.schedule == "interleaved" and interleaved.virtual_stages == 2
+
+
+def test_layers_that_contradict_the_count_of_parameters_are_not_taken(tmp_path):
+    header = "model,arch,params_b,layers,hidden,heads,vocab,chip,chips,tp,pp,global_batch_seqs\n"
+    (run,) = table(tmp_path / "a.csv", header + "mine,dense-gpt,195,106,13824,64,250680,A100,96,8,12,96\n")
+    found = runs.replay(run)
+    assert found.step.model.layers == 84
+    assert "layers (not 106, which contradict params_b) 84" in found.assumed

@@ -24,7 +24,7 @@ from tapeout.silicon.ownership import Site, cost_of_work, ownership
 @dataclass(frozen=True, kw_only=True)
 class ModelShape:
     """A decoder's sizes, as its published configuration states them. `experts` 0 for a dense model; `latent`:
-    multi-head latent attention."""
+    multi-head latent attention; `tied`: the head's matrix is the embedding's."""
 
     name: str
     layers: int
@@ -43,6 +43,7 @@ class ModelShape:
     windowed_share: float = 0.0
     latent: bool = False
     gated: bool = True
+    tied: bool = False
 
     @property
     def parameter_count(self) -> float:

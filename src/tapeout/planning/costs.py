@@ -60,6 +60,7 @@ class LayerTerms:
     experts: float
     ends: float
     kept_bytes: float
+    working_bytes: float
     loss_bytes: float
     capacity_bytes: float
 
@@ -150,7 +151,8 @@ class Costs:
                 experts=held.experts,
                 ends=model.vocabulary * model.hidden / split.tp,
                 kept_bytes=memory.activation_bytes(model, place, split, mesh.recompute),
-                loss_bytes=split.tokens * model.vocabulary / split.tp * 6.0,
+                working_bytes=memory.working_bytes(model, place, split, mesh.recompute),
+                loss_bytes=memory.loss_bytes(model, split, cards.software.loss_bytes),
                 capacity_bytes=cards.chip.require("memory_gb").to("B").value,
             )
         return self._terms[key]
@@ -162,14 +164,16 @@ class Costs:
 
             def held(dense: float, experts: float, activations: float) -> float:
                 return memory.of_stage(
-                    self.model,
                     memory.Held(dense, experts),
                     activations,
                     1,
-                    0.0,
+                    working=0.0,
+                    loss=0.0,
                     zero=self.base.zero,
                     replicas=replicas,
                     expert_replicas=expert_replicas,
+                    dtype=self.base.dtype,
+                    gradient_bytes=self.base.gradient_bytes,
                 ).value
 
             always = held(0.0, 0.0, 0.0)
@@ -204,6 +208,7 @@ class Costs:
             dtype=self.base.dtype,
             sequence_parallel=self.base.sequence_parallel and mesh.tp > 1,
             fused_attention=self.base.fused_attention,
+            dropout=self.base.dropout,
         )
 
     def _stage(

@@ -39,7 +39,7 @@ class Option:
 
     @property
     def free_bytes(self) -> float:
-        return self.terms.capacity_bytes - self.memory.always
+        return self.terms.capacity_bytes - self.memory.always - self.terms.working_bytes
 
     @property
     def flight_bytes(self) -> float:

@@ -22,6 +22,7 @@ from tapeout.models.questions import own_parameters
 from tapeout.models.timers import Timer
 from tapeout.silicon import technology
 from tapeout.silicon.naming import accelerator
+from tapeout.training.collectives import Network
 from tapeout.training.problems import TrainingError
 from tapeout.training.software import SoftwareEra, era_called
 
@@ -30,7 +31,8 @@ from tapeout.training.software import SoftwareEra, era_called
 class Cards:
     """`count` cards of a kind. `name` is the word that plans use for it. `topology`: its levels, innermost first.
 
-    `efficiency`: share of the rate of links that collectives get; `fabric_efficiency`: of the network's.
+    `efficiency`: share of the rate of links that sums get, `gather_efficiency` other collectives; `fabric_efficiency`:
+    of the network's; `ramp_s`: as in `collectives.Network`.
     """
 
     name: str
@@ -41,6 +43,15 @@ class Cards:
     efficiency: Estimate
     fabric_efficiency: Estimate
     timer: Timer = field(compare=False, repr=False)
+    gather_efficiency: float = 0.0
+    ramp_s: float = 0.0
+
+    @property
+    def network(self) -> Network:
+        """What joins the cards, as collectives see it."""
+        return Network(
+            self.topology, self.efficiency.value, self.fabric_efficiency.value, self.gather_efficiency, self.ramp_s
+        )
 
     @property
     def node(self) -> int:
@@ -154,6 +165,8 @@ def cards_of(
             high=fabric["efficiency_high"],
         ),
         timer=_timer(_Identity(chip), assume),
+        gather_efficiency=0.0 if own else platform.get("gather_efficiency", GATHER_SHARE * efficiency),
+        ramp_s=0.0 if own else platform["ramp_us"] * 1e-6,
     )
 
 
@@ -197,6 +210,8 @@ def _timer(of: _Identity, assume: bool) -> Timer:
     return Timer(chip=of.chip, own=own, assume=assume)
 
 
+GATHER_SHARE = 0.85
+"""Rate of gathers over that of sums where only the latter is known: between A100 (0.88) and H100 (0.75)."""
 DEFAULT_ERA = "megatron-2024"
 
 

@@ -36,6 +36,15 @@ VECTOR_BACKWARD = 1.7
 """Backward over forward traffic of norms, activations and residuals: saved inputs are read again beside gradients."""
 OPTIMIZER_BYTES = 30.0
 """Traffic of Adam for each parameter: master weight, two moments and gradient read, three and the weight written."""
+LOSS_ARRAYS, EAGER_LOSS_ARRAYS = (5, 4), (19, 7)
+"""Arrays of two-byte words that the loss moves forwards and backwards, each of a word for every token and word of the
+vocabulary: fused, and as Megatron-LM's cross entropy in single precision does it step by step (cast, maximum,
+difference, exponential, sum, quotient; product and cast back)."""
+ALIGNMENT = 64
+UNALIGNED = {32: 1.05, 16: 1.15, 8: 1.35, 4: 2.0, 2: 3.0, 1: 4.0}
+"""Time of a product on multipliers of GPUs whose widths are no multiples of 64, by the greatest power of two that
+divides them, over that of its neighbours (after Anthony et al. 2024, "The Case for Co-Designing Model Architectures
+with Hardware", measured on A100; the last three are assumed). Measured tables hold aligned shapes only."""
 TILE = 128
 """Rows to which each expert's tokens are padded in a grouped product."""
 IMBALANCE = 1.1
@@ -54,6 +63,7 @@ class Split:
     dtype: str = "bfloat16"
     sequence_parallel: bool = True
     fused_attention: bool = True
+    dropout: bool = True
 
     @property
     def tokens(self) -> int:
@@ -119,7 +129,14 @@ class _Adding:
         """A product forwards, and its two backwards."""
         rows = self.products.setdefault(dtype, [])
         m, n, k = math.ceil(m), math.ceil(n), math.ceil(k)
+        times *= self.unaligned(n, k)
         rows += [(0, part, times, m, n, k), (1, part, times, m, k, n), (2, part, times, k, n, m)]
+
+    def unaligned(self, *widths: int) -> float:
+        """How much longer a product takes for its widths. Own chips are simulated with the widths they get."""
+        if self.cards.chip.design is not None:
+            return 1.0
+        return UNALIGNED.get(math.gcd(ALIGNMENT, *widths), 1.0)
 
     def one_product(self, which: int, m: float, n: float, k: float, times: float, part: str) -> None:
         self.products.setdefault("bfloat16", []).append((which, part, times, math.ceil(m), math.ceil(n), math.ceil(k)))
@@ -177,10 +194,6 @@ PRODUCT_DTYPES = {"float16": "bfloat16", "tfloat32": "bfloat16"}
 """Element types whose products take the time of another's; those of tfloat32 take twice that (`_with_software`)."""
 
 
-def _network(cards: Cards) -> collectives.Network:
-    return collectives.Network(cards.topology, cards.efficiency.value, cards.fabric_efficiency.value)
-
-
 _KEPT: dict[tuple[object, ...], Passes] = {}
 """Passes before software, by what decides them. A key holds its timer, by identity."""
 
@@ -206,8 +219,7 @@ def layer(model: ModelShape, index: int, split: Split, cards: Cards) -> Passes:
         is_sparse,
         split,
         _Same(cards.timer),
-        cards.topology,
-        cards.efficiency.value,
+        cards.network,
         cards.software.once_per_node,
     )
     if key not in _KEPT:
@@ -269,9 +281,10 @@ def _attention(adding: _Adding, model: ModelShape, split: Split, heads: float, s
                 adding.attention(1, share * ATTENTION_BACKWARD / split.cp, **sizes)
         return
     rows = batch * heads * length / split.cp
+    longer = adding.unaligned(model.head_size)
     for which, count in ((0, 1), (1, 2)):
-        adding.one_product(which, rows, length, model.head_size, count, ATTENTION)
-        adding.one_product(which, rows, model.head_size, length, count, ATTENTION)
+        adding.one_product(which, rows, length, model.head_size, count * longer, ATTENTION)
+        adding.one_product(which, rows, model.head_size, length, count * longer, ATTENTION)
     scores = rows * length
     adding.stream(scores, 1, times=2, backward=1.5)  # scale, mask and softmax; dropout
 
@@ -301,7 +314,7 @@ def _experts(adding: _Adding, model: ModelShape, split: Split, cards: Cards, dty
 
 
 def _collectives(adding: _Adding, model: ModelShape, split: Split, cards: Cards) -> None:
-    network = _network(cards)
+    network = cards.network
     moved = split.tokens * model.hidden * 2.0
     if split.tp > 1:
         group = Group(split.tp)
@@ -347,16 +360,34 @@ def _slower_attention(model: ModelShape, split: Split, cards: Cards, passes: Pas
 
 
 def _with_software(passes: Passes, split: Split, cards: Cards, attention: float = 1.0) -> Passes:
-    """Products and attention at the software's speed, and of collectives what it does not hide."""
+    """Products, attention and vector operators at the software's speed, and of collectives what it does not hide."""
     ratio, exposed = cards.software.gemm.value, 1 - cards.software.overlap.value
     width = 2.0 if split.dtype == "tfloat32" else 1.0  # half the rate, twice the bytes
-    factor = {MATRIX: ratio, ATTENTION: ratio * attention, TENSOR: exposed, EXPERT: exposed, CONTEXT: exposed}
+    factor = {
+        MATRIX: ratio,
+        ATTENTION: ratio * attention,
+        VECTOR: cards.software.vector.value,
+        TENSOR: exposed,
+        EXPERT: exposed,
+        CONTEXT: exposed,
+    }
 
     def scaled(each: Pass) -> Pass:
         seconds = {part: value * width * factor.get(part, 1.0) for part, value in each.seconds.items()}
         return Pass(MappingProxyType(seconds), each.low, each.high)
 
     return Passes(scaled(passes.forward), scaled(passes.backward), scaled(passes.weight))
+
+
+def core_attention(model: ModelShape, split: Split, cards: Cards) -> Pass:
+    """The forward pass of unfused attention alone, with scores, mask, softmax and dropout: what selective recomputation
+    does again."""
+    key = ("core attention", model, split, _Same(cards.timer))
+    if key not in _KEPT:
+        adding = _Adding(cards)
+        _attention(adding, model, split, model.heads / split.tp, max(model.key_value_heads / split.tp, 1))
+        _KEPT[key] = adding.passes()
+    return _with_software(_KEPT[key], split, cards).forward
 
 
 def embedding(model: ModelShape, split: Split, cards: Cards) -> Passes:
@@ -371,11 +402,12 @@ def embedding(model: ModelShape, split: Split, cards: Cards) -> Passes:
 
 def head(model: ModelShape, split: Split, cards: Cards) -> Passes:
     """The product with the vocabulary, and the loss."""
-    key = ("head", model, split, _Same(cards.timer))
+    forward, backward = EAGER_LOSS_ARRAYS if cards.software.eager else LOSS_ARRAYS
+    key = ("head", model, split, _Same(cards.timer), forward)
     if key not in _KEPT:
         adding = _Adding(cards)
-        words = model.vocabulary / split.tp
+        words = math.ceil(model.vocabulary / split.tp / TILE) * TILE  # padded
         adding.product(split.tokens, words, model.hidden, "bfloat16")
-        adding.stream(split.tokens * words, 4, backward=0.8)
+        adding.stream(split.tokens * words, forward - 1, backward=backward / forward)
         _KEPT[key] = adding.passes()
     return _with_software(_KEPT[key], split, cards)

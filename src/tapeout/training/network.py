@@ -72,7 +72,7 @@ def fabric_of(
     return Fabric(
         nodes=-(-cards.count // node),
         node_cards=node,
-        link_bytes_per_s=cards.topology.levels[0].bytes_per_s * cards.efficiency.value,
+        link_bytes_per_s=cards.topology.levels[0].bytes_per_s * (cards.gather_efficiency or cards.efficiency.value),
         nic_bytes_per_s=cards.fabric.bytes_per_s * cards.fabric_efficiency.value,
         oversubscription=oversubscription,
         nodes_per_leaf=nodes_per_leaf,

@@ -11,7 +11,9 @@ from tapeout.models.step import ModelShape
 from tapeout.training.problems import TrainingError
 
 SCHEDULES = ("1f1b", "interleaved", "zero-bubble", "dualpipe", "gpipe")
-RECOMPUTES = ("none", "selective", "full")
+RECOMPUTES = ("none", "selective", "products", "full")
+"""What a backward pass computes again: nothing; attention where its scores are not kept on the chip (Korthikanti et al.
+2022); every second product, and what lies between (torchtitan's selective mode); a whole layer."""
 DTYPES = ("bfloat16", "float16", "tfloat32", "int8", "fp8", "nvfp4")
 
 
@@ -116,7 +118,7 @@ class Plan:
     `virtual_stages`: chunks of layers on each card (interleaved). `sequence_parallel`: norms and dropout are split over
     tp. `fused_attention`: scores stay on the chip. `overlap_gradients`: their reduction runs beside the last backward
     passes, and the gathering of new weights beside the first forward ones. `gradient_bytes`: of one gradient that is
-    kept and reduced.
+    kept and reduced. `dropout`: whether models without gates, which are of the time of dropout, keep its masks.
     """
 
     pipelines: tuple[Pipeline, ...]
@@ -129,6 +131,7 @@ class Plan:
     fused_attention: bool = True
     overlap_gradients: bool = True
     gradient_bytes: int = 4
+    dropout: bool = True
 
     def __post_init__(self) -> None:
         if not self.pipelines:
@@ -229,6 +232,7 @@ def uniform(
     fused_attention: bool = True,
     overlap_gradients: bool = True,
     gradient_bytes: int = 4,
+    dropout: bool = True,
 ) -> Plan:
     """The plan of one kind: replicas take all `cards`. Raises TrainingError if they do not divide."""
     if min(tp, pp, cp, ep, cards, batch, micro_batch) < 1:
@@ -252,6 +256,7 @@ def uniform(
         fused_attention=fused_attention,
         overlap_gradients=overlap_gradients,
         gradient_bytes=gradient_bytes,
+        dropout=dropout,
     )
 
 

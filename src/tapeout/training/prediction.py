@@ -7,7 +7,8 @@ its passes by part, the bubble it waits in, what is exposed of the gradients' re
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
+from statistics import NormalDist
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from tapeout.figures import Estimate, Provenance, given, number, total
 from tapeout.models.step import ModelShape
 from tapeout.models.tables import table
 from tapeout.training import collectives, layers, memory, schedules, shapes
-from tapeout.training.collectives import Group, Network
+from tapeout.training.collectives import Group
 from tapeout.training.fleet import Cards, Fleet
 from tapeout.training.layers import DATA, HOST, NOTHING, PARTS, TRANSFER, Pass, Passes, Split
 from tapeout.training.plan import Mesh, Pipeline, Plan
@@ -23,6 +24,8 @@ from tapeout.training.problems import TrainingError
 from tapeout.training.schedules import Timeline
 
 BUBBLE, OPTIMIZER = "bubble", "optimizer"
+HOST_SPREAD = 0.1
+"""Deviation of the hosts' times of a layer over their mean (assumed)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,6 +202,7 @@ def _chunks(
             dtype=plan.dtype,
             sequence_parallel=plan.sequence_parallel and mesh.tp > 1,
             fused_attention=plan.fused_attention,
+            dropout=plan.dropout,
         )
         is_first, is_last = place == 0, place == len(sizes) - 1
         passes = _passes(model, plan, pipeline, mesh, cards, split, first, count, is_first, is_last)
@@ -225,8 +229,8 @@ def _passes(
         if not alike:
             continue
         each = layers.layer(model, alike[0], split, cards)
-        again = _again(each.forward, mesh.recompute, split)
-        one = _with_host(each, again, cards)
+        again = _again(model, each.forward, mesh.recompute, split, cards)
+        one = _with_host(each, again, cards, max(mesh.tp * mesh.cp, mesh.ep if is_sparse else 1))
         if plan.zero == 3 and pipeline.stages == 1:
             one = _with_gathering(one, model, alike[0], split, cards, pipeline, mesh)
         forward.append((float(len(alike)), one.forward))
@@ -244,22 +248,29 @@ def _passes(
     return Passes(layers.joined(forward), layers.joined(backward), layers.joined(weight))
 
 
-def _again(forward: Pass, recompute: str, split: Split) -> Pass:
+def _again(model: ModelShape, forward: Pass, recompute: str, split: Split, cards: Cards) -> Pass:
     """What is computed again in the backward pass."""
     if recompute == "full":
         return forward
     if recompute == "selective" and not split.fused_attention:
-        return Pass(
-            {name: value for name, value in forward.seconds.items() if name == layers.ATTENTION},
-            forward.low,
-            forward.high,
-        )
+        return layers.core_attention(model, split, cards)
+    if recompute == "products":
+        shares = {layers.MATRIX: 0.5, layers.VECTOR: 1.0}
+        seconds = {name: value * shares[name] for name, value in forward.seconds.items() if name in shares}
+        return Pass(seconds, forward.low, forward.high)
     return NOTHING
 
 
-def _with_host(each: Passes, again: Pass, cards: Cards) -> Passes:
-    """A layer's passes, none of which is shorter than the host needs to launch it."""
-    host = cards.software.host.value
+@cache
+def _slowest_host(ranks: int) -> float:
+    """The slowest of so many hosts over the mean of hosts, times drawn from a normal distribution (Blom's formula)."""
+    return 1 + HOST_SPREAD * NormalDist().inv_cdf((ranks - 0.375) / (ranks + 0.25)) if ranks > 1 else 1.0
+
+
+def _with_host(each: Passes, again: Pass, cards: Cards, ranks: int) -> Passes:
+    """A layer's passes, none of which is shorter than the host needs to launch it. `ranks`: that meet in every layer,
+    and wait there for the slowest of their hosts."""
+    host = cards.software.host.value * _slowest_host(ranks)
 
     def padded(one: Pass, floor: float) -> Pass:
         missing = max(floor - one.total, 0.0)
@@ -277,7 +288,7 @@ def _with_gathering(
 ) -> Passes:
     """Weights gathered before each pass and gradients scattered after it, beside the work of the layer."""
     owned = memory.held(model, index, 1, split, has_embedding=False, has_head=False)
-    network = _network(cards)
+    network = cards.network
     group = Group(pipeline.replicas * mesh.cp, mesh.tp)
     gather = collectives.time_s(network, "all_gather", owned.count * 2, group)
     scatter = collectives.time_s(network, "reduce_scatter", owned.count * 4, group)
@@ -298,10 +309,6 @@ def _all(chunk: _Part) -> Pass:
     return layers.joined([(1.0, passes.forward), (1.0, passes.backward), (1.0, passes.weight)])
 
 
-def _network(cards: Cards) -> Network:
-    return Network(cards.topology, cards.efficiency.value, cards.fabric_efficiency.value)
-
-
 def _transfer_s(hidden: int, pipeline: Pipeline, chunks: list[_Part], number: int) -> float:
     """Activations from a chunk to the next: each card of a tensor-parallel group sends its share."""
     here, there = chunks[number], chunks[number + 1]
@@ -309,9 +316,9 @@ def _transfer_s(hidden: int, pipeline: Pipeline, chunks: list[_Part], number: in
     size = split.tokens * 2.0 * hidden / split.tp
     if here.mesh == there.mesh:
         stride = here.mesh.tp * here.mesh.cp * pipeline.replicas
-        return collectives.time_s(_network(here.cards), "send", size, Group(2, stride))
+        return collectives.time_s(here.cards.network, "send", size, Group(2, stride))
     ends = [here.cards, there.cards]
-    rate = min(_network(each).rate(each.fabric) for each in ends)
+    rate = min(each.network.rate(each.fabric) for each in ends)
     return size / rate + max(each.fabric.latency_ns for each in ends) * 1e-9
 
 
@@ -388,7 +395,7 @@ def _exposed(
 
 def _of_replicas(model: ModelShape, plan: Plan, pipeline: Pipeline, chunk: _Part) -> tuple[float, float]:
     """Seconds to reduce a chunk's gradients over its replicas, and to gather its weights."""
-    mesh, network = chunk.mesh, _network(chunk.cards)
+    mesh, network = chunk.mesh, chunk.cards.network
     owned = _owned(model, [chunk])
     reduce = gather = 0.0
     for count, group in zip((owned.dense, owned.experts), _replica_groups(plan, mesh), strict=True):
@@ -435,7 +442,11 @@ def _stage(
     ) / len(mine)
     has_head = mine[-1].first + mine[-1].count == model.layers
     split = mine[0].split
-    loss = split.tokens * model.vocabulary / split.tp * 6.0 if has_head else 0.0
+    loss = memory.loss_bytes(model, split, cards.software.loss_bytes) if has_head else 0.0
+    places = {
+        shapes.is_sparse(model, layer): layer for each in mine for layer in range(each.first, each.first + each.count)
+    }
+    working = max(memory.working_bytes(model, layer, split, mesh.recompute) for layer in places.values())
     replicas = sum(each.replicas for each in plan.pipelines) * mesh.cp
     return Stage(
         number=device,
@@ -447,16 +458,17 @@ def _stage(
         busy_s=busy_s,
         in_flight=in_flight,
         memory=memory.of_stage(
-            model,
             owned,
             activations,
             in_flight,
-            loss,
+            working=working,
+            loss=loss,
             zero=plan.zero,
             replicas=replicas,
             expert_replicas=max(replicas * mesh.tp // mesh.ep, 1),
+            dtype=plan.dtype,
             gradient_bytes=plan.gradient_bytes,
-            stays_gathered=pipeline.stages > 1,
+            stays_gathered=plan.zero == 3 and pipeline.stages > 1,
         ),
         capacity_bytes=cards.chip.require("memory_gb").to("B").value,
     )
@@ -481,6 +493,8 @@ def _estimate(found: _Simulated, fleet: Fleet) -> Estimate:
         )
         if name in (layers.MATRIX, layers.ATTENTION):
             base = base * (era.gemm / era.gemm.value)
+        elif name == layers.VECTOR:
+            base = base * (era.vector / era.vector.value)
         elif name in (layers.TENSOR, layers.EXPERT, layers.CONTEXT) and era.overlap.value < 1:
             base = base * ((1.0 - era.overlap) / (1 - era.overlap.value))
             base = base * (cards.efficiency.value / cards.efficiency)

@@ -14,13 +14,16 @@ from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+from tapeout.accelerator import Accelerator
 from tapeout.errors import TapeoutError
+from tapeout.figures import Provenance, given
 from tapeout.models.step import ModelShape
 from tapeout.training import shapes
 from tapeout.training.fleet import Cards, Fleet, cards_of, fleet_of
-from tapeout.training.plan import Plan, uniform
+from tapeout.training.plan import RECOMPUTES, Plan, uniform
 from tapeout.training.prediction import Step, predict
 from tapeout.training.problems import TrainingError
 from tapeout.training.software import fitted
@@ -34,11 +37,15 @@ CHIPS = {
     "TPU-v5e": "TPU v5e",
     "TPU-trillium": "TPU v6e Trillium",
     "TPU-v6e": "TPU v6e Trillium",
-    "H100-SXM5-96GB-HBM2e(2.4TB/s, 500W cap)": "H100-SXM5-80GB",
     "H800-SXM-80GB": "H800-SXM5-80GB",
     "NVIDIA H100-SXM5-80GB": "H100-SXM5-80GB",
+    "H100-SXM5-96GB": "H100-SXM5-80GB",
 }
 """Names that tables give to chips of the catalogue."""
+BUILD = re.compile(r"(?P<name>[^(]*?-(?P<gb>\d+)GB)[^(]*\((?P<tb>[\d.]+) ?TB/s, (?P<watt>\d+) ?W cap\)")
+"""A chip with other memory than the catalogue's, held below its power: name-96GB-kind(2.4TB/s, 500W cap)."""
+CONTRADICTION = 0.12
+"""How far layers may be from those that a row's count of parameters gives before the latter are taken."""
 PRECISIONS = (
     ("fp4", "nvfp4"),
     ("mxfp8", "fp8"),
@@ -161,6 +168,7 @@ COLUMNS = (
     "mfu_pct",
     "hfu_pct",
     "mem_gb_per_chip",
+    "metric_note",
 )
 
 
@@ -253,11 +261,14 @@ def _model(filling: _Filling) -> ModelShape:
     ffn = run.count("ffn") or (named.intermediate if named else 0) or filling.assume("ffn", 4 * hidden)
     layers = run.count("layers") or (named.layers if named else 0)
     billions = run.number("params_b")
+    each = (4 + (3 if is_gated else 2) * ffn / hidden) * hidden**2
+    of_size = max(round(((billions or 0) * 1e9 - vocabulary * hidden) / each), 1)
     if not layers:
         if billions is None:
             raise TrainingError(f"{run.place}: neither layers nor params_b is given")
-        each = (4 + (3 if is_gated else 2) * ffn / hidden) * hidden**2
-        layers = filling.assume("layers", max(round((billions * 1e9 - vocabulary * hidden) / each), 1))
+        layers = filling.assume("layers", of_size)
+    elif billions and not named and abs(of_size / layers - 1) > CONTRADICTION and layers > 8:
+        layers = filling.assume(f"layers (not {layers}, which contradict params_b)", of_size)
     kept = run.count("kv_heads") or (named.key_value_heads if named else heads)
     base = named or ModelShape(
         name="",
@@ -282,6 +293,7 @@ def _model(filling: _Filling) -> ModelShape:
         intermediate=ffn,
         vocabulary=vocabulary,
         gated=is_gated,
+        tied=named.tied if named else not is_gated,
     )
 
 
@@ -334,6 +346,9 @@ def _cards(filling: _Filling) -> Cards:
     text = run.cells.get("chip", "")
     text = re.sub(r"^\d+x", "", text)
     text = CHIPS.get(text, text)
+    build = BUILD.fullmatch(text)
+    if build:
+        text = CHIPS.get(build["name"], build["name"])
     if text == "GH-96":
         text = filling.assume("chip GH200 as", "H100-SXM5-80GB")
     if not text:
@@ -353,9 +368,13 @@ def _cards(filling: _Filling) -> Cards:
     node = run.count("chips_per_node")
     if node and found.node > node and ("NVL" in found.chip.name or "TPU" in found.chip.name):
         node = found.node  # hosts of a rack or of a pod share its links
-    if nic or node:
+    chip = found.chip
+    if build:
+        chip = _build_of(chip.name, float(build["gb"]), float(build["tb"]), float(build["watt"]))
+        filling.assume("clock at that power", f"{_clock_share(found.chip, float(build['watt'])):.2f} of full")
+    if nic or node or build:
         found = cards_of(
-            found.chip,
+            chip,
             chips,
             name=found.name,
             software=software,
@@ -364,6 +383,23 @@ def _cards(filling: _Filling) -> Cards:
             node=node,
         )
     return found
+
+
+def _clock_share(chip: Accelerator, watt: float) -> float:
+    """Clock of the multipliers at a cap on power, over that at full power: its square root, between the linear law of
+    frequency alone and the cube root of frequency and voltage."""
+    full = chip.require("tdp_w").to("W").value
+    return float(min(watt / full, 1.0) ** 0.5)
+
+
+@cache
+def _build_of(name: str, size_gb: float, rate_tb_per_s: float, watt: float) -> Accelerator:
+    chip = fleet_of(f"{name}:1", assume=True).cards[0].chip
+    share = _clock_share(chip, watt)
+    size = given("memory", size_gb, "GB", Provenance.PUBLISHED, "the table")
+    rate = given("memory rate", rate_tb_per_s * 1e12, "B/s", Provenance.PUBLISHED, "the table")
+    peak = {dtype: figure * share for dtype, figure in chip.peak.items()}
+    return replace(chip, peak=MappingProxyType(peak), dram=replace(chip.dram, size=size, bandwidth=rate))
 
 
 def _plan(filling: _Filling, model: ModelShape, cards: Cards) -> Plan:
@@ -379,6 +415,12 @@ def _plan(filling: _Filling, model: ModelShape, cards: Cards) -> Plan:
     micro = run.count("micro_batch")
     accumulation = run.count("grad_accum")
     batch = run.count("global_batch_seqs")
+    note = run.cells.get("metric_note", "")
+    of_replica = re.search(r"local batch (\d+)", note)
+    if batch is None and of_replica:
+        batch = replicas * int(of_replica[1])
+    if micro is None and batch and usual.get("micro_batches") == "stages" and batch % (replicas * pp) == 0:
+        micro = filling.assume("micro_batch", batch // (replicas * pp))
     if micro is None:
         micro = filling.assume("micro_batch", usual.get("micro_batch", 1))
     if batch is None:
@@ -391,12 +433,17 @@ def _plan(filling: _Filling, model: ModelShape, cards: Cards) -> Plan:
             micro = filling.assume("micro_batch", micro_fits)
         else:
             batch = filling.assume("global_batch_seqs", -(-batch // (replicas * micro)) * replicas * micro)
-    virtual = run.count("vpp") or usual.get("virtual_stages", 1)
+    virtual = run.count("vpp")
+    if virtual is None and pp > 1 and ("interleaved" in note.casefold() or "virtual_stages" in usual):
+        virtual = filling.assume("vpp", usual.get("virtual_stages", 2))
+    virtual = virtual or 1
     if pp == 1 or (batch // (replicas * micro)) % pp or virtual * pp > model.layers:
         virtual = 1
     recompute = run.cells.get("recompute", "")
-    if recompute not in ("none", "selective", "full"):
+    if recompute not in RECOMPUTES:
         recompute = filling.assume("recompute", usual["recompute"])
+    elif recompute == "selective":
+        recompute = usual.get("selective", recompute)
     zero = int(run.number("zero") or 0) if "zero" in run.cells else None
     if run.cells.get("fsdp", "0") not in ("", "0"):
         zero = 3
@@ -426,6 +473,7 @@ def _plan(filling: _Filling, model: ModelShape, cards: Cards) -> Plan:
         fused_attention=usual["fused_attention"],
         overlap_gradients=usual.get("overlap_gradients", True),
         gradient_bytes=usual.get("gradient_bytes", 4),
+        dropout=usual.get("dropout", True),
     )
 
 

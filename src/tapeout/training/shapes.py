@@ -31,6 +31,7 @@ def _gpt(name: str, layers: int, hidden: int, heads: int, vocabulary: int = 5120
         intermediate=4 * hidden,
         vocabulary=vocabulary,
         gated=False,
+        tied=True,
     )
 
 
@@ -112,6 +113,7 @@ def of_config(config: Mapping[str, Any], name: str = "") -> ModelShape:
     experts = size("num_experts", "n_routed_experts", "num_local_experts", default=0)
     expert_intermediate = size("moe_intermediate_size", default=size("intermediate_size", default=0)) if experts else 0
     activation = str(config.get("hidden_act", config.get("activation_function", "silu")))
+    is_gated = activation not in ("gelu", "gelu_new", "relu", "gelu_pytorch_tanh", "gelu_fast")
     dense = size("first_k_dense_replace", default=0) if experts else 0
     return ModelShape(
         name=title,
@@ -130,7 +132,8 @@ def of_config(config: Mapping[str, Any], name: str = "") -> ModelShape:
         window=size("sliding_window", default=0) if config.get("use_sliding_window", True) else 0,
         windowed_share=_windowed_share(config, layers),
         latent=is_latent,
-        gated=activation not in ("gelu", "gelu_new", "relu", "gelu_pytorch_tanh", "gelu_fast"),
+        gated=is_gated,
+        tied=bool(config.get("tie_word_embeddings", not is_gated)),
     )
 
 
@@ -172,12 +175,12 @@ def expert_parameters(model: ModelShape, layer: int) -> float:
 
 
 def parameter_count(model: ModelShape) -> float:
-    """All parameters, embedding and head counted apart."""
+    """All parameters; embedding and head counted once where they are tied."""
     layers = sum(
         attention_parameters(model) + dense_parameters(model, layer) + expert_parameters(model, layer)
         for layer in range(model.layers)
     )
-    return layers + 2.0 * model.vocabulary * model.hidden + model.hidden
+    return layers + (1.0 if model.tied else 2.0) * model.vocabulary * model.hidden + model.hidden
 
 
 def flops_of_token(model: ModelShape, sequence: int) -> float:

@@ -1,8 +1,9 @@
 """Software eras: the share of a step that neither chip nor network decides.
 
-An era has three numbers and no more: host time of a layer's pass, overlap of collectives with products, and time of
-products over that of tuned kernels. They are read from `data/software.toml`; a fit on rows that the repository names
-replaces them (`data/fitted.toml`).
+An era has three numbers that may be fitted and no more: host time of a layer's pass, time of products over that of
+tuned kernels, and a third: overlap of collectives with products, or, of eager software, which overlaps nothing, time of
+vector operators over that of their bytes. They are read from `data/software.toml`; a fit on rows that the repository
+names replaces them (`data/fitted.toml`).
 """
 
 import tomllib
@@ -14,15 +15,19 @@ from typing import Any
 from tapeout.figures import Estimate, Provenance, given
 from tapeout.training.problems import TrainingError
 
+COLUMNS = {"host_us": "host", "overlap": "overlap", "gemm": "gemm", "vector": "vector"}
+"""Numbers of an era: the column in the files, and the attribute."""
+
 
 @dataclass(frozen=True, eq=False)
 class SoftwareEra:
-    """`host`: seconds of one layer's forward pass; `overlap` and `gemm`: shares.
+    """`host`: seconds of one layer's forward pass; `overlap`, `gemm` and `vector`: shares. `eager`: an operator at a
+    time, none beside another.
 
     `attention`: share of peak that its fused attention reaches on chips with asynchronous copies, for kernels written
     before them; 0: the operator model's. A published fact, not fitted. `blocking`: a stage waits while it sends and
     receives (Megatron-LM until 2023). `once_per_node`: a token goes to a node once, however many of its experts are
-    there (DeepEP, 2025).
+    there (DeepEP, 2025). `loss_bytes`: of logits, copies and gradients for each word of the vocabulary and token.
     """
 
     name: str
@@ -31,9 +36,17 @@ class SoftwareEra:
     host: Estimate
     overlap: Estimate
     gemm: Estimate
+    vector: Estimate
+    eager: bool = False
     attention: float = 0.0
     blocking: bool = False
     once_per_node: bool = False
+    loss_bytes: float = 6.0
+
+    @property
+    def free(self) -> tuple[str, ...]:
+        """Columns of the three numbers that a fit may set."""
+        return ("host_us", "gemm", "vector") if self.eager else ("host_us", "overlap", "gemm")
 
 
 @cache
@@ -49,11 +62,12 @@ def eras() -> dict[str, SoftwareEra]:
     folder = resources.files("tapeout.training") / "data"
     found = {}
     for name, entry in tomllib.loads((folder / "software.toml").read_text("utf-8")).items():
+        entry.setdefault("vector", [1.0, 0.95, 1.2])
         provenance = Provenance.named(entry["provenance"])
         source = entry.get("source", entry["what"])
         if name in fitted():
             provenance, source = Provenance.MODELLED, f"fitted to {len(fitted()[name]['rows'])} published runs"
-            for column in ("host_us", "overlap", "gemm"):
+            for column in COLUMNS.keys() & fitted()[name].keys():
                 value = float(fitted()[name][column])
                 _, low, high = entry[column]
                 entry[column] = [value, min(low, 0.9 * value), max(high, 1.1 * value)]
@@ -79,9 +93,12 @@ def eras() -> dict[str, SoftwareEra]:
             host=figure("host time of a layer's pass", "host_us", "s", 1e-6),
             overlap=figure("overlap of collectives", "overlap", ""),
             gemm=figure("products over tuned kernels", "gemm", ""),
+            vector=figure("vector operators over their bytes", "vector", ""),
+            eager=entry.get("eager", False),
             attention=entry.get("attention", 0.0),
             blocking=entry.get("blocking", False),
             once_per_node=entry.get("once_per_node", False),
+            loss_bytes=entry.get("loss_bytes", 6.0),
         )
     return found
 
