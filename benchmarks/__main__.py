@@ -21,6 +21,7 @@ BENCHMARKS = (
     "cosimulation",
     "random_kernels",
     "many_chips",
+    "collectives",
     "fleet",
     "ranking_service",
     "planner",
@@ -34,6 +35,9 @@ def main(names: list[str]) -> None:
         return
     if names[:1] == ["random_kernels"] and "".join(names[1:2]).startswith("-"):
         importlib.import_module("benchmarks.random_kernels").main(names[1:])
+        return
+    if names == ["collectives", "--write"]:
+        importlib.import_module("benchmarks.collectives").main(names[1:])
         return
     unknown = sorted(set(names) - set(BENCHMARKS))
     if unknown:

@@ -32,8 +32,8 @@ def kernels_may_use_host_memory(request):
         return
     from tapeout.runtime import session
 
-    before = session.arena
-    session.set_arena(0, 0)
+    before = session.arenas
+    session.set_arenas(())
     yield
-    if session.arena == (0, 0):  # else the device woke
-        session.set_arena(*before)
+    if not session.arenas:  # else the device woke
+        session.set_arenas(before)

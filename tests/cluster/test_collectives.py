@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from tapeout import cluster as clusters
 from tapeout.chip import tiny
-from tapeout.cluster import Cluster, Level, Protocol, collective_time
-from tapeout.cluster.collectives import OPERATIONS
+from tapeout.cluster import OPERATIONS, Cluster, Level, Protocol, collective_time
 from tapeout.errors import ChipError
 
 GB = 1_000_000_000
@@ -26,9 +25,10 @@ def flat(**more):
 
 operations = st.sampled_from([name for name in OPERATIONS if name not in ("send", "recv")])
 names = st.sampled_from(list(clusters.REFERENCE_CLUSTERS))
+shipped = st.sampled_from(list(clusters.shipped()))
 
 
-@given(names, operations, st.integers(0, 1 << 32), st.integers(2, 64))
+@given(shipped, operations, st.integers(0, 1 << 32), st.integers(2, 64))
 def test_more_bytes_never_take_less_time_and_the_link_is_never_beaten(name, operation, size_bytes, count):
     cluster = clusters.load(name)
     places = range(min(count, cluster.place_count or count))
@@ -144,3 +144,71 @@ def test_a_file_builds_upon_a_reference_cluster(tmp_path):
     slow, board = clusters.load(path), clusters.load("board8")
     assert (slow.name, slow.protocols) == ("slow", board.protocols)
     assert dataclasses.replace(slow.levels[0], bytes_per_s=board.levels[0].bytes_per_s) == board.levels[0]
+
+
+MEASURED_US = {  # NCCL on eight H100 and A100, of the package aiconfigurator-core
+    "h100x8": {
+        ("all_reduce", 2, 2048): 6.26,
+        ("all_reduce", 8, 131_072): 19.01,
+        ("all_reduce", 4, 4 << 20): 41.46,
+        ("all_reduce", 8, 512 << 20): 2111.7,
+        ("all_gather", 2, 65_536): 6.34,
+        ("all_gather", 8, 8 << 20): 44.07,
+        ("all_gather", 4, 512 << 20): 1268.2,
+        ("reduce_scatter", 8, 1 << 20): 14.65,
+        ("reduce_scatter", 2, 64 << 20): 169.16,
+        ("all_to_all", 4, 1024): 6.83,
+        ("all_to_all", 8, 16 << 20): 72.49,
+        ("all_to_all", 2, 128 << 20): 268.73,
+    },
+}
+
+
+@pytest.mark.parametrize("name", MEASURED_US)
+def test_clusters_that_exist_take_the_time_that_was_measured(name):
+    cluster = clusters.load(name)
+    errors = []
+    for (operation, ranks, size_bytes), took_us in MEASURED_US[name].items():
+        found = collective_time(cluster, operation, size_bytes, range(ranks))
+        errors.append(abs(found.time_ps / 1e6 / took_us - 1))
+        assert found.time_ps >= found.least_ps
+    assert sum(errors) / len(errors) < 0.08 and max(errors) < 0.25
+
+
+@pytest.mark.parametrize("name", list(clusters.shipped()))
+def test_every_operation_has_protocols(name):
+    cluster = clusters.load(name)
+    assert all(cluster.protocols_of(operation) for operation in OPERATIONS)
+    assert bool(cluster.measured) == (name not in clusters.REFERENCE_CLUSTERS)
+
+
+def test_a_ring_takes_a_step_for_each_neighbour_and_copies_what_stays():
+    ring = Protocol(
+        name="ring", base_ns=1_000, step_ns=100, efficiency=0.5, copy_bytes_per_s=1000 * GB, steps="ring",
+        operations=("all_gather",),
+    )  # fmt: skip
+    cluster = Cluster(name="mixed", levels=(fabric(),), protocols=(*PLAIN, ring))
+    # 80 MB: seven eighths at half of 100 GB/s, all of it at 1,000 GB/s, and seven steps of 1.1 µs.
+    assert collective_time(cluster, "all_gather", 80_000_000, range(8)).time_ps == 1_488_700_000
+    assert collective_time(cluster, "reduce_scatter", 80_000_000, range(8)).time_ps == 701_000_000
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (
+            lambda: Protocol(name="odd", base_ns=0, operations=("all_reduc",)),
+            "protocol.operations=('all_reduc',) names 'all_reduc', which is none of all_reduce, ",
+        ),
+        (
+            lambda: Cluster(
+                name="few", levels=(fabric(),), protocols=(Protocol(name="one", base_ns=0, operations=("send",)),)
+            ),
+            "has none for all_reduce; one without operations is for all that have none",
+        ),
+    ],
+)
+def test_protocols_that_leave_an_operation_out_are_refused(make, sentence):
+    with pytest.raises(ChipError) as refused:
+        make()
+    assert sentence in str(refused.value)

@@ -130,7 +130,7 @@ def test_durations_follow_from_the_chip():
 
 
 def test_timing_alone_cannot_begin_in_the_middle(monkeypatch):
-    monkeypatch.setattr(session, "clock", VirtualClock())
+    monkeypatch.setattr(session, "clocks", (VirtualClock(),))
     monkeypatch.setattr(session, "timing_only", False)
     with pytest.raises(TapeoutError, match="must be asked for before anything else is timed"):
         session.turn_on(only=True)

@@ -62,9 +62,9 @@ def arena(arrays):
     """An arena that holds both arrays."""
     addresses = [a.ctypes.data for a in arrays]
     base = min(addresses)
-    runtime.session.set_arena(base, max(addresses) + arrays[0].nbytes - base)
+    runtime.session.set_arenas([(base, max(addresses) + arrays[0].nbytes - base)])
     yield base
-    runtime.session.set_arena(0, 0)
+    runtime.session.set_arenas(())
 
 
 def pointers(arrays):

@@ -17,10 +17,23 @@ from tapeout.chip.description import (
     Scratchpad,
     VectorEngine,
 )
-from tapeout.chip.loading import CHIP_VARIABLE, activate, active, active_serial, load, named, refuse_activation_while
+from tapeout.chip.loading import (
+    CHIP_VARIABLE,
+    CHIPS_VARIABLE,
+    activate,
+    active,
+    active_serial,
+    begin_to_use,
+    current_index,
+    load,
+    named,
+    of_process,
+    refuse_activation_while,
+)
 from tapeout.chip.reference import REFERENCE_CHIPS, inference, tiny, training
 
 __all__ = [
+    "CHIPS_VARIABLE",
     "CHIP_VARIABLE",
     "REFERENCE_CHIPS",
     "Chip",
@@ -41,9 +54,12 @@ __all__ = [
     "activate",
     "active",
     "active_serial",
+    "begin_to_use",
+    "current_index",
     "inference",
     "load",
     "named",
+    "of_process",
     "refuse_activation_while",
     "tiny",
     "training",

@@ -5,6 +5,7 @@ against the description's fields and never runs anything.
 """
 
 import dataclasses
+import functools
 import json
 import os
 import re
@@ -18,6 +19,9 @@ from tapeout.errors import ChipError
 
 CHIP_VARIABLE = "TAPEOUT_CHIP"
 DEFAULT_CHIP = "inference"
+CHIPS_VARIABLE = "TAPEOUT_CHIPS"
+"""Chips of one process: how many of the active one, or a list such as "training,training,inference"."""
+MOST_CHIPS = 64
 NONE = "none"
 """In a data file, a part that the chip lacks."""
 
@@ -259,10 +263,16 @@ _active: Chip | None = None
 _serial = -1
 _serials: dict[Chip, int] = {}
 _refusals: list[Callable[[], str | None]] = []
+_current_index: Callable[[], int] | None = None
+_several: tuple[tuple[Chip, int], ...] = ()
+"""The chips of a process that simulates more than one and has begun to use them, with their serial numbers."""
 
 
 def active() -> Chip:
-    """The chip this process runs on: the one activated, else the one TAPEOUT_CHIP names, else `inference`."""
+    """The chip this process runs on: the one activated, else the one TAPEOUT_CHIP names, else `inference`. Of several
+    it is the current thread's."""
+    if _several:
+        return _several[current_index()][0]
     if _active is None:
         _make_active(load(named()))
     assert _active is not None
@@ -271,9 +281,55 @@ def active() -> Chip:
 
 def active_serial() -> int:
     """A number for the active chip, under which to keep what was made for it: equal for equal chips only."""
+    if _several:
+        return _several[current_index()][1]
     if _active is None:
         active()
     return _serial
+
+
+def current_index() -> int:
+    """Return which of the process's chips is the current thread's."""
+    return _current_index() if _current_index is not None else 0
+
+
+def of_process() -> tuple[Chip, ...]:
+    """The chips that this process simulates, in the order of their indices: the active one, or what TAPEOUT_CHIPS says.
+
+    Raises ChipError for a value of it that is neither a number nor a list of chips.
+    """
+    if _several:
+        return tuple(chip for chip, _ in _several)
+    names = _list_of_chips()
+    if isinstance(names, int):
+        return (active(),) * names
+    return (active(), *map(load, names[1:]))
+
+
+def _list_of_chips() -> int | list[str]:
+    """How many equal chips TAPEOUT_CHIPS asks for, or their names."""
+    return _read_list((os.environ.get(CHIPS_VARIABLE) or "1").strip())
+
+
+@functools.cache
+def _read_list(given: str) -> int | list[str]:
+    names = [name.strip() for name in given.split(",")]
+    is_number = re.fullmatch(r"[+-]?\d+", given) is not None
+    count = int(given) if is_number else len(names)
+    if not (1 <= count <= MOST_CHIPS and all(names)):
+        raise ChipError(
+            f"{CHIPS_VARIABLE}={given!r} is neither a number of chips, 1 to {MOST_CHIPS}, nor a list of as many names, "
+            "such as training,training,inference"
+        )
+    return count if is_number else names
+
+
+def begin_to_use(current_index: Callable[[], int]) -> None:
+    """Keep the chips that the process has, from now on. `current_index`: which of them is the current thread's."""
+    global _several, _current_index
+    if len(found := of_process()) > 1:
+        _several = tuple((chip, _serials.setdefault(chip, len(_serials))) for chip in found)
+        _current_index = current_index
 
 
 def _make_active(chip: Chip) -> None:
@@ -282,16 +338,28 @@ def _make_active(chip: Chip) -> None:
 
 
 def named() -> str:
-    """The chip's name or file that TAPEOUT_CHIP gives, else the default."""
+    """The chip's name or file that TAPEOUT_CHIPS or TAPEOUT_CHIP gives, else the default."""
+    names = _list_of_chips()
+    if not isinstance(names, int):
+        return names[0]
     return os.environ.get(CHIP_VARIABLE) or DEFAULT_CHIP
 
 
 def activate(chip: Chip | str | os.PathLike[str]) -> Chip:
     """Make a chip (or the one of that name or file) the active one, and return it.
 
-    Raises ChipError while the device holds memory: its addresses and kernels belong to the chip before.
+    Raises ChipError while the device holds memory: its addresses and kernels belong to the chip before. Raises it too
+    for another chip than the first of a list in TAPEOUT_CHIPS, and for another once several are in use.
     """
     chosen = chip if isinstance(chip, Chip) else load(chip)
+    names = _list_of_chips()
+    if not isinstance(names, int) and chosen != load(names[0]):
+        raise ChipError(
+            f"cannot activate {chosen.name!r}: {CHIPS_VARIABLE}={','.join(names)} names this process's chips; "
+            "unset it, or list the chip there"
+        )
+    if _several and chosen != _several[0][0]:
+        raise ChipError(f"cannot activate {chosen.name!r}: the {len(_several)} chips of this process are in use")
     if _active is not None and chosen != _active:
         for refusal in _refusals:
             if reason := refusal():

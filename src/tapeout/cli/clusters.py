@@ -25,13 +25,13 @@ def size_bytes(text: str) -> int:
 def clusters(
     cluster: Annotated[str | None, typer.Argument(help="A cluster's name or TOML file (default: list all).")] = None,
 ) -> None:
-    """List the reference clusters, or show the levels of one."""
+    """List the clusters that ship, or show the levels of one."""
     from tapeout import cluster as known
     from tapeout.report import clusters as report
 
     console = console_of()
     if cluster is None:
-        console.print(report.listing(known.REFERENCE_CLUSTERS.values()))
+        console.print(report.listing(known.shipped().values()))
     else:
         console.print(report.levels(known.load(cluster)))
 
@@ -46,11 +46,10 @@ def collective(
 ) -> None:
     """Show how long a collective takes on a cluster, which algorithm is used and what limits it."""
     from tapeout import cluster as known
-    from tapeout.cluster.collectives import OPERATIONS
     from tapeout.report import clusters as report
 
-    if operation not in OPERATIONS:
-        raise TapeoutError(f"there is no collective {operation!r}; choose from {', '.join(OPERATIONS)}")
+    if operation not in known.OPERATIONS:
+        raise TapeoutError(f"there is no collective {operation!r}; choose from {', '.join(known.OPERATIONS)}")
     found = known.load(cluster)
     count = ranks or (2 if operation in ("send", "recv") else found.place_count or 1024)
     found.check_ranks(count)

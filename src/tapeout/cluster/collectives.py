@@ -16,22 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from tapeout.cluster.description import Cluster, Level, Protocol
+from tapeout.cluster.description import OPERATIONS, Cluster, Level, Protocol
 from tapeout.errors import InternalError
-
-OPERATIONS = (
-    "all_reduce",
-    "all_gather",
-    "reduce_scatter",
-    "all_to_all",
-    "broadcast",
-    "reduce",
-    "gather",
-    "scatter",
-    "send",
-    "recv",
-    "barrier",
-)
 
 
 @dataclass(frozen=True)
@@ -53,6 +39,8 @@ class _Phase:
     step_count: int
     sent_bytes: float
     """Bytes that one chip sends across this level."""
+    ring_step_count: int
+    """Steps where the protocol goes from neighbour to neighbour."""
 
 
 def collective_time(cluster: Cluster, operation: str, size_bytes: int, places: Sequence[int]) -> CollectiveTime:
@@ -71,12 +59,16 @@ def _time(cluster: Cluster, operation: str, size_bytes: int, places: tuple[int, 
     if len(spans) > 1:  # one level does it all: less to start, more to send
         flat = ((cluster.meeting_level(places), len(places)),)
         choices.append(_phases(operation, size_bytes, flat))
-    timed = [_of_phases(operation, phases, protocol) for phases in choices for protocol in cluster.protocols]
+    protocols = cluster.protocols_of(operation)
+    timed = [_of_phases(operation, size_bytes, phases, protocol) for phases in choices for protocol in protocols]
     return min(timed, key=lambda each: each.time_ps)
 
 
-def _of_phases(operation: str, phases: list[_Phase], protocol: Protocol) -> CollectiveTime:
-    latency_ns = protocol.base_ns + sum(p.step_count * (p.level.latency_ns + protocol.step_ns) for p in phases)
+def _of_phases(operation: str, size_bytes: int, phases: list[_Phase], protocol: Protocol) -> CollectiveTime:
+    latency_ns = protocol.base_ns
+    for phase in phases:
+        step_count = phase.ring_step_count if protocol.steps == "ring" else phase.step_count
+        latency_ns += step_count * (phase.level.latency_ns + protocol.step_ns)
     at_peak_s: dict[str, float] = {}
     for phase in phases:
         name = phase.level.name
@@ -84,10 +76,14 @@ def _of_phases(operation: str, phases: list[_Phase], protocol: Protocol) -> Coll
             at_peak_s.get(name, 0.0) + phase.sent_bytes * phase.level.oversubscription / phase.level.bytes_per_s
         )
     transfer_s = sum(at_peak_s.values()) / protocol.efficiency
+    if protocol.copy_bytes_per_s:
+        transfer_s += size_bytes / protocol.copy_bytes_per_s
     total_ps = latency_ns * 1000 + math.ceil(transfer_s * 1e12)
     widest, least_s = max(at_peak_s.items(), key=lambda item: item[1])
     bound = "latency" if latency_ns * 1e-9 >= least_s / protocol.efficiency else f"rate of level {widest}"
-    algorithm = " + ".join(dict.fromkeys(phase.algorithm for phase in phases))
+    is_ring = protocol.steps == "ring" and operation in ("all_reduce", "all_gather", "reduce_scatter")
+    names = ("ring" if is_ring and phase.algorithm == "direct" else phase.algorithm for phase in phases)
+    algorithm = " + ".join(dict.fromkeys(names))
     return CollectiveTime(operation, f"{algorithm}, {protocol.name}", total_ps, bound, math.ceil(least_s * 1e12))
 
 
@@ -115,35 +111,37 @@ def _phases(operation: str, size_bytes: int, spans: tuple[tuple[Level, int], ...
         total = math.prod(n for _, n in spans)
         for level, n in spans:
             beyond = size * (reached * n - reached) / total  # to ranks first reached at this level
-            phases.append(_Phase(level, "direct", _hops(level, n), beyond * _detour(level, n)))
+            hops = _hops(level, n)
+            phases.append(_Phase(level, "direct", hops, beyond * _detour(level, n), max(hops, n - 1)))
             reached *= n
         return phases
     count = sum((n - 1).bit_length() for _, n in spans)
     level = spans[-1][0]
     if operation in ("send", "recv"):
-        return [_Phase(level, "direct", _hops(level, spans[-1][1]), size)]
+        hops = _hops(level, spans[-1][1])
+        return [_Phase(level, "direct", hops, size, hops)]
     if operation in ("broadcast", "reduce"):
-        return [_Phase(level, "tree", count, size)]
+        return [_Phase(level, "tree", count, size, count)]
     total = math.prod(n for _, n in spans)
-    return [_Phase(level, "direct", 1, size * (total - 1))]  # gather, scatter: the root's port
+    return [_Phase(level, "direct", 1, size * (total - 1), 1)]  # gather, scatter: the root's port
 
 
 def _all_reduce(level: Level, n: int, size: float) -> list[_Phase]:
     if level.reduces_in_switch:
-        return [_Phase(level, "in the switch", 2, size)]
+        return [_Phase(level, "in the switch", 2, size, 2)]
     return _gather(level, n, size) * 2
 
 
 def _gather(level: Level, n: int, size: float) -> list[_Phase]:
     """All-gather of `size` in all among n units, or its mirror, reduce-scatter."""
     if level.fabric == "switch":
-        return [_Phase(level, "direct", 1, size * (n - 1) / n)]
+        return [_Phase(level, "direct", 1, size * (n - 1) / n, n - 1)]
     if level.fabric == "ring" or n != math.prod(level.shape):
-        return [_Phase(level, "ring", n - 1, size * (n - 1) / n)]
+        return [_Phase(level, "ring", n - 1, size * (n - 1) / n, n - 1)]
     phases, share = [], size
     for extent in level.shape:  # all dimensions at once, each on its part of the data: every port is busy
         if extent > 1:
-            phases.append(_Phase(level, "torus", extent - 1, share * (extent - 1) / extent))
+            phases.append(_Phase(level, "torus", extent - 1, share * (extent - 1) / extent, extent - 1))
             share /= extent
     return phases
 

@@ -14,12 +14,27 @@ from tapeout.errors import ChipError
 
 FABRICS = ("switch", "ring", "torus")
 
+OPERATIONS = (
+    "all_reduce",
+    "all_gather",
+    "reduce_scatter",
+    "all_to_all",
+    "broadcast",
+    "reduce",
+    "gather",
+    "scatter",
+    "send",
+    "recv",
+    "barrier",
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol(Part):
     """One way to move a message; the cheapest for a message's size is taken.
 
-    A message of b bytes in s steps takes `base_ns` + s · `step_ns` + b / (`efficiency` · rate).
+    A message of b bytes in s steps takes `base_ns` + s · `step_ns` + b / (`efficiency` · rate), and size /
+    `copy_bytes_per_s` for what a chip moves within its own memory meanwhile (sizes: `tapeout.cluster.collectives`).
     """
 
     label: ClassVar[str] = "protocol"
@@ -27,7 +42,18 @@ class Protocol(Part):
     name: str = text("what it is called")
     base_ns: int = count("from the start of a collective to its first byte", minimum=0)
     step_ns: int = count("added to the fabric's latency in each step", minimum=0, default=0)
-    efficiency: float = number("share of the link's rate that payload gets", minimum=0.01, maximum=1, default=0.9)
+    efficiency: float = number("share of the link's rate that payload gets", minimum=0.001, maximum=1, default=0.9)
+    copy_bytes_per_s: int = count("rate of the copy within a chip's memory; 0: it takes no time", minimum=0, default=0)
+    steps: str = text(
+        "over a switch: direct, every pair at once; ring, from neighbour to neighbour",
+        choices=("direct", "ring"),
+        default="direct",
+    )
+    operations: tuple[str, ...] = checked_later("operations it is for; none: for those without their own", default=())
+
+    def check(self) -> None:
+        if unknown := [name for name in self.operations if name not in OPERATIONS]:
+            self.refuse("operations", f"names {unknown[0]!r}, which is none of {', '.join(OPERATIONS)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,12 +92,15 @@ class Cluster(Part):
     levels: tuple[Level, ...] = checked_later("innermost first")
     protocols: tuple[Protocol, ...] = checked_later("ways to move a message")
     chip: str = checked_later("kind of chip; empty: the active one", default="")
+    measured: str = checked_later("where the protocols' constants were measured; empty: they are assumed", default="")
 
     def check(self) -> None:
         if not self.levels:
             self.refuse("levels", "joins nothing; a cluster has at least one level")
         if not self.protocols:
             self.refuse("protocols", "moves nothing; give at least one protocol")
+        if lacking := [name for name in OPERATIONS if not self.protocols_of(name)]:
+            self.refuse("protocols", f"has none for {lacking[0]}; one without operations is for all that have none")
         below = 1
         for place, level in enumerate(self.levels):
             last = place == len(self.levels) - 1
@@ -85,6 +114,11 @@ class Cluster(Part):
             if level.size and level.size <= below and place:
                 self.refuse("levels", f"has a level {level.name!r} no larger than the one below it")
             below = level.size or below
+
+    def protocols_of(self, operation: str) -> tuple[Protocol, ...]:
+        """Return the protocols among which an operation chooses: its own, else those for every operation."""
+        own = tuple(protocol for protocol in self.protocols if operation in protocol.operations)
+        return own or tuple(protocol for protocol in self.protocols if not protocol.operations)
 
     @property
     def place_count(self) -> int | None:

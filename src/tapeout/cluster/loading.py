@@ -1,9 +1,15 @@
-"""Loading of a `Cluster` from a name or a TOML file."""
+"""Loading of a `Cluster` from a name or a TOML file.
+
+Clusters of chips that exist, with the constants measured of them, are TOML themselves: the file measured.toml beside
+this one, which `python -m benchmarks collectives --write` writes.
+"""
 
 import difflib
+import functools
 import os
 import tomllib
 from dataclasses import fields
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +19,19 @@ from tapeout.cluster.reference import REFERENCE_CLUSTERS
 from tapeout.errors import ChipError
 
 CLUSTER_VARIABLE = "TAPEOUT_CLUSTER"
+MEASURED = "measured.toml"
 
 
 def load(name_or_path: str | os.PathLike[str]) -> Cluster:
-    """Return the reference cluster of that name, or the one in that TOML file. Raises ChipError."""
+    """Return the cluster of that name that ships, or the one in that TOML file. Raises ChipError."""
     given = os.fspath(name_or_path)
     if given in REFERENCE_CLUSTERS:
         return REFERENCE_CLUSTERS[given]
     path = Path(given)
     if path.suffix != ".toml":
-        raise ChipError(f"{_unknown('cluster', given, REFERENCE_CLUSTERS)} Your own: a path that ends in .toml")
+        if given in shipped():
+            return shipped()[given]
+        raise ChipError(f"{_unknown('cluster', given, shipped())} Your own: a path that ends in .toml")
     where = shown_path(given)
     try:
         data = tomllib.loads(path.read_text("utf-8"))
@@ -33,12 +42,28 @@ def load(name_or_path: str | os.PathLike[str]) -> Cluster:
     return _cluster(data, where)
 
 
+@functools.cache
+def shipped() -> dict[str, Cluster]:
+    """Every cluster that ships, by name: first those of our own chips, then those of chips that exist."""
+    found = dict(REFERENCE_CLUSTERS)
+    place = resources.files("tapeout.cluster") / MEASURED
+    for name, table in tomllib.loads(place.read_text("utf-8")).items():
+        found[name] = _cluster({"name": name, **table}, f"{MEASURED}:{name}")
+    return found
+
+
+def named() -> Cluster | None:
+    """Return the cluster that TAPEOUT_CLUSTER names, if it names one. Raises ChipError."""
+    name = os.environ.get(CLUSTER_VARIABLE)
+    return load(name) if name else None
+
+
 def _cluster(data: dict[str, Any], where: str) -> Cluster:
     values: dict[str, Any] = {"protocols": PROTOCOLS}
     if base := data.pop("based_on", None):
-        if base not in REFERENCE_CLUSTERS:
-            raise ChipError(_unknown("cluster", base, REFERENCE_CLUSTERS), where=where)
-        values = {field.name: getattr(REFERENCE_CLUSTERS[base], field.name) for field in fields(Cluster)}
+        if base not in shipped():
+            raise ChipError(_unknown("cluster", base, shipped()), where=where)
+        values = {field.name: getattr(shipped()[base], field.name) for field in fields(Cluster)}
     for kind, key in ((Level, "levels"), (Protocol, "protocols")):
         if key in data:
             tables = data.pop(key)
@@ -54,8 +79,7 @@ def _part(kind: type[Any], values: dict[str, Any], place: str, where: str) -> An
     for key in values:
         if key not in known:
             raise ChipError(f"{place}: {_unknown('field', key, known)}", where=where)
-    if isinstance(values.get("shape"), list):
-        values = {**values, "shape": tuple(values["shape"])}
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
     try:
         return kind(**values)
     except ChipError as error:

@@ -124,9 +124,13 @@ def on_chip(device: Any) -> Any:
     if not named:
         return device
     index = torch.device(device).index
-    if index and index != streams.local_rank():
-        raise ValueError(f"there is no cuda:{index}: this process simulates one chip, 'cuda' or 'cuda:0'")
-    return torch.device("chip") if index is None else torch.device("chip", 0)
+    if index is None:
+        return torch.device("chip")
+    try:
+        return torch.device("chip", streams.check_index(index))
+    except ValueError as error:
+        said = str(error).replace(f"no chip {index}:", f"no cuda:{index}:")
+        raise ValueError(said.replace("chip:", "cuda:").replace("'chip'", "'cuda'")) from None
 
 
 def _on_chip_if_named(value: Any) -> Any:
@@ -159,10 +163,6 @@ def _map_module() -> None:
         "graph": graphs.graph,
         "graph_pool_handle": graphs.graph_pool_handle,
         "is_current_stream_capturing": graphs.is_capturing,
-        "can_device_access_peer": lambda device, peer_device: False,
-        "seed_all": chip_device.seed,
-        "get_rng_state_all": lambda: [chip_device.get_rng_state()],
-        "set_rng_state_all": lambda states: chip_device.set_rng_state(states[0]),
         "max_memory_reserved": chip_device.max_memory_reserved,
         "max_memory_cached": chip_device.max_memory_reserved,
         "memory_cached": chip_device.memory_reserved,
@@ -172,7 +172,6 @@ def _map_module() -> None:
         "memory_snapshot": lambda: [],
         "get_allocator_backend": lambda: "native",
         "make_graphed_callables": _ungraphed,
-        "device_of": lambda tensor: chip_device.device(0),
     }
     for name, value in answers.items():
         if not inspect.isclass(value):
@@ -196,13 +195,13 @@ def _map_module() -> None:
 
 
 class _Generators(Sequence[torch.Generator]):
-    """torch.cuda.default_generators: the chip's one, which libraries of kernels take seed and offset from."""
+    """torch.cuda.default_generators: each chip's, which libraries of kernels take seed and offset from."""
 
     def __len__(self) -> int:
-        return 1
+        return chip_device.device_count()
 
     def __getitem__(self, index: Any) -> Any:
-        return (chip_device._generator(),)[index]
+        return tuple(map(chip_device._generator, range(len(self))))[index]
 
 
 def _for_scripts(name: str, answer: Callable[..., Any]) -> Callable[..., Any]:
@@ -244,7 +243,7 @@ def _ungraphed(callables: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 def _memory_summary(device: Any = None, abbreviated: bool = False) -> str:
-    stats = chip_device.memory_stats()
+    stats = chip_device.memory_stats(device)
     return "\n".join(f"{name:36} {value:>20,}" for name, value in stats.items())
 
 
@@ -429,7 +428,9 @@ def _map_version() -> None:
 
 
 def _map_data_parallel() -> None:
-    """On one device nothing is scattered; torch's own scatter is CUDA's."""
+    """On one chip nothing is scattered."""
+    if chip_device.device_count() > 1:
+        return
 
     def scatter(self: Any, inputs: Any, kwargs: Any, device_ids: Sequence[Any]) -> Any:
         def move(value: Any) -> Any:

@@ -1,11 +1,12 @@
 """`torch.chip`: what PyTorch programs expect of an accelerator's module, as they know it from `torch.cuda`.
 
-The functions take and ignore a device where torch passes one: a process simulates one chip. The first use of the
-device runs `_lazy_init`, which loads the C++ shim and reserves the active chip's HBM; asking about the device
-(is_available, device_count, get_device_properties) does not.
+A process simulates one chip, or as many as TAPEOUT_CHIPS says; a function that takes a device means the current one
+if it is given none. The first use of the device runs `_lazy_init`, which loads the C++ shim and reserves the chips'
+HBM; asking about the device (is_available, device_count, get_device_properties) does not.
 """
 
 import functools
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +30,7 @@ from tapeout.pytorch.streams import set_stream as set_stream
 from tapeout.pytorch.streams import stream as stream
 from tapeout.pytorch.streams import synchronize as synchronize
 
-# ---------------------------------------------------------------------------------------------- the one device
+# ---------------------------------------------------------------------------------------------- the devices
 
 
 def is_available() -> bool:
@@ -48,38 +49,61 @@ def __getattr__(name: str) -> Any:
 
 
 def device_count() -> int:
-    return 1
+    return len(chips.of_process())
 
 
 def current_device() -> int:
-    return 0
+    return chips.current_index()
 
 
 def set_device(device: DeviceLike) -> None:
-    check_index(device)
+    if device.__class__ is int and device < 0:
+        return
+    _select(check_index(device))
+
+
+def _select(index: int) -> None:
+    if index != chips.current_index():
+        shim().tapeout_set_device(index)
 
 
 def _exchange_device(device: int) -> int:
+    before = chips.current_index()
     if device >= 0:
-        check_index(device)
-    return 0
+        _select(check_index(device))
+    return before
 
 
 _maybe_exchange_device = _exchange_device
 
 
 class device:
-    """Context manager that selects the chip; with one chip there is nothing to switch."""
+    """Context manager that makes a chip the current one."""
 
     def __init__(self, device: DeviceLike):
-        check_index(device)
-        self.idx = 0
+        self.idx = -1 if device.__class__ is int and device < 0 else check_index(device)
+        self.prev_idx = -1
 
     def __enter__(self) -> "device":
+        self.prev_idx = _exchange_device(self.idx)
         return self
 
     def __exit__(self, *exception: object) -> None:
-        pass
+        _exchange_device(self.prev_idx)
+
+
+class device_of(device):
+    """The same for the chip of a tensor; for one that is elsewhere nothing changes."""
+
+    def __init__(self, tensor: torch.Tensor):
+        super().__init__(tensor.device if tensor.device.type == "chip" else -1)
+
+
+def can_device_access_peer(device: DeviceLike, peer_device: DeviceLike) -> bool:
+    """Return whether links join two chips. Copies between others go by way of the host."""
+    own = chips.of_process()
+    here, there = check_index(device), check_index(peer_device)
+    return here != there and bool(own[here].links.link_count and own[there].links.link_count)
 
 
 @dataclass(frozen=True)
@@ -127,8 +151,7 @@ def _properties(chip: chips.Chip) -> DeviceProperties:
 
 
 def get_device_properties(device: DeviceLike = None) -> DeviceProperties:
-    check_index(device)
-    return _properties(chips.active())
+    return _properties(chips.of_process()[check_index(device)])
 
 
 def get_device_name(device: DeviceLike = None) -> str:
@@ -157,8 +180,7 @@ def _is_in_bad_fork() -> bool:
 
 def memory_stats(device: DeviceLike = None) -> dict[str, int]:
     """Bytes and counts of the HBM allocator, under the names torch.cuda gives them."""
-    check_index(device)
-    return device_runtime.memory_statistics()
+    return device_runtime.memory_statistics(check_index(device))
 
 
 def memory_allocated(device: DeviceLike = None) -> int:
@@ -180,9 +202,9 @@ def max_memory_reserved(device: DeviceLike = None) -> int:
 
 
 def reset_peak_memory_stats(device: DeviceLike = None) -> None:
-    check_index(device)
+    index = check_index(device)
     if is_initialized():
-        shim().tapeout_reset_peak()
+        shim().tapeout_reset_peak(index)
 
 
 def empty_cache() -> None:
@@ -193,32 +215,45 @@ def empty_cache() -> None:
 
 def mem_get_info(device: DeviceLike = None) -> tuple[int, int]:
     """Free and total bytes of HBM."""
-    total = chips.active().global_memory.size_bytes
+    total = chips.of_process()[check_index(device)].global_memory.size_bytes
     return total - memory_allocated(device), total
 
 
 # ---------------------------------------------------------------------------------------------- random numbers
 
 
-def _generator() -> torch.Generator:
+def _generator(device: DeviceLike = None) -> torch.Generator:
     shim()
-    return torch.ops.tapeout.default_generator()
+    return torch.ops.tapeout.default_generator(check_index(device))
 
 
 def manual_seed(seed: int) -> None:
-    """Seed the chip's default generator; torch.manual_seed calls this. Does not wake the device."""
+    """Seed the current chip's default generator. Does not wake the device."""
     if is_initialized():
         _generator().manual_seed(seed)
     else:
         device_runtime.seed_before_first_use = seed
 
 
-manual_seed_all = manual_seed
+def manual_seed_all(seed: int) -> None:
+    """Seed every chip's default generator; torch.manual_seed calls this. Does not wake the device."""
+    if is_initialized():
+        for index in range(device_count()):
+            _generator(index).manual_seed(seed)
+    else:
+        device_runtime.seed_before_first_use = seed
 
 
 def seed() -> int:
-    """Seed the chip's default generator from the operating system; returns the seed."""
+    """Seed the current chip's default generator from the operating system; returns the seed."""
     return _generator().seed()
+
+
+def seed_all() -> int:
+    """Seed every chip's default generator from the operating system, alike; returns the seed."""
+    chosen = seed()
+    manual_seed_all(chosen)
+    return chosen
 
 
 def initial_seed() -> int:
@@ -226,10 +261,17 @@ def initial_seed() -> int:
 
 
 def get_rng_state(device: DeviceLike = "chip") -> torch.Tensor:
-    check_index(device)
-    return _generator().get_state()
+    return _generator(device).get_state()
+
+
+def get_rng_state_all() -> list[torch.Tensor]:
+    return [get_rng_state(index) for index in range(device_count())]
 
 
 def set_rng_state(state: torch.Tensor, device: DeviceLike = "chip") -> None:
-    check_index(device)
-    _generator().set_state(state)
+    _generator(device).set_state(state)
+
+
+def set_rng_state_all(states: Iterable[torch.Tensor]) -> None:
+    for index, state in enumerate(states):
+        set_rng_state(state, index)

@@ -57,33 +57,38 @@ def shim() -> ctypes.CDLL:
 
         loaded = build.load()
         _declare(loaded)
-        chip = chips.active()
+        own = chips.of_process()
         if (mode := _choice(TIMING_VARIABLE, TIMING_MODES)) != "off":
             session.turn_on(only=mode == "only")
         _kept_for_the_shim.append(calls := _clock_calls(DeviceClock(loaded.tapeout_trace)))
-        memory = chip.global_memory
+        memories = [chip.global_memory for chip in own]
         refused = loaded.tapeout_initialize(
-            memory.size_bytes,
-            chip.name.encode(),
-            memory.name.encode(),
+            len(own),
+            (ctypes.c_uint64 * len(own))(*(memory.size_bytes for memory in memories)),
+            (ctypes.c_char_p * len(own))(*(chip.name.encode() for chip in own)),
+            (ctypes.c_char_p * len(own))(*(memory.name.encode() for memory in memories)),
             ctypes.byref(calls),
             int(session.timing_only),
         )
         if refused:
+            size_bytes = sum(memory.size_bytes for memory in memories)
+            names = ", ".join(repr(chip.name) for chip in own)
             raise TapeoutError(
-                f"the host refuses to reserve {memory.size_bytes} bytes of address space for the {memory.name} of chip "
-                f"{chip.name!r}: {os.strerror(refused)}. Raise `ulimit -v` or vm.overcommit_memory, or describe a "
-                "chip with less memory"
+                f"the host refuses to reserve {size_bytes} bytes of address space for the {memories[0].name} of "
+                f"{'chip' if len(own) == 1 else 'chips'} {names}: {os.strerror(refused)}. Raise `ulimit -v` or "
+                "vm.overcommit_memory, or describe a chip with less memory"
             )
+        at_once = ctypes.PyDLL(loaded._name)  # short calls at every launch, not worth letting go of the GIL
+        chips.begin_to_use(at_once.tapeout_current_device)
         _shim = loaded
         for then in _when_used:
             then()
         _watch_allocations(loaded)
         if seed_before_first_use is not None:
-            torch.ops.tapeout.default_generator().manual_seed(seed_before_first_use)
+            for index in range(len(own)):
+                torch.ops.tapeout.default_generator(index).manual_seed(seed_before_first_use)
         set_fallback(os.environ.get(FALLBACK_VARIABLE) or "count")
         loaded.tapeout_let_reads_be_zeros(int(_choice(READ_VARIABLE, READS) == "zeros"))
-        at_once = ctypes.PyDLL(loaded._name)  # short calls at every launch, not worth letting go of the GIL
         at_once.tapeout_current_stream.restype = ctypes.c_int64
         place = ctypes.cast(at_once.tapeout_make_canonical, ctypes.c_void_p).value or 0
         session.attach_device(at_once.tapeout_current_stream, place)
@@ -100,16 +105,22 @@ def shim() -> ctypes.CDLL:
 
 def _declare(loaded: ctypes.CDLL) -> None:
     uint64, int64 = ctypes.c_uint64, ctypes.c_int64
-    loaded.tapeout_initialize.argtypes = [uint64, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_int]
-    loaded.tapeout_trace.argtypes = [ctypes.c_char_p, ctypes.c_int, int64, int64, int64]
+    pointer = ctypes.c_void_p
+    loaded.tapeout_initialize.argtypes = [int64, pointer, pointer, pointer, pointer, ctypes.c_int]
+    loaded.tapeout_trace.argtypes = [ctypes.c_char_p, ctypes.c_int, int64, int64, int64, int64]
+    loaded.tapeout_current_device.restype = int64
+    loaded.tapeout_set_device.argtypes = [int64]
     loaded.tapeout_current_operator.restype = ctypes.c_char_p
     loaded.tapeout_arena_base.restype = uint64
     loaded.tapeout_arena_size_bytes.restype = uint64
+    loaded.tapeout_base_of_chip.argtypes = [int64]
+    loaded.tapeout_base_of_chip.restype = uint64
     loaded.tapeout_block_of.argtypes = [uint64, ctypes.POINTER(uint64), ctypes.POINTER(uint64)]
     loaded.tapeout_watch_allocations.argtypes = [ctypes.c_void_p, uint64]
     loaded.tapeout_end_capture.argtypes = [BLOCK_TAKER]
     loaded.tapeout_let_go.argtypes = [uint64]
-    loaded.tapeout_memory_statistics.argtypes = [ctypes.POINTER(int64)]
+    loaded.tapeout_memory_statistics.argtypes = [int64, ctypes.POINTER(int64)]
+    loaded.tapeout_reset_peak.argtypes = [int64]
     loaded.tapeout_count_on_chip.argtypes = [ctypes.c_char_p, int64]
     loaded.tapeout_ledger.argtypes = [ctypes.c_char_p, uint64]
     loaded.tapeout_ledger.restype = uint64
@@ -134,6 +145,7 @@ def _clock_calls(clock: DeviceClock) -> ctypes.Structure:
         "poll": (int64, int64),
         "synchronize": (none,),
         "copy": (none, int64, int64, int64, int64),
+        "copy_between": (none, int64, int64, int64, int64),
         "host_operator": (none, ctypes.c_char_p),
         "watch": (none, int64),
     }
@@ -147,13 +159,20 @@ def _watch_allocations(loaded: ctypes.CDLL) -> None:
     from tapeout.runtime import sanitizer
 
     if sanitizer.checks() is not None and not session.timing_only:
-        base, size_bytes = loaded.tapeout_arena_base(), loaded.tapeout_arena_size_bytes()
-        announce = sanitizer.watch(loaded.tapeout_block_of, base, size_bytes)
+        _set_arenas(loaded)
+        announce = sanitizer.watch(loaded.tapeout_block_of)
         loaded.tapeout_watch_allocations(ctypes.cast(announce, ctypes.c_void_p), sanitizer.RED_ZONE_BYTES)
 
 
+def _set_arenas(loaded: ctypes.CDLL) -> None:
+    """Tell the session where the chips' HBM is."""
+    current = ctypes.cast(loaded.tapeout_current_device, ctypes.c_void_p).value or 0
+    own = [(loaded.tapeout_base_of_chip(n), chip.global_memory.size_bytes) for n, chip in enumerate(chips.of_process())]
+    session.set_arenas(own, current)
+
+
 def _memory_in_use() -> str | None:
-    used = memory_statistics()["allocated_bytes.all.current"]
+    used = memory_statistics(0)["allocated_bytes.all.current"]
     return f"{used} bytes of the present chip's HBM are in use" if used else None
 
 
@@ -163,11 +182,14 @@ def _make_triton_use_the_chip() -> None:
     from tapeout.triton_backend import benchmark, kernel_cache
     from tapeout.triton_backend.driver import ChipDriver, is_chip_active
 
-    hbm = arena()
-    session.set_arena(hbm.address, hbm.size_bytes)
+    _set_arenas(shim())
     triton.runtime.driver.set_active(ChipDriver())
     benchmark.install(is_chip_active)
     kernel_cache.install()
+    if len(chips.of_process()) > 1:
+        from tapeout.triton_backend import placement
+
+        placement.install()
 
 
 def set_fallback(policy: str) -> None:
@@ -206,7 +228,7 @@ class Block:
 
 
 def arena() -> Block:
-    """The whole of HBM: where it begins and how large it is."""
+    """The whole of HBM, of all chips: where it begins and how large it is."""
     loaded = shim()
     return Block(loaded.tapeout_arena_base(), loaded.tapeout_arena_size_bytes())
 
@@ -219,8 +241,8 @@ def block_of(address: int) -> Block | None:
     return Block(start.value, size_bytes.value)
 
 
-def memory_statistics() -> dict[str, int]:
-    """Bytes and counts of the HBM allocator, under the names torch.cuda gives them; zeros before the first use."""
+def memory_statistics(chip: int) -> dict[str, int]:
+    """Bytes and counts of a chip's HBM allocator, under the names torch.cuda gives them; zeros before the first use."""
     names = (
         "allocated_bytes.all.current",
         "allocated_bytes.all.peak",
@@ -232,5 +254,5 @@ def memory_statistics() -> dict[str, int]:
     if _shim is None:
         return dict.fromkeys(names, 0)
     values = (ctypes.c_int64 * len(names))()
-    _shim.tapeout_memory_statistics(values)
+    _shim.tapeout_memory_statistics(chip, values)
     return dict(zip(names, values, strict=True))

@@ -7,6 +7,7 @@ and a short gap on the chip before each further kernel (`clock.graph_gap_ps`).
 """
 
 import contextlib
+import itertools
 import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ import torch
 
 from tapeout import chip as chips
 from tapeout.errors import TapeoutError
+from tapeout.pytorch.device import device
 from tapeout.pytorch.device_runtime import BLOCK_TAKER, shim
 from tapeout.pytorch.streams import stream as made_current
 from tapeout.pytorch.streams import synchronize
@@ -35,18 +37,19 @@ class _Launch:
     words: tuple[int, ...]
     drawn: list[tuple[int, int]]
     """Places of words that each replay draws, and which number drawn it is."""
+    chip: int
 
 
 @dataclass
 class _Capture:
     launches: list[_Launch] = field(default_factory=list)
-    draws: list[tuple[torch.Generator | None, int]] = field(default_factory=list)
-    """Generator and how many numbers; each gives two words, a seed and the first number's place."""
+    draws: list[tuple[torch.Generator | None, int, int]] = field(default_factory=list)
+    """Generator, how many numbers and on which chip; each gives two words, a seed and the first number's place."""
 
     def __call__(self, kernel: Any, grid: tuple[int, int, int], words: Sequence[int]) -> None:
         marks = range(_FIRST_MARK, _FIRST_MARK + 2 * len(self.draws))
         drawn = [(place, word - _FIRST_MARK) for place, word in enumerate(words) if word in marks]
-        self.launches.append(_Launch(kernel, grid, tuple(words), drawn))
+        self.launches.append(_Launch(kernel, grid, tuple(words), drawn, chips.current_index()))
 
 
 def is_capturing() -> bool:
@@ -56,7 +59,7 @@ def is_capturing() -> bool:
 def draw(generator: torch.Generator | None, count: int) -> tuple[int, int]:
     """Takes `count` random numbers from the generator (None: the chip's own): its seed and the first one's place."""
     if isinstance(capture := session.launcher, _Capture):
-        capture.draws.append((generator, count))
+        capture.draws.append((generator, count, chips.current_index()))
         mark = _FIRST_MARK + 2 * (len(capture.draws) - 1)
         return mark, mark + 1
     seed, first = torch.ops.tapeout.draw(generator, count)
@@ -113,16 +116,22 @@ class Graph:
     def replay(self) -> None:
         """Launch what was captured. Raises what the launches raise."""
         capture = self._captured()
-        numbers = [number for generator, count in capture.draws for number in draw(generator, count)]
-        now = session.clock
-        with now.replaying(clock.graph_gap_ps(chips.active())) if now else contextlib.nullcontext():
-            for launch in capture.launches:
-                words: Sequence[int] = launch.words
-                if launch.drawn:
-                    words = [*words]
-                    for place, number in launch.drawn:
-                        words[place] = numbers[number]
-                launch.kernel.launch(launch.grid, words)
+        numbers: list[int] = []
+        for generator, count, chip in capture.draws:
+            with device(chip):
+                numbers += draw(generator, count)
+        with contextlib.ExitStack() as stack:
+            for chip in {launch.chip for launch in capture.launches} if session.clocks else ():
+                stack.enter_context(session.clocks[chip].replaying(clock.graph_gap_ps(chips.of_process()[chip])))
+            for chip, launches in itertools.groupby(capture.launches, lambda launch: launch.chip):
+                with device(chip):
+                    for launch in launches:
+                        words: Sequence[int] = launch.words
+                        if launch.drawn:
+                            words = [*words]
+                            for place, number in launch.drawn:
+                                words[place] = numbers[number]
+                        launch.kernel.launch(launch.grid, words)
 
     def reset(self) -> None:
         """Forget what was captured and give its memory back."""

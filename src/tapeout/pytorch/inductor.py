@@ -61,7 +61,8 @@ class ChipInterface(DeviceInterface):
         """Return what the driver calls the target: kernels are cached under it."""
         from tapeout.triton_backend.driver import ChipDriver
 
-        return str(ChipDriver().get_current_target().arch)
+        with chip_device.device(device):
+            return str(ChipDriver().get_current_target().arch)
 
     @staticmethod
     def is_bf16_supported(including_emulation: bool = False) -> bool:
@@ -83,7 +84,7 @@ class ChipInterface(DeviceInterface):
 def register_interface() -> None:
     """Runs when Dynamo has been imported."""
     _check_version()
-    for name in ("chip", "chip:0", "ccuda"):
+    for name in ("chip", "ccuda", *(f"chip:{index}" for index in range(chip_device.device_count()))):
         register_interface_for_device(name, ChipInterface)
     from triton.backends import Backend, backends
     from triton.backends.compiler import BaseBackend

@@ -31,16 +31,18 @@ def register() -> None:
             "use the two packages in separate processes (or environments)"
         )
     _registered = True
-    from tapeout.pytorch import before_first_use, device, lightning, moving_modules, printing, sharing
+    from tapeout.pytorch import before_first_use, data_parallel, device, lightning, moving_modules, printing, sharing
 
     torch.utils.rename_privateuse1_backend(DEVICE_TYPE)
     torch._register_device_module(DEVICE_TYPE, device)
     torch.utils.generate_methods_for_privateuse1_backend(for_storage=True)
     moving_modules.keep_parameters_when_moving()
+    data_parallel.install()
     printing.lay_out_on_host()
     sharing.send_between_processes()
     sharing.exchange_by_dlpack()
     when_imported("safetensors", sharing.open_safetensors_on_chip)
+    when_imported("accelerate.utils.modeling", _offer_memory)
     before_first_use.install()
     lightning.install()
     if module := os.environ.get(STARTUP_VARIABLE):
@@ -54,6 +56,12 @@ def register() -> None:
     when_imported("torch.distributed.tensor.experimental._context_parallel._attention", _register_with_ring_attention)
     when_imported("torch.nn.attention.flex_attention", _join_flex_attention)
     when_imported("torch.nested._internal.ops", _join_jagged_attention)
+
+
+def _offer_memory() -> None:
+    from tapeout.pytorch import device_maps
+
+    device_maps.offer_memory()
 
 
 def _register_with_dynamo() -> None:

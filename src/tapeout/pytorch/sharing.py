@@ -41,7 +41,7 @@ def exchange_by_dlpack() -> None:
             return device_of(self)
         from torch.utils.dlpack import DLDeviceType
 
-        return DLDeviceType.kDLExtDev, 0
+        return DLDeviceType.kDLExtDev, self.device.index
 
     torch.Tensor.__dlpack_device__ = device_with_chip  # type: ignore[method-assign]
 

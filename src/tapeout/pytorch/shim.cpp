@@ -148,6 +148,35 @@ Tensor rewrap(const Tensor& tensor, c10::Storage storage, c10::DispatchKey key) 
 
 void drop_storage(void* storage) { delete static_cast<c10::Storage*>(storage); }
 
+// The chip that an operator is for: of its first tensor on a chip, else the one that it is told; -1: the current one.
+DeviceIndex chip_of(c10::ArrayRef<IValue> arguments) {
+  if (C10_LIKELY(chip_count == 1)) {
+    return -1;
+  }
+  DeviceIndex told = -1;
+  for (auto& value : arguments) {
+    if (value.isTensor()) {
+      if (on_chip(value.toTensor())) {
+        return value.toTensor().device().index();
+      }
+    } else if (value.isDevice()) {
+      told = value.toDevice().type() == kChip ? value.toDevice().index() : told;
+    } else if (value.isList()) {
+      for (const IValue& item : value.toListRef()) {
+        if (item.isTensor() && on_chip(item.toTensor())) {
+          return item.toTensor().device().index();
+        }
+      }
+    }
+  }
+  return told;
+}
+
+c10::ArrayRef<IValue> arguments_of(const c10::OperatorHandle& op, const torch::jit::Stack& stack) {
+  auto count = op.schema().arguments().size();
+  return c10::ArrayRef<IValue>(stack).slice(stack.size() - count);
+}
+
 // A storage over the same bytes that says it is on `device` and keeps the original alive.
 c10::Storage alias(const c10::Storage& storage, Device device, c10::Allocator* allocator) {
   auto* keeper = new c10::Storage(storage);
@@ -187,7 +216,8 @@ Tensor as_chip(const Tensor& tensor, const std::vector<Tensor>& arguments) {
       }
     }
     if (!result.defined()) {
-      result = rewrap(tensor, alias(storage, Device(kChip, 0), &hbm_allocator), c10::DispatchKey::PrivateUse1);
+      result = rewrap(tensor, alias(storage, Device(kChip, chip_that_holds(data)), &hbm_allocator),
+                      c10::DispatchKey::PrivateUse1);
     }
   } else {
     auto bytes = storage.nbytes();
@@ -658,15 +688,18 @@ void check_devices(const c10::OperatorHandle& op, const Nature& nature, c10::Arr
   if (nature.takes_host_tensors) {
     return;
   }
+  std::optional<Device> chip;
   for (size_t i = 0; i < arguments.size(); ++i) {
-    if (nature.is_indexed && i == 1) {  // the indices
-      continue;
-    }
+    const bool are_indices = nature.is_indexed && i == 1;
     const bool takes_numbers = nature.takes_host_numbers || (nature.is_indexed && i != 0);
     for_each_tensor(arguments[i], [&](const Tensor& tensor) {
       const bool is_number = tensor.unsafeGetTensorImpl()->is_wrapped_number() || (tensor.dim() == 0 && takes_numbers);
-      TORCH_CHECK(tensor.device().type() == kChip || is_number,
-                  "Expected all tensors to be on the same device, but found at least two devices, chip:0 and ",
+      if (tensor.device().type() == kChip) {
+        chip = chip.value_or(tensor.device());
+      }
+      const auto first = chip.value_or(Device(kChip, current_device()));
+      TORCH_CHECK(tensor.device() == first || (tensor.device().type() != kChip && (is_number || are_indices)),
+                  "Expected all tensors to be on the same device, but found at least two devices, ", first, " and ",
                   tensor.device(), "! (argument '", op.schema().arguments()[i].name(), "' of ", op.operator_name().name, ")");
     });
   }
@@ -817,8 +850,7 @@ void check_arguments(const c10::OperatorHandle& op, const torch::jit::Stack& sta
   constexpr size_t kMostRemembered = 1 << 16;
   static thread_local std::unordered_set<std::vector<int64_t>, HashOfWords> in_order;
   static thread_local Likeness likeness;
-  auto count = op.schema().arguments().size();
-  auto arguments = c10::ArrayRef<IValue>(stack).slice(stack.size() - count);
+  auto arguments = arguments_of(op, stack);
   auto& nature = nature_of(op);
   auto is_new = [&](size_t place) {  // a tensor that Python has seen has an object there
     return arguments[place].isTensor() &&
@@ -863,8 +895,9 @@ void check_arguments(const c10::OperatorHandle& op, const torch::jit::Stack& sta
 }
 
 // What every operator comes to first. Its kernel, if there is one, or ops/fallback.py is registered for PrivateUse3, a
-// key that no device has.
+// key that no device has. The chip of its tensors is the current one meanwhile.
 void check_and_run(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
+  OnChip of_tensors(chip_of(arguments_of(op, *stack)));
   check_arguments(op, *stack);
   op.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::PrivateUse3), stack);
 }
@@ -872,6 +905,7 @@ void check_and_run(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
 // Operators that torch itself takes no number of the host for, beside tensors of a device: such a number goes to the chip.
 // One of float64 takes the type of the tensors there, which it does not widen, and which the chip can compute in.
 void bring_numbers_and_run(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
+  OnChip of_tensors(chip_of(arguments_of(op, *stack)));
   auto first = stack->end() - static_cast<int64_t>(op.schema().arguments().size());
   std::optional<at::ScalarType> type;
   for (auto value = first; value != stack->end(); ++value) {
@@ -883,10 +917,32 @@ void bring_numbers_and_run(const c10::OperatorHandle& op, torch::jit::Stack* sta
   for (auto value = first; value != stack->end(); ++value) {
     if (value->isTensor() && value->toTensor().defined() && value->toTensor().is_cpu() && value->toTensor().dim() == 0) {
       auto& number = value->toTensor();
-      *value = number.to(Device(kChip, 0), type && number.scalar_type() == at::kDouble ? *type : number.scalar_type());
+      *value = number.to(Device(kChip, current_device()), type && number.scalar_type() == at::kDouble ? *type : number.scalar_type());
     }
   }
   op.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::PrivateUse3), stack);
+}
+
+// As between two GPUs: what is not of the destination's type, or not in one piece, is made so on its own chip, before and
+// after the bytes cross the links.
+Tensor copy_between_chips(const Tensor& source, const Tensor& destination) {
+  refuse_in_capture("copying a tensor from one chip to another");
+  auto sent = source.to(destination.scalar_type()).expand(destination.sizes()).resolve_conj().resolve_neg().contiguous();
+  Tensor received = destination;
+  if (!destination.is_contiguous() || destination.is_conj() || destination.is_neg()) {
+    OnChip of_destination(destination.device());
+    received = at::detail::empty_generic(destination.sizes(), &hbm_allocator,
+                                         c10::DispatchKeySet(c10::DispatchKey::PrivateUse1), destination.scalar_type(),
+                                         std::nullopt);
+  }
+  note_copy_between(sent.device().index(), received.device().index(), sent.nbytes());
+  if (!timing_only() && sent.nbytes() != 0) {
+    std::memcpy(received.mutable_data_ptr(), sent.const_data_ptr(), sent.nbytes());
+  }
+  if (!received.is_same(destination)) {
+    destination.copy_(received);
+  }
+  return destination;
 }
 
 // torch asks for a copy without having checked whether the one fits into the other.
@@ -903,6 +959,10 @@ Tensor check_and_copy(const Tensor& source, const Tensor& destination, bool non_
     auto to = shape_of(destination), from = shape_of(source);
     at::TensorIteratorConfig().add_output(to).add_const_input(from).resize_outputs(false).check_all_same_dtype(false).build();
   }
+  if (on_chip(source) && on_chip(destination) && source.device() != destination.device()) {
+    return copy_between_chips(source, destination);
+  }
+  OnChip of_tensors(on_chip(destination) ? destination.device() : source.device());
   static auto copy = c10::Dispatcher::singleton().findSchemaOrThrow("aten::_copy_from", "").typed<decltype(check_and_copy)>();
   return copy.redispatch(c10::DispatchKeySet(c10::DispatchKey::PrivateUse3), source, destination, non_blocking);
 }
@@ -946,6 +1006,7 @@ Tensor empty(c10::IntArrayRef sizes, std::optional<c10::ScalarType> dtype, std::
   TORCH_CHECK_NOT_IMPLEMENTED(c10::layout_or_default(layout) == c10::kStrided,
                               "the chip has dense tensors and sparse ones (COO), not ", *layout);
   check_device(c10::device_or_default(device));
+  OnChip chip(c10::device_or_default(device));
   Tensor made = at::detail::empty_generic(sizes, &hbm_allocator, c10::DispatchKeySet(c10::DispatchKey::PrivateUse1),
                                           c10::dtype_or_default(dtype), format);
   fill_if_deterministic(made);
@@ -955,6 +1016,7 @@ Tensor empty(c10::IntArrayRef sizes, std::optional<c10::ScalarType> dtype, std::
 Tensor empty_strided(c10::IntArrayRef sizes, c10::IntArrayRef strides, std::optional<c10::ScalarType> dtype,
                      std::optional<c10::Layout>, std::optional<Device> device, std::optional<bool>) {
   check_device(c10::device_or_default(device));
+  OnChip chip(c10::device_or_default(device));
   Tensor made = at::detail::empty_strided_generic(sizes, strides, &hbm_allocator,
                                                   c10::DispatchKeySet(c10::DispatchKey::PrivateUse1),
                                                   c10::dtype_or_default(dtype));
@@ -976,9 +1038,11 @@ Tensor reshape_alias(const Tensor& self, c10::SymIntArrayRef sizes, c10::SymIntA
 
 // These look at no memory, and torch has one function for every device.
 void run_as_dense(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
+  OnChip of_tensors(chip_of(arguments_of(op, *stack)));
   op.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::CPU), stack);
 }
 void run_as_sparse(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
+  OnChip of_tensors(chip_of(arguments_of(op, *stack)));
   op.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::SparseCPU), stack);
 }
 
@@ -1028,6 +1092,7 @@ Tensor copy_from_and_resize(const Tensor& source, const Tensor& destination) {
 }
 
 at::Scalar local_scalar_dense(const Tensor& self) {
+  OnChip of_tensor(self.device());
   read_back(self);
   if (!timing_only()) {
     return as_host(self).item();
@@ -1261,7 +1326,9 @@ TORCH_LIBRARY(tapeout, m) {
   m.def("as_host(Tensor(a) tensor) -> Tensor(a)", as_host);
   m.def("copy_through_host(Tensor source, Tensor(a!) destination, bool non_blocking=False) -> Tensor(a!)",
         copy_through_host);
-  m.def("default_generator() -> Generator?", [] { return default_generator(); });
+  m.def("default_generator(int index=-1) -> Generator?", [](int64_t index) {
+    return index < 0 ? default_generator() : default_generator(static_cast<DeviceIndex>(index));
+  });
   m.def("draw(Generator? generator, int numbers) -> (int, int)", torch::CppFunction::makeFromUnboxedFunction(&draw));
 }
 

@@ -18,14 +18,26 @@ namespace tapeout {
 namespace {
 
 std::atomic<int64_t> next_stream_id{1};
-thread_local c10::StreamId current_stream_id = 0;
+thread_local c10::StreamId current_stream_ids[kMostChips] = {};
+
+DeviceIndex or_current(DeviceIndex index) { return index < 0 ? current_device() : index; }
 
 }  // namespace
 
+DeviceIndex chip_count = 1;
+thread_local DeviceIndex current_device_index = 0;
+
 void check_device(Device device) {
-  TORCH_CHECK(!device.has_index() || device.index() == 0, "device '", device.str(),
+  if (C10_LIKELY(device.index() < chip_count)) {
+    return;
+  }
+  TORCH_CHECK(chip_count != 1, "device '", device.str(),
               "' does not exist: this process simulates one chip, 'chip' or 'chip:0'");
+  TORCH_CHECK(false, "device '", device.str(), "' does not exist: this process simulates ", int(chip_count),
+              " chips, 'chip:0' to 'chip:", chip_count - 1, "'");
 }
+
+c10::StreamId current_stream_of(DeviceIndex index) { return current_stream_ids[index]; }
 
 ClockCalls clock_calls{};
 std::atomic<Timing> timing{Timing::off};
@@ -33,7 +45,15 @@ std::atomic<bool> reads_are_zeros{false};
 
 void note_copy(Copy kind, size_t bytes, bool host_waits) {
   if (time_is_kept()) {
-    clock_calls.copy(static_cast<int64_t>(kind), static_cast<int64_t>(bytes), current_stream_id, host_waits);
+    clock_calls.copy(static_cast<int64_t>(kind), static_cast<int64_t>(bytes), current_stream_of(current_device()),
+                     host_waits);
+  }
+}
+
+void note_copy_between(DeviceIndex source, DeviceIndex target, size_t bytes) {
+  if (time_is_kept()) {
+    OnChip on_source(source);
+    clock_calls.copy_between(static_cast<int64_t>(bytes), current_stream_of(source), target, current_stream_of(target));
   }
 }
 
@@ -56,31 +76,33 @@ struct Event {
 struct ChipGuard final : c10::impl::DeviceGuardImplInterface {
   c10::DeviceType type() const override { return kChip; }
   Device exchangeDevice(Device device) const override {
-    check_device(device);
-    return Device(kChip, 0);
+    auto before = getDevice();
+    setDevice(device);
+    return before;
   }
-  Device getDevice() const override { return Device(kChip, 0); }
-  void setDevice(Device device) const override { check_device(device); }
-  void uncheckedSetDevice(Device) const noexcept override {}
+  Device getDevice() const override { return Device(kChip, current_device()); }
+  void setDevice(Device device) const override {
+    check_device(device);
+    uncheckedSetDevice(device);
+  }
+  void uncheckedSetDevice(Device device) const noexcept override { current_device_index = or_current(device.index()); }
   c10::Stream getStream(Device device) const override {
-    check_device(device);
-    return stream(current_stream_id);
+    auto index = checked(device);
+    return stream(index, current_stream_of(index));
   }
-  c10::Stream getNewStream(Device device, int) const override {
-    check_device(device);
-    return stream(next_stream_id++);
-  }
-  c10::Stream getDefaultStream(Device) const override { return stream(0); }
-  c10::Stream getStreamFromGlobalPool(Device, bool) const override { return stream(next_stream_id++); }
+  c10::Stream getNewStream(Device device, int) const override { return stream(checked(device), next_stream_id++); }
+  c10::Stream getDefaultStream(Device device) const override { return stream(checked(device), 0); }
+  c10::Stream getStreamFromGlobalPool(Device device, bool) const override { return getNewStream(device, 0); }
   c10::Stream exchangeStream(c10::Stream to) const override {
-    return stream(std::exchange(current_stream_id, to.id()));
+    return stream(to.device_index(), std::exchange(current_stream_ids[to.device_index()], to.id()));
   }
-  DeviceIndex deviceCount() const noexcept override { return 1; }
+  DeviceIndex deviceCount() const noexcept override { return chip_count; }
   c10::DeviceCapability getDeviceCapability(Device) const override { return {}; }  // tensors of every type
   void record(void** event, const c10::Stream& stream, DeviceIndex, c10::EventFlag flag) const override {
     if (*event == nullptr) {
       *event = new Event;
     }
+    OnChip of_stream(stream.device_index());
     if (flag == c10::EventFlag::BACKEND_DEFAULT && !time_is_kept()) {
       clock_calls.turn_on();
     }
@@ -92,6 +114,7 @@ struct ChipGuard final : c10::impl::DeviceGuardImplInterface {
   }
   void block(void* event, const c10::Stream& stream) const override {
     if (time_is_kept() && event != nullptr) {
+      OnChip of_stream(stream.device_index());
       clock_calls.wait(stream.id(), static_cast<Event*>(event)->time_ps);
     }
   }
@@ -99,10 +122,12 @@ struct ChipGuard final : c10::impl::DeviceGuardImplInterface {
     return !time_is_kept() || event == nullptr || clock_calls.poll(static_cast<Event*>(event)->time_ps);
   }
   bool queryStream(const c10::Stream& stream) const override {
+    OnChip of_stream(stream.device_index());
     return !time_is_kept() || clock_calls.poll(end_of(stream));
   }
   void synchronizeStream(const c10::Stream& stream) const override {
     if (time_is_kept()) {
+      OnChip of_stream(stream.device_index());
       clock_calls.reach(end_of(stream));
     }
   }
@@ -112,7 +137,7 @@ struct ChipGuard final : c10::impl::DeviceGuardImplInterface {
     }
   }
   void synchronizeDevice(DeviceIndex index) const override {
-    check_device(Device(kChip, index));
+    OnChip on_chip(checked(Device(kChip, index)));
     if (time_is_kept()) {
       clock_calls.synchronize();
     }
@@ -131,7 +156,13 @@ struct ChipGuard final : c10::impl::DeviceGuardImplInterface {
   }
 
  private:
-  static c10::Stream stream(c10::StreamId id) { return c10::Stream(c10::Stream::UNSAFE, Device(kChip, 0), id); }
+  static DeviceIndex checked(Device device) {
+    check_device(device);
+    return or_current(device.index());
+  }
+  static c10::Stream stream(DeviceIndex index, c10::StreamId id) {
+    return c10::Stream(c10::Stream::UNSAFE, Device(kChip, index), id);
+  }
   static int64_t end_of(const c10::Stream& stream) {
     int64_t moment[2];
     clock_calls.moment(stream.id(), moment);
@@ -144,7 +175,8 @@ C10_REGISTER_GUARD_IMPL(PrivateUse1, ChipGuard);
 // The state of the chip's random numbers: a seed and how many numbers were drawn from it. The kernels (ops/random.py)
 // compute the n-th number of a seed. An operator that runs on the host draws from a host generator seeded from both.
 struct ChipGenerator final : c10::GeneratorImpl {
-  ChipGenerator() : c10::GeneratorImpl(Device(kChip, 0), c10::DispatchKeySet(c10::DispatchKey::PrivateUse1)) {}
+  explicit ChipGenerator(DeviceIndex index)
+      : c10::GeneratorImpl(Device(kChip, index), c10::DispatchKeySet(c10::DispatchKey::PrivateUse1)) {}
   void set_current_seed(uint64_t seed) override {
     seed_ = seed;
     offset_ = 0;
@@ -173,7 +205,7 @@ struct ChipGenerator final : c10::GeneratorImpl {
     return state.getIntrusivePtr();
   }
   ChipGenerator* clone_impl() const override {
-    auto* copy = new ChipGenerator;
+    auto* copy = new ChipGenerator(device().index());
     copy->seed_ = seed_;
     copy->offset_ = offset_;
     return copy;
@@ -187,15 +219,25 @@ struct ChipGenerator final : c10::GeneratorImpl {
 
 }  // namespace
 
-const at::Generator& default_generator() {
-  static auto* generator = new at::Generator(at::make_generator<ChipGenerator>());
-  return *generator;
+const at::Generator& default_generator(DeviceIndex index) {
+  static auto* generators = [] {
+    auto* of_chips = new std::vector<at::Generator>;
+    for (DeviceIndex i = 0; i < chip_count; ++i) {
+      of_chips->push_back(at::make_generator<ChipGenerator>(i));
+    }
+    return of_chips;
+  }();
+  return (*generators)[static_cast<size_t>(index)];
 }
+
+const at::Generator& default_generator() { return default_generator(current_device()); }
 
 std::tuple<int64_t, int64_t> draw(std::optional<at::Generator> generator, int64_t numbers) {
   at::Generator chosen = generator.has_value() && generator->defined() ? *generator : default_generator();
   TORCH_CHECK(chosen.device().type() == kChip, "expected a generator on the chip, torch.Generator('chip'), but it is on ",
               chosen.device());
+  TORCH_CHECK(chosen.device().index() == current_device(), "Expected a '", Device(kChip, current_device()),
+              "' device type for generator but found '", chosen.device(), "'");
   std::lock_guard<std::mutex> lock(chosen.mutex());
   auto first = chosen.get_offset();
   chosen.set_offset(first + static_cast<uint64_t>(numbers));
@@ -216,30 +258,36 @@ struct ChipHooks final : at::PrivateUse1HooksInterface {
   bool isBuilt() const override { return true; }
   bool isAvailable() const override { return true; }
   bool hasPrimaryContext(DeviceIndex) const override { return true; }
-  DeviceIndex deviceCount() const override { return 1; }
-  DeviceIndex getCurrentDevice() const override { return 0; }
-  void setCurrentDevice(DeviceIndex index) const override { check_device(Device(kChip, index)); }
-  DeviceIndex exchangeDevice(DeviceIndex index) const override {
+  DeviceIndex deviceCount() const override { return chip_count; }
+  DeviceIndex getCurrentDevice() const override { return current_device(); }
+  void setCurrentDevice(DeviceIndex index) const override {
     check_device(Device(kChip, index));
-    return 0;
+    current_device_index = or_current(index);
   }
-  DeviceIndex maybeExchangeDevice(DeviceIndex) const override { return 0; }
+  DeviceIndex exchangeDevice(DeviceIndex index) const override {
+    auto before = current_device();
+    setCurrentDevice(index);
+    return before;
+  }
+  DeviceIndex maybeExchangeDevice(DeviceIndex index) const override { return exchangeDevice(index); }
   Device getDeviceFromPtr(void* pointer) const override {
-    TORCH_CHECK(in_hbm(pointer), "address ", pointer, " is not in the chip's HBM");
-    return Device(kChip, 0);
+    auto index = chip_that_holds(pointer);
+    TORCH_CHECK(index >= 0, "address ", pointer, " is not in the chip's HBM");
+    return Device(kChip, index);
   }
   bool isPinnedPtr(const void* pointer) const override { return is_pinned(pointer); }
   c10::Allocator* getPinnedMemoryAllocator() const override { return &pinned_allocator; }
   const at::Generator& getDefaultGenerator(DeviceIndex index) const override {
     check_device(Device(kChip, index));
-    return default_generator();
+    return default_generator(or_current(index));
   }
   at::Generator getNewGenerator(DeviceIndex index) const override {
     check_device(Device(kChip, index));
-    return at::make_generator<ChipGenerator>();
+    return at::make_generator<ChipGenerator>(or_current(index));
   }
   void resizePrivateUse1Bytes(const c10::Storage& storage, size_t bytes) const override {
     auto* impl = storage.unsafeGetStorageImpl();
+    OnChip of_storage(storage.device());
     auto resized = hbm_allocator.allocate(bytes);
     if (auto kept = std::min(bytes, storage.nbytes()); kept != 0) {
       refuse_in_capture("resizing a tensor that has content");
@@ -260,12 +308,17 @@ struct ChipHooks final : at::PrivateUse1HooksInterface {
 #pragma GCC visibility push(default)
 extern "C" {
 
-// Reserves HBM and takes over the device type. Returns 0, or errno when the host refuses the reservation.
-int tapeout_initialize(uint64_t hbm_size_bytes, const char* chip_name, const char* memory_name, const ClockCalls* calls,
-                       int timing_only) {
-  if (!reserve_hbm(hbm_size_bytes, chip_name, memory_name, !timing_only)) {
+// Reserves HBM for each chip and takes over the device type. Returns 0, or errno when the host refuses the reservation.
+int tapeout_initialize(int64_t count, const uint64_t* hbm_size_bytes, const char* const* chip_names,
+                       const char* const* memory_names, const ClockCalls* calls, int timing_only) {
+  std::vector<MemoryOfChip> chips;
+  for (int64_t i = 0; i < count; ++i) {
+    chips.push_back({chip_names[i], memory_names[i], hbm_size_bytes[i]});
+  }
+  if (!reserve_hbm(chips, !timing_only)) {
     return errno;
   }
+  chip_count = static_cast<DeviceIndex>(count);
   clock_calls = *calls;
   take_over_host_allocator();
   at::RegisterPrivateUse1HooksInterface(new ChipHooks);
@@ -275,7 +328,10 @@ int tapeout_initialize(uint64_t hbm_size_bytes, const char* chip_name, const cha
 // How time is kept from now on: the values of Timing. Reads in timing alone give zeros instead of an error if asked.
 void tapeout_set_timing(int mode) { timing = static_cast<Timing>(mode); }
 void tapeout_let_reads_be_zeros(int zeros) { reads_are_zeros = zeros != 0; }
-int64_t tapeout_current_stream() { return current_stream_id; }
+int64_t tapeout_current_stream() { return current_stream_of(current_device()); }
+int64_t tapeout_current_device() { return current_device(); }
+// Makes a chip that exists the current one of this thread.
+void tapeout_set_device(int64_t index) { current_device_index = static_cast<DeviceIndex>(index); }
 }
 #pragma GCC visibility pop
 

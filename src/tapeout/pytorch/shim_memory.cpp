@@ -1,5 +1,5 @@
 // HBM: host memory reserved once (`tapeout_initialize`) and handed out by an allocator, so every chip tensor's data_ptr()
-// is its HBM address and lies inside the arena.
+// is its HBM address and lies inside the arena of its chip. The arenas of a process's chips lie one after another.
 
 #include "shim.h"
 
@@ -43,24 +43,9 @@ std::string readable(size_t bytes) {
 // the same sizes in the same order gets the same addresses in every run.
 class Arena {
  public:
-  // Reserves (does not commit) size_bytes. Returns false and leaves errno set when the host refuses.
-  // Without `backed` nothing can be read or written there, and the host's memory sets no limit.
-  bool reserve(size_t size_bytes, const char* chip_name, const char* memory_name, bool backed) {
-    std::lock_guard<std::mutex> lock(mutex_);
-    void* address = mmap(reinterpret_cast<void*>(kArenaHint), size_bytes, backed ? PROT_READ | PROT_WRITE : PROT_NONE,
-                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (address == MAP_FAILED) {
-      return false;
-    }
-    if (backed) {
-      madvise(address, size_bytes, MADV_HUGEPAGE);
-    }
-    base_ = reinterpret_cast<uintptr_t>(address);
-    size_bytes_ = size_bytes;
-    chip_name_ = chip_name;
-    memory_name_ = memory_name;
-    insert_free(base_, size_bytes);
-    return true;
+  Arena(uintptr_t base, const MemoryOfChip& memory)
+      : base_(base), size_bytes_(memory.size_bytes), chip_name_(memory.chip_name), memory_name_(memory.name) {
+    insert_free(base_, size_bytes_);
   }
 
   uintptr_t base() const { return base_; }
@@ -295,9 +280,9 @@ class Arena {
   }
 
   std::mutex mutex_;
-  uintptr_t base_ = 0;
-  size_t size_bytes_ = 0;
-  std::string chip_name_, memory_name_;
+  const uintptr_t base_;
+  const size_t size_bytes_;
+  const std::string chip_name_, memory_name_;
   FreeBlocks free_;
   std::set<std::pair<size_t, uintptr_t>> free_by_size_;
   std::map<uintptr_t, Block> live_;
@@ -315,27 +300,49 @@ class Arena {
   size_t out_of_memory_count_ = 0;
 };
 
-Arena& arena() {
-  static auto* the_arena = new Arena;  // never destroyed: tensors may outlive every static destructor
-  return *the_arena;
+// Of each chip; never destroyed: tensors may outlive every static destructor.
+std::vector<Arena*>& arenas() {
+  static auto* of_chips = new std::vector<Arena*>;
+  return *of_chips;
 }
 
-void release_hbm(void* pointer) { arena().release(pointer); }
+Arena& arena_of(DeviceIndex index) { return *arenas()[static_cast<size_t>(index)]; }
+Arena& current_arena() { return arena_of(current_device()); }
+
+// Null for an address that is in no chip's HBM.
+Arena* arena_that_holds(const void* pointer) {
+  for (auto* arena : arenas()) {
+    if (arena->contains(pointer)) {
+      return arena;
+    }
+  }
+  return nullptr;
+}
+
+void release_hbm(void* pointer) {
+  if (auto* arena = arena_that_holds(pointer)) {
+    arena->release(pointer);
+  }
+}
 
 // Also what torch.accelerator asks about memory.
 struct HbmAllocator final : c10::DeviceAllocator {
   c10::DataPtr allocate(size_t bytes) override {
-    void* pointer = arena().allocate(bytes);
-    return {pointer, pointer, &release_hbm, Device(kChip, 0)};
+    void* pointer = current_arena().allocate(bytes);
+    return {pointer, pointer, &release_hbm, Device(kChip, current_device())};
   }
   c10::DeleterFnPtr raw_deleter() const override { return &release_hbm; }
   bool initialized() override { return true; }
-  void emptyCache(c10::MempoolId_t) override { arena().return_free_pages(); }
+  void emptyCache(c10::MempoolId_t) override {
+    for (auto* arena : arenas()) {
+      arena->return_free_pages();
+    }
+  }
   void recordStream(const c10::DataPtr&, c10::Stream) override {}  // what a stream has used is done with
   c10::CachingDeviceAllocator::DeviceStats getDeviceStats(DeviceIndex index) override {
     check_device(Device(kChip, index));
     int64_t values[6];
-    arena().statistics(values);
+    arena_of(index).statistics(values);
     constexpr auto all = static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
     c10::CachingDeviceAllocator::DeviceStats stats;
     stats.allocated_bytes[all].current = values[0];
@@ -348,17 +355,18 @@ struct HbmAllocator final : c10::DeviceAllocator {
   }
   void resetAccumulatedStats(DeviceIndex index) override {
     check_device(Device(kChip, index));
-    arena().reset_counts();
+    arena_of(index).reset_counts();
   }
   void resetPeakStats(DeviceIndex index) override {
     check_device(Device(kChip, index));
-    arena().reset_peak();
+    arena_of(index).reset_peak();
   }
   std::pair<size_t, size_t> getMemoryInfo(DeviceIndex index) override {
     check_device(Device(kChip, index));
     int64_t values[6];
-    arena().statistics(values);
-    return {arena().size_bytes() - static_cast<size_t>(values[0]), arena().size_bytes()};
+    arena_of(index).statistics(values);
+    auto size_bytes = arena_of(index).size_bytes();
+    return {size_bytes - static_cast<size_t>(values[0]), size_bytes};
   }
   void copy_data(void* to, const void* from, size_t bytes) const override {
     refuse_in_capture("copying a storage");
@@ -381,7 +389,7 @@ class HostAllocator final : public c10::Allocator {
     if (!host_allocates_in_hbm) {
       return host_->allocate(bytes);
     }
-    void* pointer = arena().allocate(bytes);
+    void* pointer = current_arena().allocate(bytes);
     return {pointer, pointer, &release_hbm, Device(c10::kCPU)};
   }
   c10::DeleterFnPtr raw_deleter() const override { return &release_either; }
@@ -392,8 +400,8 @@ class HostAllocator final : public c10::Allocator {
 
  private:
   static void release_either(void* pointer) {
-    if (arena().contains(pointer)) {
-      arena().release(pointer);
+    if (auto* arena = arena_that_holds(pointer)) {
+      arena->release(pointer);
     } else {
       host_release_(pointer);
     }
@@ -452,10 +460,32 @@ c10::Allocator& pinned_allocator = pinned;
 thread_local bool host_allocates_in_hbm = false;
 std::atomic<bool> capturing{false};
 
-bool in_hbm(const void* pointer) { return arena().contains(pointer); }
+bool in_hbm(const void* pointer) { return arena_that_holds(pointer) != nullptr; }
+DeviceIndex chip_that_holds(const void* pointer) {
+  auto found = std::find_if(arenas().begin(), arenas().end(), [&](Arena* arena) { return arena->contains(pointer); });
+  return static_cast<DeviceIndex>(found == arenas().end() ? -1 : found - arenas().begin());
+}
 bool is_pinned(const void* pointer) { return PinnedAllocator::holds(pointer); }
-bool reserve_hbm(size_t size_bytes, const char* chip_name, const char* memory_name, bool backed) {
-  return arena().reserve(size_bytes, chip_name, memory_name, backed);
+
+bool reserve_hbm(const std::vector<MemoryOfChip>& chips, bool backed) {
+  size_t all_bytes = 0;
+  for (auto& chip : chips) {
+    all_bytes += chip.size_bytes;
+  }
+  void* address = mmap(reinterpret_cast<void*>(kArenaHint), all_bytes, backed ? PROT_READ | PROT_WRITE : PROT_NONE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (address == MAP_FAILED) {
+    return false;
+  }
+  if (backed) {
+    madvise(address, all_bytes, MADV_HUGEPAGE);
+  }
+  auto base = reinterpret_cast<uintptr_t>(address);
+  for (auto& chip : chips) {
+    arenas().push_back(new Arena(base, chip));
+    base += chip.size_bytes;
+  }
+  return true;
 }
 void take_over_host_allocator() { c10::SetCPUAllocator(new HostAllocator, /*priority=*/255); }
 
@@ -469,13 +499,18 @@ void refuse_in_capture(const char* what) {
 #pragma GCC visibility push(default)
 extern "C" {
 
-uint64_t tapeout_arena_base() { return arena().base(); }
-uint64_t tapeout_arena_size_bytes() { return arena().size_bytes(); }
+// All chips' HBM as one range, and each chip's.
+uint64_t tapeout_arena_base() { return arenas().front()->base(); }
+uint64_t tapeout_arena_size_bytes() {
+  return arenas().back()->base() + arenas().back()->size_bytes() - arenas().front()->base();
+}
+uint64_t tapeout_base_of_chip(int64_t index) { return arena_of(static_cast<DeviceIndex>(index)).base(); }
 
 int tapeout_block_of(uint64_t address, uint64_t* start, uint64_t* size_bytes) {
   uintptr_t block_start = 0;
   size_t block_bytes = 0;
-  if (!arena().block_of(address, &block_start, &block_bytes)) {
+  auto* arena = arena_that_holds(reinterpret_cast<void*>(address));
+  if (arena == nullptr || !arena->block_of(address, &block_start, &block_bytes)) {
     return 0;
   }
   *start = block_start;
@@ -483,30 +518,41 @@ int tapeout_block_of(uint64_t address, uint64_t* start, uint64_t* size_bytes) {
   return 1;
 }
 
+// Of a launch on the current chip.
 int64_t tapeout_make_canonical(const int64_t* words, const char* is_address, int64_t count, int64_t* placed) {
-  return arena().make_canonical(words, is_address, count, placed);
+  return current_arena().make_canonical(words, is_address, count, placed);
 }
 
 void tapeout_watch_allocations(void (*on_allocation)(uint64_t, uint64_t), uint64_t red_zone_bytes) {
-  arena().watch(on_allocation, red_zone_bytes);
+  for (auto* arena : arenas()) {
+    arena->watch(on_allocation, red_zone_bytes);
+  }
 }
 
 void tapeout_begin_capture() {
-  arena().begin_capture();
+  for (auto* arena : arenas()) {
+    arena->begin_capture();
+  }
   capturing = true;
 }
 // Ends the capture. Calls `hand_over` with every block allocated in it; tapeout_let_go takes it back.
 void tapeout_end_capture(void (*hand_over)(uint64_t address)) {
   capturing = false;
-  for (auto address : arena().end_capture()) {
-    hand_over(address);
+  for (auto* arena : arenas()) {
+    for (auto address : arena->end_capture()) {
+      hand_over(address);
+    }
   }
 }
-void tapeout_let_go(uint64_t address) { arena().let_go(address); }
+void tapeout_let_go(uint64_t address) { arena_that_holds(reinterpret_cast<void*>(address))->let_go(address); }
 
-void tapeout_memory_statistics(int64_t* six) { arena().statistics(six); }
-void tapeout_reset_peak() { arena().reset_peak(); }
-void tapeout_return_free_pages() { arena().return_free_pages(); }
+void tapeout_memory_statistics(int64_t index, int64_t* six) { arena_of(static_cast<DeviceIndex>(index)).statistics(six); }
+void tapeout_reset_peak(int64_t index) { arena_of(static_cast<DeviceIndex>(index)).reset_peak(); }
+void tapeout_return_free_pages() {
+  for (auto* arena : arenas()) {
+    arena->return_free_pages();
+  }
+}
 }
 #pragma GCC visibility pop
 

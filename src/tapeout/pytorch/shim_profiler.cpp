@@ -65,7 +65,7 @@ class ChipTrace final : public libkineto::IActivityProfilerSession {
     }
   }
 
-  static void add(const char* name, bool is_copy, int64_t stream, int64_t start_ps, int64_t end_ps) {
+  static void add(const char* name, bool is_copy, int64_t chip, int64_t stream, int64_t start_ps, int64_t end_ps) {
     if (auto* trace = current_) {
       auto type = is_copy ? libkineto::ActivityType::GPU_MEMCPY : libkineto::ActivityType::CONCURRENT_KERNEL;
       trace->buffer_->emplace_activity(trace->buffer_->span, type, name);
@@ -73,6 +73,7 @@ class ChipTrace final : public libkineto::IActivityProfilerSession {
       activity.startTime = trace->started_ns_ + (start_ps - trace->started_ps_) / 1000;
       activity.endTime = trace->started_ns_ + (end_ps - trace->started_ps_) / 1000;
       activity.id = static_cast<int32_t>(trace->correlations_.empty() ? 0 : trace->correlations_.back());
+      activity.device = static_cast<int32_t>(chip);
       activity.resource = static_cast<int32_t>(stream);
       ++trace->buffer_->gpuOpCount;
     }
@@ -120,8 +121,8 @@ REGISTER_PRIVATEUSE1_PROFILER(ChipProfiler);
 extern "C" {
 
 // A piece of work for torch.profiler's trace, if one is being taken.
-void tapeout_trace(const char* name, int is_copy, int64_t stream, int64_t start_ps, int64_t end_ps) {
-  ChipTrace::add(name, is_copy != 0, stream, start_ps, end_ps);
+void tapeout_trace(const char* name, int is_copy, int64_t chip, int64_t stream, int64_t start_ps, int64_t end_ps) {
+  ChipTrace::add(name, is_copy != 0, chip, stream, start_ps, end_ps);
 }
 }
 #pragma GCC visibility pop

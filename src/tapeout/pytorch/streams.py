@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from tapeout import chip as chips
 from tapeout.pytorch.device_runtime import is_initialized, shim
 from tapeout.runtime import session
 
@@ -23,30 +24,43 @@ def lazy_init() -> None:
 
 
 def local_rank() -> int | None:
-    """This process's index among the ranks of its host, as torchrun gives it; its one chip goes by that index too."""
+    """This process's index among the ranks of its host, as torchrun gives it; its chip, if it is one, goes by that
+    index too."""
     index = os.environ.get("LOCAL_RANK")
     return int(index) if index is not None else None
 
 
-def check_index(device: DeviceLike) -> None:
-    """Raises ValueError for a device that is not the chip of this process. None is the chip."""
-    if device is None or device == 0:  # what compiled code asks about at each call
-        return
-    named = torch.device("chip", device) if isinstance(device, int) and device >= 0 else device
-    if not isinstance(named, int):
-        named = torch.device(named)
+def check_index(device: DeviceLike) -> int:
+    """Return the index of a chip of this process; None, and a device without an index, is the current one.
+
+    Raises ValueError for any other.
+    """
+    if device is None:
+        return chips.current_index()
+    if device.__class__ is int:
+        if device == 0:  # what compiled code asks about at each call
+            return 0
+        index: Any = device
+    else:
+        named = torch.device(device)
         if named.type not in NAMES:
             raise ValueError(f"expected a device of type chip, not {str(named)!r}")
-        named = named.index or 0
-    if named not in (0, local_rank()):
-        raise ValueError(f"there is no chip {named}: this process simulates one chip, 'chip' or 'chip:0'")
+        index = chips.current_index() if named.index is None else named.index
+    count = len(chips.of_process())
+    if 0 <= index < count:
+        return int(index)
+    if count == 1 and index == local_rank():
+        return 0
+    if count == 1:
+        raise ValueError(f"there is no chip {index}: this process simulates one chip, 'chip' or 'chip:0'")
+    raise ValueError(f"there is no chip {index}: this process simulates {count} chips, 'chip:0' to 'chip:{count - 1}'")
 
 
 def synchronize(device: DeviceLike = None) -> None:
     """Let the chip's time pass until all work is done. On the host the work is done already: a launch does it."""
-    check_index(device)
-    if session.clock is not None:
-        session.clock.synchronize()
+    index = check_index(device)
+    if session.clocks:
+        session.clocks[index].synchronize()
 
 
 class Stream(torch.Stream):
@@ -56,8 +70,7 @@ class Stream(torch.Stream):
         lazy_init()
         if "stream_id" in kwargs:
             return super().__new__(cls, **kwargs)
-        check_index(device)
-        return super().__new__(cls, device="chip", priority=priority)
+        return super().__new__(cls, device=torch.device("chip", check_index(device)), priority=priority)
 
 
 class Event(torch.Event):
@@ -75,16 +88,18 @@ class Event(torch.Event):
 
 
 def current_stream(device: DeviceLike = None) -> torch.Stream:
-    check_index(device)
     lazy_init()
-    return torch.accelerator.current_stream(torch.device("chip", 0))
+    return torch.accelerator.current_stream(torch.device("chip", check_index(device)))
 
 
-default_stream = current_stream
+def default_stream(device: DeviceLike = None) -> torch.Stream:
+    lazy_init()
+    where = torch.device("chip", check_index(device))
+    return torch.Stream(stream_id=0, device_index=where.index, device_type=current_stream(where).device_type)
 
 
 def raw_stream(device_idx: int) -> int:
-    """The handle a kernel launch takes; there is one queue."""
+    """The handle a kernel launch takes: the stream is the chip's current one in any case."""
     return 0
 
 
@@ -99,9 +114,10 @@ def stream(stream: torch.Stream | None) -> Iterator[None]:
     if stream is None:
         yield
         return
-    before = current_stream()
+    before, of_its_chip = current_stream(), current_stream(stream.device)
     set_stream(stream)
     try:
         yield
     finally:
+        set_stream(of_its_chip)
         set_stream(before)

@@ -6,7 +6,7 @@ from rich.box import SIMPLE
 from rich.markup import escape
 from rich.table import Table
 
-from tapeout.cluster import Cluster, CollectiveTime
+from tapeout.cluster import Cluster, CollectiveTime, Protocol
 from tapeout.report.run_time import seconds
 from tapeout.report.units import decimal
 
@@ -39,12 +39,17 @@ def levels(cluster: Cluster) -> Table:
             "yes" if level.reduces_in_switch else "no",
             f"{level.oversubscription:g}",
         )
-    protocols = "; ".join(
-        f"{each.name}: {each.base_ns:,} ns and {each.step_ns:,} ns a step, {each.efficiency:.0%} of the rate"
-        for each in cluster.protocols
-    )
-    table.caption, table.caption_justify = f"protocols (assumed): {protocols}", "left"
+    protocols = "\n".join(f"  {_protocol(each)}" for each in cluster.protocols)
+    source = f"measured: {cluster.measured}" if cluster.measured else "assumed"
+    table.caption, table.caption_justify = escape(f"protocols ({source})\n{protocols}"), "left"
     return table
+
+
+def _protocol(each: Protocol) -> str:
+    parts = [f"{each.base_ns:,} ns", f"{each.step_ns:,} ns a step", f"{each.efficiency:.1%} of the rate"]
+    if each.copy_bytes_per_s:
+        parts.append(f"{decimal(each.copy_bytes_per_s / 1e9, 'GB/s')} within the chip")
+    return f"{each.name}: {', '.join(parts)}"
 
 
 def collective(time: CollectiveTime, size_bytes: int, ranks: int) -> str:

@@ -46,13 +46,11 @@ def plain_lines(time: RunTime) -> list[str]:
     if time.is_empty:
         return [f"{time.chip}: nothing ran on the chip in this process"]
     lines = [plain_summary(time)]
-    parts = [
-        f"{kind.value} {seconds(time.busy_ps[kind.value])} in {time.counts[kind.value]:,}"
-        for kind in Kind
-        if kind.value in time.busy_ps
-    ]
-    if parts:
-        lines.append("  busy: " + "; ".join(parts))
+    if parts := _busy(time.busy_ps, time.counts):
+        lines.append(f"  busy: {parts}")
+    for index, of_chip in enumerate(time.of_chips):
+        parts = _busy(of_chip["busy_ps"], of_chip["counts"]) or "nothing"
+        lines.append(f"    chip:{index} {of_chip['chip']}: {parts}")
     if time.communication:
         exposed, hidden, waiting = communication_ps(time)
         lines.append(
@@ -65,6 +63,11 @@ def plain_lines(time: RunTime) -> list[str]:
         lines.append("  launches timed on an assumption:")
         lines += [f"    {count:,} x {assumption}" for assumption, count in time.assumptions.items()]
     return lines
+
+
+def _busy(busy_ps: Mapping[str, int], counts: Mapping[str, int]) -> str:
+    kinds = [kind.value for kind in Kind if kind.value in busy_ps]
+    return "; ".join(f"{kind} {seconds(busy_ps[kind])} in {counts[kind]:,}" for kind in kinds)
 
 
 def communication_ps(time: RunTime) -> tuple[int, int, int]:

@@ -10,6 +10,10 @@ kernel by itself (`graph_gap_ps`). A stream does its work in order. Streams over
 hardware: copies to the chip, copies from it, and the cores go on side by side, each one piece of work at a time in
 the order of submission. Whatever else the host does costs no time. An operator that ran on the host has a time nobody
 knows: the streams wait for it, and it is counted by name, never as zero.
+
+Several chips of one process have a clock each and one `Host`: a time means the same on all of them. Work is submitted
+to each chip as from a thread of its own, so that what one chip is asked to do costs another no time; where the host
+waits for a chip, it waits with all of them. `copy_between` joins two clocks.
 """
 
 import contextlib
@@ -38,6 +42,7 @@ class Kind(Enum):
     COPY_TO_CHIP = "copy to chip"
     COPY_TO_HOST = "copy to host"
     COPY_ON_CHIP = "copy on chip"
+    COPY_TO_OTHER_CHIP = "copy to another chip"
     HOST_OPERATOR = "operator on the host"
     COLLECTIVE = "collective"
 
@@ -51,6 +56,9 @@ RESOURCES = {
     Kind.COPY_TO_HOST: "link to the host",
 }
 """Resources that do one piece of work at a time."""
+
+OUT_TO_CHIPS, IN_FROM_CHIPS = "links to other chips", "links from other chips"
+"""Resources of a copy between chips: on the chip that sends, and on the one that receives."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,6 +152,26 @@ class _Replay:
 
 
 @dataclass
+class Host:
+    """What the clocks of one process's chips share. `reached_ps`: until when the host has waited for any of them."""
+
+    clocks: "list[VirtualClock]" = field(default_factory=list)
+    reached_ps: int = 0
+    unknown_count: int = 0
+    """Operators that ran on the host, for whichever chip: all the chips waited for them."""
+
+    def take_up(self) -> None:
+        for each in self.clocks:
+            each._take_up()
+
+    def wait_until(self, time_ps: int) -> None:
+        """Submit nothing to any chip before this time. What was launched before is taken up as launched before."""
+        if time_ps > self.reached_ps:
+            self.take_up()
+            self.reached_ps = max(self.reached_ps, time_ps)
+
+
+@dataclass
 class VirtualClock:
     """Moments of one process on one chip. `record`: keep every activity, for profiles. `listener` is told of each.
 
@@ -157,7 +185,8 @@ class VirtualClock:
     activities: list[Activity] = field(default_factory=list)
     backlog: Backlog | None = None
     kernel_spans: list[list[int]] | None = None
-    _host_ps: int = 0
+    host: Host = field(default_factory=Host, repr=False)
+    _submitted_ps: int = 0
     _stream_ready_ps: dict[int, int] = field(default_factory=dict)
     _resource_free_ps: dict[str, int] = field(default_factory=dict)
     _busy_ps: Counter[Kind] = field(default_factory=Counter)
@@ -168,6 +197,14 @@ class VirtualClock:
     _unknown_count: int = 0
     _replay: "_Replay | None" = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self.host.clocks.append(self)
+
+    @property
+    def _host_ps(self) -> int:
+        """When the host can ask this chip for more."""
+        return max(self._submitted_ps, self.host.reached_ps)
 
     def work(
         self,
@@ -190,13 +227,11 @@ class VirtualClock:
             gap_ps = 0
             if self._replay is not None:
                 submission_ps, gap_ps = self._replay.costs_of_next(submission_ps)
-            self._host_ps = submitted_ps = self._host_ps + submission_ps
+            self._submitted_ps = submitted_ps = self._host_ps + submission_ps
             ready_ps, free_ps = self._stream_ready_ps.get(stream, 0), self._resource_free_ps.get(resource, 0)
             start_ps = max(submitted_ps, ready_ps, free_ps) + gap_ps
             end_ps = start_ps + duration_ps
             self._stream_ready_ps[stream] = self._resource_free_ps[resource] = end_ps
-            if host_waits:
-                self._host_ps = end_ps
             self._busy_ps[kind] += duration_ps
             self._counts[kind] += 1
             if resource == RESOURCES[Kind.KERNEL]:
@@ -205,7 +240,9 @@ class VirtualClock:
                 self._assumptions.update(assumed)
             if self.is_watched:
                 self._tell(Activity(kind, name, operator, stream, submitted_ps, start_ps, end_ps, size_bytes, launch))
-            return end_ps
+        if host_waits:
+            self.host.wait_until(end_ps)
+        return end_ps
 
     def _take_up(self) -> None:
         """Do what `work` does for all kernels of the backlog."""
@@ -227,7 +264,7 @@ class VirtualClock:
                 busy_ps += duration_ps
                 if self.kernel_spans is not None:
                     self._note_span(start_ps, end_ps)
-            self._host_ps, self._resource_free_ps[cores] = host_ps, end_ps
+            self._submitted_ps, self._resource_free_ps[cores] = host_ps, end_ps
             self._busy_ps[Kind.KERNEL] += busy_ps
             self._counts[Kind.KERNEL] += len(launches)
 
@@ -293,13 +330,13 @@ class VirtualClock:
     def learn_unknown(self, count: int) -> None:
         """Other chips, whose results this one used, did `count` pieces of work of unknown time."""
         with self._lock:
-            self._unknown_count = max(self._unknown_count, count)
+            self._unknown_count = max(self._unknown_count, count - self.host.unknown_count)
 
     def host_operator(self, name: str) -> None:
         """An operator ran on the host: it waited for all work, and took a time nobody knows."""
         self.synchronize()
         with self._lock:
-            self._unknown_count += 1
+            self.host.unknown_count += 1
             self._host_operators[name] += 1
             self._counts[Kind.HOST_OPERATOR] += 1
             if self.is_watched:
@@ -320,7 +357,8 @@ class VirtualClock:
     def moment(self, stream: int = 0) -> Moment:
         """The present end of a stream: what an event records."""
         self._take_up()
-        return Moment(max(self._stream_ready_ps.get(stream, 0), self._host_ps), self._unknown_count)
+        unknown_count = self._unknown_count + self.host.unknown_count
+        return Moment(max(self._stream_ready_ps.get(stream, 0), self._host_ps), unknown_count)
 
     def wait(self, stream: int, time_ps: int) -> None:
         """Later work of the stream starts no sooner than this."""
@@ -329,8 +367,7 @@ class VirtualClock:
 
     def reach(self, time_ps: int) -> None:
         """The host waits until then."""
-        self._take_up()
-        self._host_ps = max(self._host_ps, time_ps)
+        self.host.wait_until(time_ps)
 
     def poll(self, time_ps: int, latency_ps: int) -> bool:
         """Return whether the host clock has passed that time. A failed poll costs one round trip, so polling again
@@ -338,7 +375,7 @@ class VirtualClock:
         self._take_up()
         if time_ps <= self._host_ps:
             return True
-        self._host_ps += latency_ps
+        self.host.wait_until(self._host_ps + latency_ps)
         return False
 
     def synchronize(self, stream: int | None = None) -> None:
@@ -360,6 +397,36 @@ class VirtualClock:
             untimed_kernels=MappingProxyType(dict(self._untimed_kernels)),
             assumptions=MappingProxyType(dict(self._assumptions)),
         )
+
+
+def copy_between(
+    source: VirtualClock, stream: int, target: VirtualClock, target_stream: int, duration_ps: int, size_bytes: int,
+    operator: str = "",
+) -> int:  # fmt: skip
+    """Add a copy from one chip to another to a stream of each and return when it ends. It begins when both streams have
+    come to it and both chips' links are free, and counts as work of the chip that sends."""
+    source._take_up()
+    target._take_up()
+    kind = Kind.COPY_TO_OTHER_CHIP
+    with source._lock:
+        submitted_ps = source._host_ps
+        start_ps = max(
+            submitted_ps,
+            target._host_ps,
+            source._stream_ready_ps.get(stream, 0),
+            target._stream_ready_ps.get(target_stream, 0),
+            source._resource_free_ps.get(OUT_TO_CHIPS, 0),
+            target._resource_free_ps.get(IN_FROM_CHIPS, 0),
+        )
+        end_ps = start_ps + duration_ps
+        source._stream_ready_ps[stream] = source._resource_free_ps[OUT_TO_CHIPS] = end_ps
+        target._stream_ready_ps[target_stream] = target._resource_free_ps[IN_FROM_CHIPS] = end_ps
+        source._busy_ps[kind] += duration_ps
+        source._counts[kind] += 1
+        if source.is_watched:
+            source._tell(Activity(kind, kind.value, operator, stream, submitted_ps, start_ps, end_ps, size_bytes))
+    target.learn_unknown(source._unknown_count + source.host.unknown_count)
+    return end_ps
 
 
 def kernel_ps(cycles: int, chip: "Chip") -> int:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tapeout import chip as chips
 from tapeout.chip import Chip
 from tapeout.errors import InternalError, LaunchError
 from tapeout.host import file_cache as cache
@@ -183,6 +184,12 @@ class Kernel(TimedKernel):
                     "program can change. Programs of a grid run in order, each to its end before a core takes the "
                     "next, so a kernel must not need a later program, or all of them at once; split it into several "
                     "launches"
+                )
+            case "foreign_pointer" if (elsewhere := session.chip_that_holds(detail)) is not None:
+                return LaunchError(
+                    f"{name}: argument {program.parameters[index].name!r} is in the memory of chip:{elsewhere}, and "
+                    f"the kernel runs on chip:{chips.current_index()}: launch it within `with "
+                    f"torch.chip.device({elsewhere})`, or move the tensor"
                 )
             case "foreign_pointer":
                 return LaunchError(

@@ -21,6 +21,7 @@
 #include <cstring>
 #include <mutex>
 #include <thread>
+#include <tuple>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -142,7 +143,9 @@ struct Pool {
     std::mutex launch_mutex;
     std::thread::id ending;  // the thread that ends the process, once one does
     int64_t scratchpad_bytes = 0;
-    int64_t arena_base = 0, arena_bytes = 0;
+    int64_t arena_base = 0, arena_bytes = 0;  // of all chips; while a program runs, of its chip
+    std::vector<std::pair<int64_t, int64_t>> arenas;  // of each chip, if there are several
+    int64_t (*current_chip)() = nullptr;
     int64_t totals[7] = {};
     int64_t launches = 0;
     Failure failure{};
@@ -937,6 +940,7 @@ std::unique_lock<std::mutex> turn() {
 }
 
 int64_t launch_all(const Kernel* kernel, const int64_t* words, bool notes) {
+    if (pool->current_chip) std::tie(pool->arena_base, pool->arena_bytes) = pool->arenas[size_t(pool->current_chip())];
     if (pool->arena_bytes) {
         for (int64_t i = 0; i < kernel->parameter_count; i++) {
             int64_t alignment = kernel->alignment[i], value = words[3 + i];
@@ -1053,6 +1057,8 @@ void tapeout_start(int64_t thread_count, int64_t scratchpad_bytes) {
     if (old) {
         pool->arena_base = old->arena_base;
         pool->arena_bytes = old->arena_bytes;
+        pool->arenas = old->arenas;
+        pool->current_chip = old->current_chip;
         std::copy(old->totals, old->totals + 7, pool->totals);
         pool->launches = old->launches;
         pool->sanitizer = old->sanitizer;
@@ -1079,6 +1085,13 @@ void tapeout_need_scratchpad(int64_t bytes) {
 void tapeout_set_arena(int64_t base, int64_t bytes) {
     pool->arena_base = base;
     pool->arena_bytes = bytes;
+}
+
+// Several chips: a launch is on the current one, and its memory is that chip's.
+void tapeout_set_chips(int64_t count, const int64_t* bases, const int64_t* bytes, int64_t (*current_chip)()) {
+    pool->arenas.clear();
+    for (int64_t n = 0; n < count; n++) pool->arenas.emplace_back(bases[n], bytes[n]);
+    pool->current_chip = current_chip;
 }
 
 // From now on kernels translated with checks are checked, against the blocks that `find_block` knows.

@@ -38,6 +38,7 @@ def library() -> ctypes.CDLL:
         ("tapeout_end", None, ()),
         ("tapeout_need_scratchpad", None, (word,)),
         ("tapeout_set_arena", None, (word, word)),
+        ("tapeout_set_chips", None, (word, pointer, pointer, pointer)),
         ("tapeout_sanitize", None, (pointer,)),
         ("tapeout_mark_unwritten", None, (ctypes.c_uint64, ctypes.c_uint64)),
         ("tapeout_kernel", pointer, (word, word, pointer, word, word, word, word)),

@@ -1,14 +1,17 @@
-"""State of this process: one chip is simulated in it, so there is one `session`, and every part asks it.
+"""State of this process: one `session`, and every part asks it.
 
-The active chip itself is in `tapeout.chip`, which parts below the runtime ask too. The shim's own state is in C++.
+A process simulates one chip, or several of which each thread has a current one. The chips themselves are in
+`tapeout.chip`, which parts below the runtime ask too. The shim's own state is in C++.
 """
 
+import ctypes
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from tapeout import chip as chips
 from tapeout.errors import TapeoutError
-from tapeout.runtime.clock import VirtualClock
+from tapeout.runtime.clock import Host, VirtualClock
 
 Grid = tuple[int, int, int]
 Launcher = Callable[[Any, Grid, Sequence[int]], None]
@@ -26,11 +29,11 @@ def _no_operator() -> str:
 class Session:
     """What the launches of a process share. Attributes are read anywhere and written by the methods here alone.
 
-    `clock`: the virtual clock, or None while nobody has asked for time. `timing_only`: kernels are timed, not executed,
-    and no data is touched. `launcher`: stands in for every launch (co-simulation, which executes it on other machines
-    too; the capture of a graph, which only notes it), or None. `arena`: address and size in bytes of the chip's HBM;
-    size 0: anywhere in the host's memory. `find_block`: the C function that finds the live block of HBM at an address,
-    once the sanitizer watches.
+    `clock`: the virtual clock of the current chip, or None while nobody has asked for time; `clocks`: of all chips.
+    `timing_only`: kernels are timed, not executed, and no data is touched. `launcher`: stands in for every launch
+    (co-simulation, which executes it on other machines too; the capture of a graph, which only notes it), or None.
+    `arenas`: address and size in bytes of each chip's HBM; none: it is anywhere in the host's memory. `find_block`:
+    the C function that finds the live block of HBM at an address, once the sanitizer watches.
 
     `current_stream()`: the stream that launches of this thread go to. `current_operator()`: the aten operator that runs
     in this thread, or "". `place`: address of the C function `place(words, address_flags, count, placed)`, or 0. It
@@ -40,10 +43,10 @@ class Session:
     """
 
     def __init__(self) -> None:
-        self.clock: VirtualClock | None = None
+        self.clocks: tuple[VirtualClock, ...] = ()
         self.timing_only = False
         self.launcher: Launcher | None = None
-        self.arena: tuple[int, int] = (0, 0)
+        self.arenas: tuple[tuple[int, int], ...] = ()
         self.find_block: Any = None
         self.current_stream: Callable[[], int] = _no_stream
         self.current_operator: Callable[[], str] = _no_operator
@@ -51,6 +54,13 @@ class Session:
         self._listeners: list[Callable[[bool, bool], None]] = []
 
     # ------------------------------------------------------------------ time
+
+    @property
+    def clock(self) -> VirtualClock | None:
+        clocks = self.clocks
+        if len(clocks) > 1:
+            return clocks[chips.current_index()]
+        return clocks[0] if clocks else None
 
     def turn_on(self, *, only: bool = False) -> VirtualClock:
         """Keep time from now on, and return the clock: the present one if there is one. `only`: do not execute kernels.
@@ -62,8 +72,11 @@ class Session:
                 "timing alone must be asked for before anything else is timed, at the start of the program"
             )
         if self.clock is None:
-            self.clock, self.timing_only = VirtualClock(), only
+            host = Host()
+            self.clocks = tuple(VirtualClock(host=host) for _ in chips.of_process())
+            self.timing_only = only
             self._tell_listeners()
+        assert self.clock is not None
         return self.clock
 
     def turn_off(self) -> None:
@@ -71,7 +84,7 @@ class Session:
         computed."""
         if self.timing_only:
             raise TapeoutError("timing alone lasts as long as the process: there are no values to go on with")
-        self.clock = None
+        self.clocks = ()
         self._tell_listeners()
 
     def when_turned(self, then: Callable[[bool, bool], None]) -> None:
@@ -93,13 +106,24 @@ class Session:
         """Record, from now on, activities with the aten operator that caused them."""
         self.current_operator = current_operator
 
-    def set_arena(self, base: int, size_bytes: int) -> None:
-        """Say which addresses are the chip's HBM. From then on pointer arguments and accesses outside are refused;
-        with size 0 none is."""
+    def set_arenas(self, arenas: Sequence[tuple[int, int]], current_chip: int = 0) -> None:
+        """Say which addresses are each chip's HBM. From then on pointer arguments and accesses outside it are refused;
+        without arenas none is. `current_chip`: of several chips, address of the C function that gives the current."""
         from tapeout.runtime import native  # brings LLVM, which importing torch does not need
 
-        native.library().tapeout_set_arena(base, size_bytes)
-        self.arena = (base, size_bytes)
+        library = native.library()
+        begin = arenas[0][0] if arenas else 0
+        library.tapeout_set_arena(begin, sum(size for _, size in arenas))
+        if len(arenas) > 1:
+            bases, sizes = zip(*arenas, strict=True)
+            words = ctypes.c_int64 * len(arenas)
+            library.tapeout_set_chips(len(arenas), words(*bases), words(*sizes), current_chip)
+        self.arenas = tuple(arenas)
+
+    def chip_that_holds(self, address: int) -> int | None:
+        """Return the index of the chip whose HBM holds an address."""
+        holds = (base <= address < base + size for base, size in self.arenas)
+        return next((index for index, found in enumerate(holds) if found), None)
 
     def watch_blocks(self, find_block: Any) -> None:
         """Let the sanitizer find the live block of HBM at an address by a C function."""

@@ -47,11 +47,11 @@ def enable(values: bool = False) -> None:
     os.environ[VARIABLE] = "values" if values else "1"
 
 
-def watch(find_block: Any, base: int, size_bytes: int) -> Any:
-    """Start watching HBM, of which nothing may have been handed out yet. `find_block` is the C function that gives the
-    start and size of the live block that holds an address. Gives the C function to be told of every new block."""
+def watch(find_block: Any) -> Any:
+    """Start watching the HBM that `session` knows, of which nothing may have been handed out yet. `find_block` is the C
+    function that gives the start and size of the live block that holds an address. Gives the C function to be told of
+    every new block."""
     session.watch_blocks(find_block)
-    session.set_arena(base, size_bytes)
     library = native.library()
     library.tapeout_sanitize(ctypes.cast(find_block, ctypes.c_void_p))
     return library.tapeout_mark_unwritten

@@ -41,7 +41,7 @@ class _Utilities:
         """Nothing to do: a kernel is freed with its last reference."""
 
     def get_device_properties(self, device: int) -> dict[str, int]:
-        active = chip.active()
+        active = chip.of_process()[device]
         return {
             "max_shared_mem": active.core.scratchpad.size_bytes,
             "max_num_regs": 0,
@@ -217,10 +217,12 @@ class ChipDriver(DriverBase):
         return GPUTarget(BACKEND, f"{active.name}-{active.fingerprint()}", 1)
 
     def get_current_device(self) -> int:
-        return 0
+        return chip.current_index()
 
     def set_current_device(self, device: int) -> None:
-        """One chip: nothing to choose."""
+        import torch
+
+        torch.get_device_module(BACKEND).set_device(device)
 
     def get_current_stream(self, device: int | None = None) -> int:
         return 0

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import types
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
@@ -47,6 +48,8 @@ class RunTime:
     status: int
     communication: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """Fields of `tapeout.runtime.world.Communication` on this rank, by operation of torch.distributed."""
+    of_chips: Sequence[Mapping[str, Any]] = ()
+    """Of a process with several chips, each one's `chip`, `busy_ps` and `counts`; above they are summed."""
 
     @property
     def is_empty(self) -> bool:
@@ -139,11 +142,12 @@ def record(
     now = _prepare(script, chip)
     from tapeout.pytorch import device_runtime
 
-    now.record = True
+    for each in session.clocks:
+        each.record = True
     device_runtime.name_operators()
     with watch(now):
         time = _taken(script, _execute(script))
-    return Recording(time, tuple(now.activities))
+    return Recording(time, tuple(activity for each in session.clocks for activity in each.activities))
 
 
 def _prepare(script: Script, chip: chips.Chip | str) -> clock.VirtualClock:
@@ -231,20 +235,38 @@ def _taken(script: Script, status: int) -> RunTime:
 
 def time_so_far(timing_only: bool, status: int = 0) -> RunTime:
     """The time of this process, which keeps time."""
-    assert session.clock is not None
-    elapsed = session.clock.elapsed
+    own = chips.of_process()
+    found = [each.elapsed for each in session.clocks]
+
+    def summed(name: str) -> dict[Any, int]:
+        return dict(sum((Counter(getattr(elapsed, name)) for elapsed in found), Counter()))
+
+    def by_name(of_kinds: Mapping[clock.Kind, int]) -> dict[str, int]:
+        return {kind.value: amount for kind, amount in of_kinds.items()}
+
     return RunTime(
-        chip=chips.active().name,
-        total_ps=elapsed.total_ps,
-        busy_ps={kind.value: ps for kind, ps in elapsed.busy_ps.items()},
-        counts={kind.value: count for kind, count in elapsed.counts.items()},
-        host_operators=dict(elapsed.host_operators),
-        untimed_kernels=dict(elapsed.untimed_kernels),
-        assumptions=dict(elapsed.assumptions),
+        chip=names_of(own),
+        total_ps=max(elapsed.total_ps for elapsed in found),
+        busy_ps=by_name(summed("busy_ps")),
+        counts=by_name(summed("counts")),
+        host_operators=summed("host_operators"),
+        untimed_kernels=summed("untimed_kernels"),
+        assumptions=summed("assumptions"),
         timing_only=timing_only,
         status=status,
         communication=_communication(),
+        of_chips=[
+            {"chip": chip.name, "busy_ps": by_name(elapsed.busy_ps), "counts": by_name(elapsed.counts)}
+            for chip, elapsed in zip(own, found, strict=True)
+            if len(own) > 1
+        ],
     )
+
+
+def names_of(own: Sequence[chips.Chip]) -> str:
+    """The names of a process's chips: "training", or "2 x training, inference"."""
+    counted = Counter(chip.name for chip in own)
+    return ", ".join(name if count == 1 else f"{count} x {name}" for name, count in counted.items())
 
 
 def _communication() -> dict[str, dict[str, int]]:

@@ -28,9 +28,8 @@ def world() -> World:
     """The world of this process, made with its first group. Raises ChipError if its ranks have no place."""
     global _world
     if _world is None:
-        found = None
-        if name := os.environ.get(clusters.CLUSTER_VARIABLE):
-            found = clusters.load(name)
+        found = clusters.named()
+        if found is not None:
             found.check_ranks(int(os.environ.get("WORLD_SIZE", "1")))
         _world = World(found, int(os.environ.get("RANK", "0")))
     return _world
@@ -51,6 +50,11 @@ def create(options: Any, _: Any = None) -> Any:
     store = options.store.underlying_store if isinstance(options.store, PrefixStore) else options.store
     if _newest is not None and _newest[0] is store:
         return _newest[1]
+    if len(own := chips.of_process()) > 1:
+        raise TapeoutError(
+            f"this process simulates {len(own)} chips ({chips.CHIPS_VARIABLE}), and a rank of torch.distributed has "
+            f"one: unset {chips.CHIPS_VARIABLE} and start a process for each chip"
+        )
     rank, size, timeout = options.group_rank, options.group_size, options.timeout
     ranks = tuple(options.global_ranks_in_group) or tuple(range(size))
     here = world()

@@ -2,14 +2,12 @@
 
 import functools
 import os
-import re
 import sys
-from pathlib import Path
 from typing import Any
 
 from torch.distributed import distributed_c10d
 
-from tapeout.pytorch.device_runtime import is_initialized
+from tapeout.pytorch.program import names_the_chip
 
 BACKEND = "tccl"
 DEVICES = ["cpu", "chip"]
@@ -90,7 +88,7 @@ def _replace(name: str, wrapped: Any) -> None:
 def _initialized(original: Any, backend: str | None = None, *arguments: Any, **named: Any) -> Any:
     from tapeout.pytorch.distributed import groups
 
-    if backend is None and _program_names_the_chip():
+    if backend is None and names_the_chip():
         backend = BACKEND  # torch would choose it for the chip's tensors and then look for another
     backend = _named(backend)
     if groups.is_alone():
@@ -99,21 +97,6 @@ def _initialized(original: Any, backend: str | None = None, *arguments: Any, **n
         named.update(store=FakeStore(), rank=int(os.environ["RANK"]), world_size=int(os.environ["WORLD_SIZE"]))
         named.pop("init_method", None)
     return original(backend, *arguments, **named)
-
-
-def _program_names_the_chip() -> bool:
-    """Return whether this program is about the chip: it has used it, was started for it, or its main file names it.
-
-    Others get gloo from torch, as without Tapeout; nothing is built for them.
-    """
-    if is_initialized() or _takes_nccl or any(name.startswith("TAPEOUT_") for name in os.environ):
-        return True
-    main = getattr(sys.modules["__main__"], "__file__", None)
-    try:
-        text = Path(main).read_text("utf-8", errors="replace") if main else " ".join(sys.orig_argv)
-    except OSError:
-        return False
-    return re.search(r"\b(chip|tapeout|accelerator)\b", text) is not None
 
 
 def _destroyed(original: Any, group: Any = None) -> None:

@@ -10,6 +10,7 @@ round, or overflow, at every step.
 """
 
 import concurrent.futures
+import contextlib
 import contextvars
 import functools
 import threading
@@ -123,7 +124,7 @@ def _describe(value: Any, tensors: list[torch.Tensor]) -> Hashable:
         place = next((i for i, other in enumerate(tensors) if other is value), len(tensors))
         if place == len(tensors):
             tensors.append(value)
-        return (place, value.dtype, value.device.type, value.shape, value.stride())
+        return (place, value.dtype, value.device, value.shape, value.stride())
     if isinstance(value, list | tuple):
         return tuple([_describe(item, tensors) for item in value])
     return (float, value.hex()) if value.__class__ is float else (value.__class__, value)
@@ -133,7 +134,7 @@ def _loose(value: Any, tensors: list[torch.Tensor]) -> Hashable:
     """The same without what a function's guards decide."""
     if isinstance(value, torch.Tensor):
         place = next(i for i, other in enumerate(tensors) if other is value)
-        return (place, value.dtype, value.device.type, value.dim())
+        return (place, value.dtype, value.device, value.dim())
     if isinstance(value, list | tuple):
         return tuple([_loose(item, tensors) for item in value])
     return (float, value.hex()) if value.__class__ is float else (value.__class__, value)
@@ -371,7 +372,7 @@ def _replace(value: Any, own: dict[int, torch.Tensor]) -> Any:
         return own[id(value)]
     if isinstance(value, list | tuple):
         return type(value)([_replace(item, own) for item in value])
-    return torch.device("chip") if isinstance(value, torch.device) else value
+    return torch.device("chip", chips.current_index()) if isinstance(value, torch.device) else value
 
 
 def _widened(value: Any) -> Any:
@@ -389,6 +390,20 @@ def _undisturbed(work: Callable[[], Any]) -> Any:
     A call may come from inside a mode, autograd, autocast or a compiled graph, each of which leaves its marks on the
     thread; the dispatch keys that a compiled graph excludes keep functionalization from unwrapping its tensors.
     """
-    context = contextvars.copy_context()  # Inductor's settings
-    with concurrent.futures.ThreadPoolExecutor(max_workers=1) as thread:
-        return thread.submit(context.run, torch.no_grad()(work)).result()
+    here = torch.chip.current_device()  # type: ignore[attr-defined]
+
+    def on_this_chip() -> Any:
+        with torch.no_grad(), torch.chip.device(here):  # type: ignore[attr-defined]
+            return work()
+
+    # Threads of a program compile one after another, as torch's tracing wants it. To compile may need more compiled.
+    with contextlib.nullcontext() if _is_compiling.get() else _compiling:
+        token = _is_compiling.set(True)
+        context = contextvars.copy_context()  # with Inductor's settings
+        _is_compiling.reset(token)
+        with concurrent.futures.ThreadPoolExecutor(max_workers=1) as thread:
+            return thread.submit(context.run, on_this_chip).result()
+
+
+_compiling = threading.Lock()
+_is_compiling: contextvars.ContextVar[bool] = contextvars.ContextVar("_is_compiling", default=False)
