@@ -161,7 +161,7 @@ def _norms() -> Iterator[Case]:
         running = ((shape[1],), F32)
         yield case(
             "batch_norm, training", lambda x, m, v, w, b: functional.batch_norm(x, m, v, w, b, True), shape,
-            (running,) * 2 + (channels,) * 2, "native_batch_norm",
+            (running,) * 4, "native_batch_norm",
         )  # fmt: skip
         samples, length = shape[0], math.prod(shape[2:])
         statistics = ((samples, 32), F32)
@@ -175,7 +175,7 @@ def _norms() -> Iterator[Case]:
         yield case(
             "batch_norm backward",
             lambda g, x, m, r, w: aten.native_batch_norm_backward(g, x, w, m, r, m, r, True, 1e-5, [True] * 3),
-            shape, ((shape, BF16), running, running, channels), "native_batch_norm_backward", 3,
+            shape, ((shape, BF16), running, running, running), "native_batch_norm_backward", 3,
         )  # fmt: skip
 
 

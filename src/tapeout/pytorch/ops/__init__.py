@@ -226,6 +226,17 @@ OF_SPARSE = {
 # it whole.
 WHOLE = ("cummax", "cummin", "logcumsumexp", "silu_backward", "mish_backward", "addr")
 
+# What torch composes of operators under autograd, and has a kernel of its own here.
+WITH_AUTOGRAD = {"cross_entropy_loss": "cross_entropy.cross_entropy_loss"}
+
+# Its parts below autograd, operators of their own so that modes see them.
+PARTS = {
+    "cross_entropy(Tensor self, Tensor target, int reduction, int ignore_index, float label_smoothing) "
+    "-> (Tensor, Tensor, Tensor)": "cross_entropy.forward",
+    "cross_entropy_backward(Tensor grad, Tensor self, Tensor target, Tensor exponentials, Tensor number, "
+    "int reduction, int ignore_index, float label_smoothing) -> Tensor": "cross_entropy.backward",
+}
+
 _libraries: list[torch.library.Library] = []
 
 
@@ -245,11 +256,18 @@ def register() -> None:
             device_runtime.shim().tapeout_check_first(overload.encode())
     for overload, path in OF_SPARSE.items():
         library.impl(overload, _resolve_at_first_call(path), "SparsePrivateUse1")
+    for overload, path in WITH_AUTOGRAD.items():
+        for key in ("PrivateUse1", "AutogradPrivateUse1"):
+            library.impl(overload, _resolve_at_first_call(path, overload), key)
+    parts = torch.library.Library("tapeout", "FRAGMENT")
+    for schema, path in PARTS.items():
+        parts.define(schema)
+        parts.impl(schema.partition("(")[0], _resolve_at_first_call(path), "PrivateUse1")
     every_other = torch.library.Library("_", "IMPL")
     every_other.fallback(_resolve_at_first_call("fallback.run"), "PrivateUse3")
     for key in ("SparsePrivateUse1", "SparseCsrPrivateUse1", "QuantizedPrivateUse1"):
         every_other.fallback(_resolve_at_first_call("fallback.refuse_layout"), key)
-    _libraries.extend((library, every_other))
+    _libraries.extend((library, parts, every_other))
 
 
 def _resolve_at_first_call(path: str, overload: str | None = None) -> Callable[..., Any]:

@@ -16,7 +16,7 @@ import triton.language as tl
 
 from tapeout import chip as chips
 from tapeout.pytorch.ops import scalars
-from tapeout.pytorch.ops.launch import INTEGERS, POINTER, ceil_div, count, kernel, otherwise
+from tapeout.pytorch.ops.launch import INTEGERS, POINTER, ceil_div, count, kernel, otherwise, refuse_as_the_host_does
 from tapeout.pytorch.ops.reduce import NORM_DTYPES
 from tapeout.pytorch.ops.tiles import PlanesTile, planes_tile
 
@@ -381,6 +381,12 @@ def _fits(source: torch.Tensor, rows: _Rows, *others: torch.Tensor | None) -> bo
     )
 
 
+def _are_mixed(source: torch.Tensor, *others: torch.Tensor | None) -> bool:
+    """Return whether weights and statistics are not all of the input's type, nor all float32."""
+    types = {tensor.dtype for tensor in others if tensor is not None}
+    return types not in (set(), {source.dtype}, {torch.float32})
+
+
 def _forward(
     source: torch.Tensor, rows: _Rows, weight: torch.Tensor | None, bias: torch.Tensor | None, *,
     by_piece: bool, statistics: str, running: tuple[torch.Tensor, torch.Tensor] | None, epsilon: float, momentum: float,
@@ -442,6 +448,8 @@ def native_group_norm(
     is_whole = group > 0 and C % group == 0 and input.numel() == N * C * HxW
     rows = _rows_of_groups(N, C, HxW, group if is_whole else 1)
     of_channels = all(t is None or t.shape == (C,) for t in (weight, bias))
+    if _are_mixed(input, weight, bias):
+        refuse_as_the_host_does(aten.native_group_norm.default, input, weight, bias, N, C, HxW, group, eps)
     if not is_whole or not of_channels or not _fits(input, rows, weight, bias):
         refused: Results = otherwise(aten.native_group_norm.default, input, weight, bias, N, C, HxW, group, eps)
         return refused
@@ -485,6 +493,10 @@ def native_batch_norm(
     is_ours = channels > 0 and all(tensor.shape == (channels,) for tensor in vectors)
     is_ours = is_ours and (running is not None or (training and running_mean is None and running_var is None))
     is_ours = is_ours and all(tensor.is_contiguous() for tensor in running or ())
+    if _are_mixed(input, *vectors):
+        refuse_as_the_host_does(
+            aten.native_batch_norm.default, input, weight, bias, running_mean, running_var, training, momentum, eps
+        )
     if not is_ours or not _fits(input, rows := _rows_of_channels(input), *vectors):
         refused: Results = otherwise(
             aten.native_batch_norm.default, input, weight, bias, running_mean, running_var, training, momentum, eps

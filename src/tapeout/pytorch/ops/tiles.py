@@ -242,7 +242,11 @@ def row_tile(chip: Chip, size_bytes: int, columns: int, inner: int, contiguous_c
 
 def _long_side(extent: int, most: int) -> int:
     """Return the longest side whose padding is at most a sixteenth."""
-    sides = [side for side in (*INNER, 512, LONG_SIDE) if side <= most and 16 * padded(extent, side) <= 17 * extent]
+    sides = [
+        side
+        for side in (*INNER, 512, LONG_SIDE, 2048, 4096, 8192, 16384)
+        if side <= most and 16 * padded(extent, side) <= 17 * extent
+    ]
     return max(sides, default=INNER[0])
 
 
@@ -409,6 +413,21 @@ def planes_tile(chip: Chip, rows: int, pieces: int, length: int, tensors: int, a
         return PlanesTile(1, *min(tiles, key=cycles), 0, 0)
     best = min(held, key=cycles)
     return PlanesTile(rows_of(best), *best, ceil_div(length, best[1]), steps(best))
+
+
+def logits_tile(chip: Chip, rows: int, columns: int, *, is_reduced: bool) -> tuple[int, int, int]:
+    """Rows and columns of a tile of logits, of which a row may take many, and how many blocks of rows a program takes
+    so that every core has one program. Tiles are twice as large where the lanes wait for each tile's largest."""
+    elements = min(ELEMENTWISE_ELEMENTS[1], chip.core.scratchpad.size_bytes // ELEMENTWISE_BYTES) << is_reduced
+    longest = min(LONGEST_LOGITS, elements)
+    tile_columns = power_of_two_at_least(columns) if columns <= longest // 2 else _long_side(columns, longest)
+    share = power_of_two_at_least(max(1, rows // chip.core_count))
+    tile_rows = max(1, min(elements // tile_columns, share))
+    return tile_rows, tile_columns, ceil_div(ceil_div(rows, tile_rows), chip.core_count)
+
+
+LONGEST_LOGITS = 16384
+"""Columns of a tile of logits at most: the rows of a tile take turns."""
 
 
 REDUCED_COLUMNS = 256
