@@ -1,4 +1,7 @@
-"""Host time of collectives on the chip: a small all_reduce against gloo on the CPU, with the clock off and on."""
+"""Host time of collectives on the chip: a small all_reduce against gloo on the CPU, with the clock off and on.
+
+Virtual time of a step of data-parallel training while links become faster: what of the communication stays exposed.
+"""
 
 import os
 import subprocess
@@ -57,7 +60,37 @@ def main() -> None:
     table.add_row("the same with the clock on", f"{timed * 1e6:.0f} µs", f"{timed / chip:.2f} of without", "1.2")
     console = Console()
     console.print(table)
+    console.print(overlap())
     console.print(conditions())
+
+
+SLOWEST_LINK_BYTES_PER_S = 100_000_000
+FASTER = (1, 4, 40)
+STEP_PROGRAM = "tests/distributed/overlap.py"
+
+
+def overlap() -> Table:
+    """A step of DDP on two ranks of the chip `tiny`, in virtual time, on links of several speeds."""
+    title = "A step of DDP on two ranks of `tiny` (4 layers, 128 x 128), in virtual time"
+    table = Table("links", "computation", "communication", "step", "exposed", "step with a hook", title=title)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(RANKS)]
+    for factor in FASTER:
+        name = f"build/links_x{factor}.toml"
+        with open(name, "w") as file:
+            file.write(
+                f'based_on = "board8"\nname = "x{factor}"\n[[levels]]\nname = "board"\nsize = 8\nfabric = "switch"\n'
+                f"bytes_per_s = {factor * SLOWEST_LINK_BYTES_PER_S}\nlatency_ns = 700\n"
+            )
+        environment = os.environ | {"TAPEOUT_CHIP": "tiny", "TAPEOUT_CLUSTER": name, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            [*command, STEP_PROGRAM, "128"], env=environment, check=True, capture_output=True, text=True
+        )
+        figures = next(line for line in done.stdout.splitlines() if line.startswith("STEP")).split()[1:]
+        computation, communication, both, hooked = (int(figure) / 1e6 for figure in figures)
+        exposed = both - computation
+        cells = (computation, communication, both, exposed, hooked)
+        table.add_row(f"x{factor}", *(f"{cell:,.0f} µs" for cell in cells))
+    return table
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """torch.distributed on the chip: jobs of several ranks, started as a user starts them."""
 
+import json
 import os
 import re
 import signal
@@ -13,12 +14,17 @@ import pytest
 HERE = Path(__file__).parent
 
 
-def started(script, ranks, *, cwd, launcher=(), **environment):
+def started(script, ranks, *, cwd, launcher=(), script_arguments=(), **environment):
     """A job of so many ranks under torchrun."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks), *launcher]
     variables = os.environ | {"TAPEOUT_CHIP": "training", "OMP_NUM_THREADS": "1"} | environment
     return subprocess.Popen(
-        [*command, str(script)], cwd=cwd, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [*command, str(script), *script_arguments],
+        cwd=cwd,
+        env=variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
 
 
@@ -27,6 +33,67 @@ def test_collectives_training_and_time(tmp_path):
     printed, _ = job.communicate(timeout=900)
     assert job.returncode == 0, printed
     assert printed.count("right: ") == 7, printed
+
+
+CLUSTER = """
+based_on = "board8"
+name = "slow"
+[[levels]]
+name = "board"
+size = 8
+fabric = "switch"
+bytes_per_s = 300_000_000
+latency_ns = 700
+"""
+
+
+def test_communication_hides_behind_the_backward_pass(tmp_path):
+    """DDP waits for its collectives at the end alone, and a hook's future keeps no computation waiting."""
+    (tmp_path / "slow.toml").write_text(CLUSTER)
+    job = started(HERE / "overlap.py", 2, cwd=tmp_path, script_arguments=["128"], TAPEOUT_CLUSTER="slow.toml",
+                  TAPEOUT_CHIP="tiny")  # fmt: skip
+    printed, _ = job.communicate(timeout=900)
+    assert job.returncode == 0, printed
+    line = next(line for line in printed.splitlines() if line.startswith("STEP"))
+    computation, communication, both, with_hook = map(int, line.split()[1:])
+    least, saved = max(computation, communication), 0.3 * min(computation, communication)
+    assert least <= both < computation + communication - saved
+    assert least <= with_hook < computation + communication - saved
+
+
+def test_a_trace_has_a_process_for_each_rank_and_a_lane_for_each_group(tmp_path):
+    (tmp_path / "two.py").write_text(
+        "import torch, torch.distributed as dist\n"
+        "dist.init_process_group()\n"
+        "x = torch.ones(64, 64, device='cuda')\n"
+        "if dist.get_rank() == 1:\n"
+        "    x = x @ x\n"
+        "dist.all_reduce(x)\n"
+        "x.sum().item()\n"
+        "dist.destroy_process_group()\n"
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "tapeout",
+        "run",
+        "--chip",
+        "training",
+        "--ranks",
+        "2",
+        "--trace",
+        "t.json",
+        "two.py",
+    ]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    events = json.loads((tmp_path / "t.json").read_text())["traceEvents"]
+    named = {(event["pid"], event["args"]["name"]) for event in events if event["ph"] == "M"}
+    for rank in (0, 1):
+        assert {(rank + 1, f"rank {rank} training"), (rank + 1, "cores"), (rank + 1, "lane of group 0")} <= named
+    reductions = [event for event in events if event.get("name") == "all_reduce"]
+    assert len(reductions) == 2 and reductions[0]["ts"] == reductions[1]["ts"]
+    assert [event["pid"] for event in events if event.get("name") == "waiting for the last rank"] == [1]
 
 
 def test_a_lost_rank_is_named(tmp_path):

@@ -1,13 +1,17 @@
 """`tapeout run`: a script on one chip or several, with the time it would take there."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tapeout.cli.terminal import check_file_can_be_written, make_folder
 from tapeout.errors import TapeoutError
 from tapeout.report.terminal import console as console_of
+
+if TYPE_CHECKING:
+    from tapeout.workbench.timeline import Timeline
 
 SCRIPT_OPTIONS = {"ignore_unknown_options": True}
 
@@ -69,6 +73,10 @@ def run(
             "--output", "-o", help="Write the run to this folder (profile, kernels, trace), for `tapeout studio`."
         ),
     ] = None,
+    trace: Annotated[
+        Path | None,
+        typer.Option(help="Write what every chip or rank did to this file, for https://ui.perfetto.dev (.json, .gz)."),
+    ] = None,
     cluster: Annotated[
         str | None, typer.Option(help="Cluster (name or TOML file) that connects the chips of the ranks.")
     ] = None,
@@ -102,14 +110,22 @@ def run(
     asked = scripts.Script(script, tuple(arguments or ()), timing_only, read_zeros, module)
     if result:
         check_file_can_be_written(result)
+    if trace:
+        if len(names) > 1 and ranks is None:
+            raise TapeoutError("--trace is of one run, and a list of chips asks for one each; run once for each")
+        check_file_can_be_written(trace)
     if output:
         if ranks is not None or len(names) > 1:
             raise TapeoutError("--output is for a run on one chip; run once for each")
+        if trace:
+            raise TapeoutError("--output writes a trace of its own; leave out --trace")
         make_folder(output)
     console = console_of(stderr=True)
     if ranks is not None:
-        times = many.run_ranks(asked, names, cluster, ranks)
+        times, timelines = many.run_ranks(asked, names, cluster, ranks, with_timelines=trace is not None)
         console.print(report.ranks(times, cluster or "joined by their links"))
+        if trace:
+            _write_trace(timelines, trace)
         if result:
             result.write_text("[" + ",\n".join(time.to_json() for time in times) + "]\n", "utf-8")
         return
@@ -120,8 +136,16 @@ def run(
             result.write_text("[" + ",\n".join(time.to_json() for time in times) + "]\n", "utf-8")
         return
     recorded = scripts.record(asked, names[0]) if output else None
-    time = recorded.time if recorded else scripts.run(asked, names[0])
-    if many.leave_result(time):
+    timelines = []
+    if recorded:
+        time = recorded.time
+    elif trace or many.wants_timeline():
+        time, timelines = scripts.run_with_timelines(asked, names[0])
+    else:
+        time = scripts.run(asked, names[0])
+    if trace:
+        _write_trace(timelines, trace)
+    if many.leave_result(time, timelines):
         raise typer.Exit(time.status)
     if not (time.status and time.is_empty):
         console.print(report.summary(time), soft_wrap=True, highlight=False)
@@ -133,3 +157,9 @@ def run(
         console.print(run_folder.write(output, asked, chips.active(), recorded), highlight=False)
     if time.status:
         raise typer.Exit(time.status)
+
+
+def _write_trace(timelines: "Sequence[Timeline]", file: Path) -> None:
+    from tapeout.report import timeline as report
+
+    report.trace(timelines).write(file)

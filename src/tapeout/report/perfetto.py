@@ -40,6 +40,8 @@ TRACKS = {
     Kind.COPY_TO_CHIP: (2, "link to the chip"),
     Kind.COPY_TO_HOST: (3, "link to the host"),
     Kind.HOST_OPERATOR: (4, "host operators (time unknown)"),
+    Kind.COPY_TO_OTHER_CHIP: (6, "links to other chips"),
+    Kind.COLLECTIVE: (7, "collectives"),
 }
 HOST_TRACK = (5, "host launches")
 ENGINE_TRACKS = {unit: number for number, unit in enumerate(Unit, 1)}
@@ -63,6 +65,8 @@ class Trace:
     @property
     def caption(self) -> str:
         """What the trace holds, and what it left out."""
+        if not self.launches:
+            return f"{self.activities_shown:,} pieces of work"
         left_out = self.activities - self.activities_shown
         cut = f"; the last {left_out:,} of {self.activities:,} activities are left out" if left_out else ""
         return f"engines of {self.launches_in_detail:,} of {self.launches:,} distinct launches{cut}"

@@ -14,13 +14,20 @@ from tapeout import cluster as clusters
 from tapeout.errors import TapeoutError
 from tapeout.runtime.world import ALONE_VARIABLE
 from tapeout.workbench.script import RunTime, Script
+from tapeout.workbench.timeline import Timeline
 
 RESULTS_VARIABLE = "TAPEOUT_RANK_RESULTS"
 """The folder in which a rank leaves its times. Set for the processes that `run_ranks` starts."""
 
+TIMELINES_VARIABLE = "TAPEOUT_RANK_TIMELINES"
+"""Set to "1" for them if a rank is to leave what its chip did, too."""
 
-def run_ranks(script: Script, chip_names: Sequence[str], cluster: str | None, count: int) -> list[RunTime]:
-    """Run the script as `count` ranks and return their times. Rank n runs on chip n of the names, taken in turn.
+
+def run_ranks(
+    script: Script, chip_names: Sequence[str], cluster: str | None, count: int, *, with_timelines: bool = False
+) -> tuple[list[RunTime], list[Timeline]]:
+    """Run the script as `count` ranks and return their times and, if wanted, what their chips did. Rank n runs on chip
+    n of the names, taken in turn.
 
     Raises ChipError if the cluster has no room for them, TapeoutError if a rank fails.
     """
@@ -29,6 +36,7 @@ def run_ranks(script: Script, chip_names: Sequence[str], cluster: str | None, co
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, RESULTS_VARIABLE: folder, "TAPEOUT_RANK_CHIPS": ",".join(chip_names)}
         environment.setdefault("OMP_NUM_THREADS", "1")
+        environment[TIMELINES_VARIABLE] = str(int(with_timelines))
         options = ["--timing-only"] * script.timing_only + ["--read-zeros"] * script.read_zeros
         launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
         options += ["-m"] * script.is_module
@@ -37,15 +45,24 @@ def run_ranks(script: Script, chip_names: Sequence[str], cluster: str | None, co
         results = sorted(Path(folder).glob("rank-*.json"))
         if status or len(results) != count:
             raise TapeoutError(f"{script.name} failed with status {status} on {count - len(results)} of {count} ranks")
-        return [RunTime.from_json(result.read_text("utf-8")) for result in results]
+        times = [RunTime.from_json(result.read_text("utf-8")) for result in results]
+        left = sorted(Path(folder).glob("timeline-*.json"))
+        return times, [Timeline.from_json(each.read_text("utf-8")) for each in left]
 
 
-def leave_result(time: RunTime) -> bool:
+def wants_timeline() -> bool:
+    """Return whether `run_ranks` wants to know what this rank's chip did."""
+    return os.environ.get(TIMELINES_VARIABLE) == "1"
+
+
+def leave_result(time: RunTime, timelines: Sequence[Timeline] = ()) -> bool:
     """Leave the times of this rank for `run_ranks`. Returns False in a process that it did not start."""
     folder = os.environ.get(RESULTS_VARIABLE)
     if folder is None:
         return False
     Path(folder, f"rank-{int(os.environ['RANK']):06}.json").write_text(time.to_json(), "utf-8")
+    for timeline in timelines:
+        Path(folder, f"timeline-{int(os.environ['RANK']):06}.json").write_text(timeline.to_json(), "utf-8")
     return True
 
 

@@ -27,6 +27,7 @@ from typing import Any
 from tapeout import chip as chips
 from tapeout.errors import TapeoutError
 from tapeout.runtime import clock, session
+from tapeout.workbench.timeline import Timeline, timeline
 
 
 @dataclass(frozen=True)
@@ -133,21 +134,38 @@ def run(script: Script, chip: chips.Chip | str) -> RunTime:
     return _taken(script, _execute(script))
 
 
+def run_with_timelines(script: Script, chip: chips.Chip | str) -> tuple[RunTime, list[Timeline]]:
+    """The same, and what each chip of the process did."""
+    _prepare(script, chip)
+    for each in session.clocks:
+        each.record = True
+    time = _taken(script, _execute(script))
+    rank = os.environ.get("RANK")
+    labels = [f"chip:{index} {own.name}" if rank is None else f"rank {rank} {own.name}"
+              for index, own in enumerate(chips.of_process())]  # fmt: skip
+    return time, [timeline(label, each.activities) for label, each in zip(labels, session.clocks, strict=True)]
+
+
 def record(
     script: Script,
     chip: chips.Chip | str,
     watch: Callable[[clock.VirtualClock], AbstractContextManager[Any]] = contextlib.nullcontext,
 ) -> Recording:
-    """The same, keeping what the chip did. The script runs within what `watch` makes of the clock."""
+    """The same, keeping all that the chip did. The script runs within what `watch` makes of the clock. Raises
+    TapeoutError in a process with several chips."""
     now = _prepare(script, chip)
+    if len(session.clocks) > 1:
+        raise TapeoutError(
+            f"profiles and folders of runs are of one chip, and this process has {len(session.clocks)}: unset "
+            f"{chips.CHIPS_VARIABLE}, or see what all of them did with `tapeout run --trace FILE`"
+        )
     from tapeout.pytorch import device_runtime
 
-    for each in session.clocks:
-        each.record = True
+    now.record = True
     device_runtime.name_operators()
     with watch(now):
         time = _taken(script, _execute(script))
-    return Recording(time, tuple(activity for each in session.clocks for activity in each.activities))
+    return Recording(time, tuple(now.activities))
 
 
 def _prepare(script: Script, chip: chips.Chip | str) -> clock.VirtualClock:
