@@ -10,7 +10,7 @@ from tapeout.report.page import Format, write
 
 
 def cluster(
-    model: Annotated[str, typer.Option(help="Model: a public name, or a Hugging Face config.json.")],
+    model: Annotated[str, typer.Option(help="Model: a public name, a Hugging Face config.json, or file.py:function.")],
     cards: Annotated[
         list[str], typer.Option(help="Cards, kind:count or kind@cluster:count; repeat it to compare clusters.")
     ],
@@ -24,7 +24,7 @@ def cluster(
     virtual_stages: Annotated[int, typer.Option(min=1, help="Chunks of layers on each stage (interleaved).")] = 1,
     schedule: Annotated[str, typer.Option(help="Schedule: 1f1b, interleaved, zero-bubble, dualpipe, gpipe.")] = "",
     recompute: Annotated[
-        str, typer.Option(help="What the backward pass computes again: none, selective, full.")
+        str, typer.Option(help="What the backward pass computes again: none, selective, products, full.")
     ] = "none",
     zero: Annotated[int, typer.Option(min=0, max=3, help="State split over replicas: 0 to 3 (3: FSDP).")] = 1,
     dtype: Annotated[str, typer.Option(help="Element type of products: bfloat16, float16, fp8, nvfp4.")] = "bfloat16",

@@ -18,7 +18,7 @@ class Framework(enum.StrEnum):
 
 
 def plan(
-    model: Annotated[str, typer.Option(help="Model: a public name, or a config.json of Hugging Face.")],
+    model: Annotated[str, typer.Option(help="Model: a public name, a Hugging Face config.json, or file.py:function.")],
     cards: Annotated[
         str, typer.Option(help="Kinds of cards: 'training:2048,H100:4096,Ascend 910B3:2048', KIND@CLUSTER:COUNT.")
     ],
@@ -31,7 +31,8 @@ def plan(
     ep: Annotated[list[int] | None, typer.Option(min=1, help="Expert-parallel cards.")] = None,
     stages: Annotated[int | None, typer.Option(min=1, help="Pipeline stages.")] = None,
     micro_batch: Annotated[list[int] | None, typer.Option(min=1, help="Sequences of a micro-batch.")] = None,
-    recompute: Annotated[list[str] | None, typer.Option(help="Recomputation: none, selective, full.")] = None,
+    recompute: Annotated[list[str] | None, typer.Option(help="Recomputation: none, selective, products, full.")] = None,
+    schedule: Annotated[str, typer.Option(help="Schedule of the passes: 1f1b, zero-bubble.")] = "1f1b",
     one_pipeline: Annotated[
         bool, typer.Option("--one-pipeline", help="Give no kind a pipeline and share of the batch of its own.")
     ] = False,
@@ -62,6 +63,7 @@ def plan(
         sequence=sequence,
         dtype=dtype,
         zero=zero,
+        schedule=schedule,
         tp=tuple(tp or ()),
         cp=tuple(cp or ()),
         ep=tuple(ep or ()),

@@ -13,6 +13,8 @@ from tapeout.training.problems import TrainingError
 TENSOR = (1, 2, 4, 8, 16)
 MICRO_BATCHES = (1, 2, 4, 8)
 RECOMPUTES = ("none", "full")
+SCHEDULES = ("1f1b", "zero-bubble")
+"""Schedules whose pipelines are searched; 1F1B's plans are tried with virtual stages too."""
 LONG_SEQUENCE = 32768
 """From this length on, context parallelism is tried without being asked for."""
 
@@ -54,6 +56,11 @@ class Question:
                 raise TrainingError(
                     f"{self.model.name} has {self.model.heads} heads, which do not divide over tp {tp}; {fits} do"
                 )
+        if self.schedule not in SCHEDULES:
+            raise TrainingError(
+                f"plans are searched with {' or '.join(SCHEDULES)}, not {self.schedule!r}; "
+                "`tapeout cluster --schedule` times the others for a plan that is given"
+            )
         _ = self.base  # refuses types, schedules and the like that there are not
 
     @property

@@ -32,7 +32,8 @@ class Cards:
     """`count` cards of a kind. `name` is the word that plans use for it. `topology`: its levels, innermost first.
 
     `efficiency`: share of the rate of links that sums get, `gather_efficiency` other collectives; `fabric_efficiency`:
-    of the network's; `ramp_s`: as in `collectives.Network`.
+    of the network's; `ramp_s`: as in `collectives.Network`. `clock`: sustained clock over that of the measured chip of
+    the same die, beyond what peaks say.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Cards:
     timer: Timer = field(compare=False, repr=False)
     gather_efficiency: float = 0.0
     ramp_s: float = 0.0
+    clock: float = 1.0
 
     @property
     def network(self) -> Network:
@@ -167,7 +169,20 @@ def cards_of(
         timer=_timer(_Identity(chip), assume),
         gather_efficiency=0.0 if own else platform.get("gather_efficiency", GATHER_SHARE * efficiency),
         ramp_s=0.0 if own else platform["ramp_us"] * 1e-6,
+        clock=_clock(chip, platform),
     )
+
+
+def _clock(chip: Accelerator, platform: Mapping[str, Any]) -> float:
+    """Sustained clocks go with the square root of power: between a linear law of frequency alone and the cube root of
+    frequency and voltage."""
+    if "silicon" not in platform or chip.tdp is None:
+        return 1.0
+    measured = _known_chip(platform["silicon"], None)
+    if measured.tdp is None:
+        return 1.0
+    peaks = chip.require("half_tflops").value / measured.require("half_tflops").value
+    return float((chip.tdp.value / measured.tdp.value) ** 0.5 / peaks)
 
 
 @cache

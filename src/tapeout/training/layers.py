@@ -47,6 +47,12 @@ divides them, over that of its neighbours (after Anthony et al. 2024, "The Case 
 with Hardware", measured on A100; the last three are assumed). Measured tables hold aligned shapes only."""
 TILE = 128
 """Rows to which each expert's tokens are padded in a grouped product."""
+GROUPED = 1.15
+"""Time of the experts' grouped products over that of one product of their rows (DeepGEMM's tables on H800: 1,550 and
+about 1,350 TFLOP/s at best)."""
+EXCHANGE_UNITS = 20 / 132
+"""Share of a chip's multiprocessors that move tokens while they are exchanged beside products (DeepSeek-V3 technical
+report, section 3.2.2)."""
 IMBALANCE = 1.1
 """Tokens of the busiest rank of experts over the mean, in training with balancing (assumed; 1.05 to 1.3)."""
 
@@ -296,8 +302,8 @@ def _experts(adding: _Adding, model: ModelShape, split: Split, cards: Cards, dty
     mine = max(model.experts / split.ep, 1)
     width = model.expert_intermediate
     rows = mine * math.ceil(pairs / mine / TILE) * TILE
-    adding.product(rows, 2 * width, model.hidden, dtype)
-    adding.product(rows, model.hidden, width, dtype)
+    adding.product(rows, 2 * width, model.hidden, dtype, times=GROUPED)
+    adding.product(rows, model.hidden, width, dtype, times=GROUPED)
     memory = adding.cards.chip.require("memory_gb_per_s").to("B/s").value
     weights = 3 * mine * width * model.hidden * DTYPE_BYTES[dtype] / memory
     for which in range(3):  # a grouped product reads the weights of all experts, or writes their gradients
@@ -359,16 +365,21 @@ def _slower_attention(model: ModelShape, split: Split, cards: Cards, passes: Pas
     return max(flops / (peak * share) / taken, 1.0)
 
 
+def exchange_share(overlap: float) -> float:
+    """What of an exchange of tokens a layer feels: what is not hidden, and of the rest the multiprocessors it takes."""
+    return 1 - overlap + overlap * EXCHANGE_UNITS / (1 - EXCHANGE_UNITS)
+
+
 def _with_software(passes: Passes, split: Split, cards: Cards, attention: float = 1.0) -> Passes:
     """Products, attention and vector operators at the software's speed, and of collectives what it does not hide."""
-    ratio, exposed = cards.software.gemm.value, 1 - cards.software.overlap.value
+    ratio, exposed = cards.software.gemm.value / cards.clock, 1 - cards.software.overlap.value
     width = 2.0 if split.dtype == "tfloat32" else 1.0  # half the rate, twice the bytes
     factor = {
         MATRIX: ratio,
         ATTENTION: ratio * attention,
         VECTOR: cards.software.vector.value,
         TENSOR: exposed,
-        EXPERT: exposed,
+        EXPERT: exchange_share(cards.software.overlap.value),
         CONTEXT: exposed,
     }
 

@@ -11,10 +11,10 @@ from tapeout.models.step import ModelShape
 from tapeout.training import shapes
 from tapeout.training.layers import Split
 
-RESERVED_BYTES = 3.0 * 2**30
+RESERVED_BYTES = 4.0 * 2**30
 """Context of the driver, buffers of collectives and workspaces on each card."""
-FRAGMENTATION = 0.05
-"""Share of activations that the allocator cannot use."""
+FRAGMENTATION = 0.1
+"""Share of activations and logits that the allocator cannot use."""
 
 
 @dataclass(frozen=True)
@@ -80,13 +80,14 @@ def activation_bytes(model: ModelShape, layer: int, split: Split, recompute: str
 
 def working_bytes(model: ModelShape, layer: int, split: Split, recompute: str) -> float:
     """What the backward pass of a layer needs besides what was kept: the layer's activations, computed again."""
-    return activation_bytes(model, layer, split, "none") - activation_bytes(model, layer, split, recompute)
+    more = activation_bytes(model, layer, split, "none") - activation_bytes(model, layer, split, recompute)
+    return more * (1 + FRAGMENTATION)
 
 
 def loss_bytes(model: ModelShape, split: Split, of_word: float) -> float:
     """Logits, their copies and their gradient on a card of the last stage, `of_word` bytes for each word of the
     vocabulary and token."""
-    return split.tokens * model.vocabulary / split.tp * of_word
+    return split.tokens * model.vocabulary / split.tp * of_word * (1 + FRAGMENTATION)
 
 
 def of_stage(

@@ -480,7 +480,7 @@ def _estimate(found: _Simulated, fleet: Fleet) -> Estimate:
     era = cards.software
     parts = []
     for name, (value, low, high) in found.parts.items():
-        if value <= 0:
+        if value <= 0 or name == BUBBLE:
             continue
         base = given(
             name,
@@ -495,12 +495,16 @@ def _estimate(found: _Simulated, fleet: Fleet) -> Estimate:
             base = base * (era.gemm / era.gemm.value)
         elif name == layers.VECTOR:
             base = base * (era.vector / era.vector.value)
-        elif name in (layers.TENSOR, layers.EXPERT, layers.CONTEXT) and era.overlap.value < 1:
+        elif name in (layers.TENSOR, layers.CONTEXT) and era.overlap.value < 1:
             base = base * ((1.0 - era.overlap) / (1 - era.overlap.value))
             base = base * (cards.efficiency.value / cards.efficiency)
         elif name == DATA:
             base = base * (cards.fabric_efficiency.value / cards.fabric_efficiency)
         parts.append(base.called(name, provenance=Provenance.MODELLED))
+    bubble = found.parts[BUBBLE][0]
+    if bubble > 0:  # stages wait for each other's work, so as much longer as that takes
+        work = total("work", parts, provenance=Provenance.MODELLED)
+        parts.append((work * (bubble / work.value)).called(BUBBLE, provenance=Provenance.MODELLED))
     return total("step time", parts, provenance=Provenance.MODELLED)
 
 

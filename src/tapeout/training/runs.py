@@ -187,6 +187,7 @@ def family_of(run: Run) -> Mapping[str, Any]:
         if any(run.family.startswith(start) for start in each["match"])
         and each.get("chip", "") in chip
         and each.get("model", "") in model
+        and run.cells.get("metric_note", "").startswith(each.get("note", ""))
     )
 
 

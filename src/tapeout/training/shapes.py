@@ -64,7 +64,8 @@ MODELS: dict[str, ModelShape] = SERVED_MODELS | {
 
 
 def model_of(source: str | Path | Mapping[str, Any]) -> ModelShape:
-    """A model by public name, by the path of a Hugging Face `config.json` (or its folder), or by that dictionary.
+    """A model by public name, by the path of a Hugging Face `config.json` (or its folder), by that dictionary, or by
+    `file.py:function` that builds an `nn.Module` (`traced`).
 
     Raises TrainingError for a name nobody knows and for a configuration without a size that a decoder has.
     """
@@ -73,11 +74,17 @@ def model_of(source: str | Path | Mapping[str, Any]) -> ModelShape:
     name = str(source)
     if name.casefold() in MODELS:
         return MODELS[name.casefold()]
+    if ".py:" in name:
+        from tapeout.training.traced import model_of_module  # brings PyTorch
+
+        return model_of_module(name)
     path = Path(name)
     if path.is_dir():
         path = path / "config.json"
     if path.suffix != ".json":
-        raise TrainingError(f"unknown model {name!r}; give a config.json, or one of {', '.join(MODELS)}")
+        raise TrainingError(
+            f"unknown model {name!r}; give a config.json, file.py:function, or one of {', '.join(MODELS)}"
+        )
     try:
         read = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
