@@ -144,3 +144,26 @@ def test_how_a_node_may_be_tiled_is_worked_out_once(monkeypatch):
         torch.testing.assert_close(found.cpu(), expected)
     assert len(asked) >= 10
     assert len(asked) == len(set(asked))
+
+
+@pytest.mark.parametrize("form", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("groups", [1, 4])
+@pytest.mark.parametrize("with_gradient", [False, True])
+def test_convolutions_lie_in_memory_as_inductor_expects(form, groups, with_gradient):
+    """Inductor may lay images out with channels last, and checks what it gets."""
+
+    def results(device):
+        torch.manual_seed(0)
+        image = torch.randn(2, 4, 6, 6).to(device).contiguous(memory_format=form).requires_grad_(with_gradient)
+        filters = torch.randn(8, 4 // groups, 3, 3).to(device).requires_grad_(with_gradient)
+
+        def network(image, filters):
+            out = torch.nn.functional.conv2d(image, filters, padding=1, groups=groups).relu()
+            return torch.nn.functional.conv_transpose2d(out, filters, groups=groups)
+
+        with torch._inductor.config.patch(force_layout_optimization=True):
+            out = (torch.compile(network) if device == "chip" else network)(image, filters)
+        return [out, *(torch.autograd.grad(out.square().sum(), [image, filters]) if with_gradient else ())]
+
+    for chip, cpu in zip(results("chip"), results("cpu"), strict=True):
+        torch.testing.assert_close(chip.cpu(), cpu, rtol=1e-4, atol=1e-3)

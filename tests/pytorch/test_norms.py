@@ -42,3 +42,19 @@ def test_rms_norm_is_one_kernel_with_the_cpus_epsilon():
     found = functional.rms_norm(on_chip, (64,))
     assert dict(ledger.snapshot().on_chip) == {"aten::_fused_rms_norm": 1}
     torch.testing.assert_close(found.cpu(), functional.rms_norm(x, (64,)))
+
+
+@pytest.mark.parametrize("of_statistics", [torch.float32, None], ids=["float32 statistics", "own statistics"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_running_statistics_are_written_once(dtype, of_statistics):
+    """Also of half types, whose operators are compiled for float32."""
+    x = torch.randn(6, 4, 5, generator=torch.Generator().manual_seed(1)).to(dtype) + 1
+
+    def statistics(device):
+        layer = torch.nn.BatchNorm1d(4, affine=False).to(device).to(of_statistics or dtype)
+        for _ in range(2):
+            layer(x.to(device))
+        return layer.running_mean.cpu(), layer.running_var.cpu()
+
+    tolerance = 1e-2 if (of_statistics or dtype) is torch.bfloat16 else 2e-3
+    torch.testing.assert_close(statistics("chip"), statistics("cpu"), rtol=tolerance, atol=0)

@@ -94,6 +94,7 @@ def register_interface() -> None:
     inert_driver = type("InertDriver", (DriverBase,), {"is_active": classmethod(lambda cls: False)})
     backends.setdefault("cpu", Backend(compiler=inert_compiler, driver=inert_driver))
     _let_dropout_return_its_input()
+    _tell_how_convolutions_lie()
 
 
 def _let_dropout_return_its_input() -> None:
@@ -114,6 +115,40 @@ def _dropout_returning_its_input(pytorchs: Any) -> Any:
         return result
 
     return dropout
+
+
+def _tell_how_convolutions_lie() -> None:
+    """Has PyTorch's fake tensors lay out a convolution's results as the chip does: channels last if the image or the
+    filters have them so. PyTorch knows that only of its own devices, and Inductor's code checks it."""
+    from torch._subclasses.fake_impls import op_implementations_dict
+
+    aten = torch.ops.aten
+    for overload in (aten.convolution.default, aten._convolution.default, aten.convolution_backward.default):
+        op_implementations_dict[overload] = _lying_as_on_the_chip(op_implementations_dict[overload])
+
+
+def _lying_as_on_the_chip(pytorchs: Any) -> Any:
+    def fake(mode: Any, overload: Any, *args: Any, **kwargs: Any) -> Any:
+        from tapeout.pytorch.ops.convolution import form_of_results
+
+        results = pytorchs(mode, overload, *args, **kwargs)
+        is_backward = overload is torch.ops.aten.convolution_backward.default
+        given = dict(zip((argument.name for argument in overload._schema.arguments), args, strict=False)) | kwargs
+        image, filters = given["input"], given["weight"]
+        if image.device.type != "chip":
+            return results
+        form = form_of_results(image, filters)
+        with mode:
+            if not is_backward:
+                return results.contiguous(memory_format=form)
+            of_image, of_filters, of_bias = results
+            return (
+                None if of_image is None else of_image.contiguous(memory_format=form),
+                None if of_filters is None else of_filters.contiguous(memory_format=form),
+                of_bias,
+            )
+
+    return fake
 
 
 def register_code_generation() -> None:

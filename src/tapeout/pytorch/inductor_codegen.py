@@ -53,7 +53,8 @@ class ChipGraphPass(CustomGraphModulePass):
 
 @functools.cache
 def _source_digest() -> str:
-    return hashlib.sha256(Path(__file__).read_bytes() + Path(inductor_mutations.__file__).read_bytes()).hexdigest()
+    sources = [Path(__file__), Path(inductor_mutations.__file__), Path(__file__).with_name("inductor.py")]
+    return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
 
 
 class ChipOpOverrides(DeviceOpOverrides):

@@ -17,6 +17,12 @@ def test_operators_of_every_program_are_native(name, mode):
     assert outcome.verdict == Verdict.NATIVE, outcome.cause
 
 
+@pytest.mark.parametrize("name, mode", [("quantile", "strided"), ("sparse.sampled_addmm", "mutated")])
+def test_what_ties_and_sparse_tensors_leave_open_is_no_fault(name, mode):
+    outcome = operators.judge(Case(name, "float32", mode), sample_limit=2)
+    assert outcome.verdict == Verdict.NATIVE, outcome.cause
+
+
 def test_an_operator_on_the_host_is_named():
     outcome = operators.judge(Case("linalg.svdvals", "float32", "eager"), sample_limit=1)
     assert (outcome.verdict, outcome.cause) == (Verdict.FALLBACK, "aten::_linalg_svd.U")
@@ -42,6 +48,25 @@ def test_a_wrong_result_is_found(monkeypatch):
     outcome = operators.judge(Case("add", "float32", "eager"), sample_limit=1)
     assert outcome.verdict == Verdict.WRONG
     assert outcome.cause.startswith("result 0: ")
+
+
+def test_an_argument_that_is_written_wrongly_is_found(monkeypatch):
+    """Running statistics are no result of a batch norm."""
+    run = operators.results
+
+    def twice(function, arguments, differentiable):
+        results = run(function, arguments, differentiable)
+        for tensor in arguments[0][1:3]:
+            if isinstance(tensor, torch.Tensor) and tensor.device.type == "chip":
+                tensor.detach().mul_(0.9)
+        return results
+
+    case = Case("nn.functional.batch_norm", "float32", "eager")
+    assert operators.judge(case, sample_limit=2).verdict == Verdict.NATIVE
+    monkeypatch.setattr(operators, "results", twice)
+    outcome = operators.judge(case, sample_limit=2)
+    assert outcome.verdict == Verdict.WRONG
+    assert outcome.cause.startswith("an argument after the call, result 1: ")
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,9 @@ HALVES = (torch.float16, torch.bfloat16)
 BY_TYPE = ("nan_to_num", "nextafter", "_softmax", "_log_softmax", "copysign", "signbit")
 """Operators that depend on which numbers their type has or on its bits, or are told that it is a half type."""
 
+WRITTEN_UNSAID = ("native_batch_norm", "batch_norm_update_stats", "batch_norm_gather_stats_with_counts")
+"""Operators that write running statistics, which their schemas do not say."""
+
 NOT_OF_BOOLS = frozenset(
     {
         "remainder", "fmod", "floor_divide", "div", "divide", "lcm", "pow", "logaddexp", "logaddexp2", "frac",
@@ -244,6 +247,11 @@ def _functional_overloads(operator: Any) -> list[Any]:
     return [operator, *(o for o in overloads if torch._C._dispatch_has_kernel(o.name()))]
 
 
+def _is_written(operator: Any, argument: Any) -> bool:
+    is_statistic = argument.name in ("running_mean", "running_var")
+    return argument.is_write or (is_statistic and operator.overloadpacket.__name__ in WRITTEN_UNSAID)
+
+
 def _compile(
     operator: Any, args: Sequence[Any], kwargs: dict[str, Any], tensors: list[torch.Tensor]
 ) -> Function | Refusal:
@@ -264,7 +272,7 @@ def _compile(
     given = {argument.name: value for argument, value in zip(operator._schema.arguments, args, strict=False)} | kwargs
     # Where each returned value comes from: of an argument that was written it is that argument, else a result.
     written = [None] if is_list else [_written_argument(operator, value) for value in returns]
-    changed = {id(given[a.name]) for a in operator._schema.arguments if a.is_write and a.name in given}
+    changed = {id(given[a.name]) for a in operator._schema.arguments if a.name in given and _is_written(operator, a)}
     is_by_type = operator.overloadpacket.__name__.rstrip("_") in BY_TYPE
     widens = not is_by_type and any(tensor.dtype in HALVES for tensor in tensors)
     layout: list[_FromArgument | int | None] = []

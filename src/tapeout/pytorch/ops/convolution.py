@@ -399,13 +399,15 @@ def _three(values: Sequence[int], filler: int) -> Triple:
 CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
-def _outer_form(tensor: torch.Tensor) -> torch.memory_format:
-    return CHANNELS_LAST.get(tensor.dim(), torch.contiguous_format)
+def form_of_results(input: torch.Tensor, weight: torch.Tensor) -> torch.memory_format:
+    """Return how results lie in memory: channels last if the input or the filters do."""
+    is_last = any(suggest_memory_format(t) is not torch.contiguous_format for t in (input, weight) if t.dim() > 3)
+    return CHANNELS_LAST[input.dim()] if is_last else torch.contiguous_format
 
 
 def _form(input: torch.Tensor, weight: torch.Tensor) -> torch.memory_format:
-    """Return how results lie in memory, in three dimensions: channels last if the input or the filters do."""
-    is_last = any(suggest_memory_format(t) is not torch.contiguous_format for t in (input, weight) if t.dim() > 3)
+    """The same of results in three dimensions."""
+    is_last = form_of_results(input, weight) is not torch.contiguous_format
     return torch.channels_last_3d if is_last else torch.contiguous_format
 
 
@@ -429,8 +431,7 @@ def convolution(
             aten.convolution.default, NOT_OURS, input, weight, bias, stride, padding, dilation, transposed,
             output_padding, groups,
         )  # fmt: skip
-        is_last = _form(input, weight) is not torch.contiguous_format
-        return result.contiguous(memory_format=_outer_form(input) if is_last else torch.contiguous_format)
+        return result.contiguous(memory_format=form_of_results(input, weight))
     if not has_products(input.dtype):
         wide = convolution(
             input.float(), weight.float(), None if bias is None else bias.float(), stride, padding, dilation,
@@ -486,8 +487,7 @@ def convolution_backward(
     if output_mask[1]:
         small, large = (source, gradient) if transposed else (gradient, source)
         of_weight = _gradient_of_filters(small, large, filters, step, before, spread, groups).view(weight.shape)
-        if form is not torch.contiguous_format:
-            of_weight = of_weight.contiguous(memory_format=_outer_form(weight))
+        of_weight = of_weight.contiguous(memory_format=form_of_results(input, weight))
     if output_mask[2]:
         of_bias = gradient.sum((0, 2, 3, 4))
     count("aten::convolution_backward")

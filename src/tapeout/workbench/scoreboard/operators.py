@@ -16,7 +16,6 @@ results must agree.
 
 import contextlib
 import functools
-import itertools
 import math
 import re
 import warnings
@@ -52,6 +51,7 @@ STATISTICS_IN_FLOAT32 = ("native_layer_norm", "native_batch_norm", "_native_batc
 SORTS = ("sort", "argsort", "msort")  # leave the order of equal elements open
 # Leave open which of several equal elements they tell the place of; and which of their arguments is the dimension.
 DIMENSION_OF_PICKS = {"kthvalue": 1, "topk": 1, "median": 0, "nanmedian": 0, "mode": 0}
+QUANTILES = ("quantile", "nanquantile")  # leave open which of several equal elements gets the gradient
 SEED = 20
 
 
@@ -97,7 +97,7 @@ def judge(case: Case, sample_limit: int) -> Outcome:
     mode = torch.inference_mode() if case.mode == "inference" else contextlib.nullcontext()
     chosen = samples(op, dtype, differentiable, limit)
     if case.mode == "strided":
-        chosen = list(itertools.chain.from_iterable(map(_strided_samples, chosen)))
+        chosen = [changed for sample in chosen for changed in _strided_samples(op, sample)]
     with mode, warnings.catch_warnings(), functorch_config.patch(enable_autograd_cache=False):
         warnings.simplefilter("ignore")
         outcomes = [_judge_sample(case, op, sample, differentiable) for sample in chosen]
@@ -134,10 +134,11 @@ def _judge_sample(case: Case, op: Any, sample: Any, differentiable: bool) -> Out
         return lambda *args, **kwargs: sample.output_process_fn_grad(function(*args, **kwargs))
 
     randomness = _RandomnessWatch()
+    on_host = copied(arguments, "cpu")
     try:
         with randomness:
             on_cpu = _stable(op) if op.name in SORTS else op
-            expected = results(definite(on_cpu), copied(arguments, "cpu"), differentiable)
+            expected = results(definite(on_cpu), on_host, differentiable)
     except Exception as error:
         return Outcome(case, Verdict.SKIPPED, f"the CPU refuses: {verdicts.first_line(error)}")
     on_chip = copied(arguments, "chip")
@@ -157,15 +158,17 @@ def _judge_sample(case: Case, op: Any, sample: Any, differentiable: bool) -> Out
         got = [_as_on_the_cpu(ours, theirs) for ours, theirs in zip(got, expected, strict=True)]
     if op.name in DIMENSION_OF_PICKS and len(expected) > 1 and expected[1].dtype == torch.int64:  # not a gradient
         got, expected = _with_picks(op, sample, got), _with_picks(op, sample, expected)
-    on_host = (work.so_far() - before).ops_on_host
+    host_operators = (work.so_far() - before).ops_on_host
     values_are_free = op.name in UNINITIALISED or randomness.seen
+    if written := difference(_values(on_chip), _values(on_host), values_are_free):
+        return Outcome(case, Verdict.WRONG, f"an argument after the call, {written}")
     fault = difference(got, expected, values_are_free)
     if fault and not values_are_free:
         as_good = _is_as_good_as_the_cpu(definite(op), arguments, differentiable, got, expected)
         fault = None if as_good or _is_as_the_reference_has_it(op, sample, got, expected) else fault
     if fault:
         return Outcome(case, Verdict.WRONG, fault)
-    return verdicts.of_right_result(case, on_host)
+    return verdicts.of_right_result(case, host_operators)
 
 
 def _through_inductor(op: Any) -> Callable[..., Any]:
@@ -350,14 +353,14 @@ class _RandomnessWatch(TorchDispatchMode):
 # ---------------------------------------------------------------------------------------------- layouts
 
 
-def _strided_samples(sample: Any) -> Iterator[Any]:
+def _strided_samples(op: Any, sample: Any) -> Iterator[Any]:
     """The sample with its tensors laid out otherwise, and in seven dimensions where all its tensors have one shape."""
     leaves = [leaf for leaf in pytree.tree_leaves(_arguments(sample)) if isinstance(leaf, torch.Tensor)]
     if any(leaf.layout is not torch.strided for leaf in leaves):
         return
     yield _with_leaves(sample, _laid_out_otherwise)
     if leaves and leaves[0].numel() and all(leaf.shape == leaves[0].shape for leaf in leaves):
-        yield _with_leaves(sample, _in_seven_dimensions)
+        yield _with_leaves(sample, _in_seven_dimensions if op.name not in QUANTILES else _distinct_in_seven_dimensions)
 
 
 def _arguments(sample: Any) -> Any:
@@ -392,6 +395,11 @@ def _in_seven_dimensions(tensor: torch.Tensor) -> torch.Tensor:
     shape = (3, 2, 1, 2, 3, 2, 2)
     place = torch.arange(math.prod(shape)) % tensor.numel()
     return tensor.reshape(-1)[place].reshape(shape).permute(0, 2, 4, 6, 1, 3, 5)
+
+
+def _distinct_in_seven_dimensions(tensor: torch.Tensor) -> torch.Tensor:
+    repeated = _in_seven_dimensions(tensor)
+    return repeated + torch.arange(repeated.numel()).reshape(repeated.shape) / 64
 
 
 # ---------------------------------------------------------------------------------------------- mutations
@@ -447,6 +455,8 @@ def wrong_calls(op: Any, limit: int) -> list[Call]:
 def _mutated(op: Any, arguments: Any) -> Iterator[Call]:
     """Each of the first tensors with another size or type, then outputs that do not fit."""
     leaves, structure = pytree.tree_flatten(arguments)
+    if any(isinstance(leaf, torch.Tensor) and leaf.layout is not torch.strided for leaf in leaves):
+        return
     tensors = [place for place, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor) and leaf.numel()][:3]
     for place in tensors:
         for changed in _changed(leaves[place]):
