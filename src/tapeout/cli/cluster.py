@@ -31,7 +31,7 @@ def cluster(
     tokens: Annotated[float, typer.Option(help="Tokens of the whole run.")] = 1e12,
     software: Annotated[str, typer.Option(help="Software era (default: megatron-2024; own chips: graph).")] = "",
     restart: Annotated[float, typer.Option(min=0, help="Seconds from a failure to the next useful step.")] = 600.0,
-    timeline: Annotated[bool, typer.Option("--timeline", help="Draw the pipeline's timeline as text too.")] = False,
+    timeline: Annotated[bool, typer.Option("--timeline", help="Draw the pipelines' timelines too.")] = False,
     trace: Annotated[Path | None, typer.Option(help="Write the timeline to this file, for ui.perfetto.dev.")] = None,
     assume: Annotated[
         bool, typer.Option("--assume", help="Use a typical value for figures that are not published.")
@@ -74,8 +74,8 @@ def cluster(
         step = predict(shape, fleet, plan)
         of = Reliability(cards=kind.count, failures_per_card_hour=default_failures(), restart_s=restart)
         answers.append((step, campaign(step, tokens, of)))
-    write(report.cluster_page(answers), form, output)
-    if timeline:
+    write(report.cluster_page(answers, with_timelines=timeline and form is not Format.text), form, output)
+    if timeline and form is Format.text:
         for step, _ in answers:
             print(report.timeline_text(step))
     if trace is not None:

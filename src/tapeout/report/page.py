@@ -24,6 +24,8 @@ from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text as RichText
 
+from tapeout.report import pictures
+from tapeout.report.pictures import Lanes, Stacks
 from tapeout.report.terminal import console
 from tapeout.report.units import Shown, decimal, significant
 
@@ -80,13 +82,16 @@ class Dot:
 
 @dataclass(frozen=True)
 class Scatter:
-    """Dots over two logarithmic axes, with lines through points. Shown as a table where there is no picture."""
+    """Dots over two logarithmic axes, or two linear ones around the dots, with lines through points. Shown as a table
+    where there is no picture; `only_drawn`: not at all, for its figures stand elsewhere on the page."""
 
     title: str
     x: str
     y: str
     dots: Sequence[Dot]
     lines: Sequence[tuple[str, Sequence[tuple[float, float]]]] = ()
+    linear: bool = False
+    only_drawn: bool = False
 
 
 @dataclass(frozen=True)
@@ -127,7 +132,7 @@ class Widget:
     data: Mapping[str, Any]
 
 
-Block = Heading | Paragraph | Table | Bars | Scatter | Curves | Source | Widget
+Block = Heading | Paragraph | Table | Bars | Scatter | Curves | Lanes | Stacks | Source | Widget
 
 
 @dataclass(frozen=True)
@@ -172,14 +177,14 @@ def write(page: Page, form: Format, output: Path | None) -> None:
 
 def to_terminal(page: Page) -> RenderableType:
     shown: list[RenderableType] = [RichText(page.title, style="bold")]
-    for block in page.blocks:
+    for block in _told(page):
         if isinstance(block, Heading):
             shown.append(RichText(f"\n{block.text}", style="bold"))
         elif isinstance(block, Paragraph):
             shown.append(RichText(block.text))
         elif isinstance(block, Table):
             shown.append(Padding(_FittingTable(block), (0, 0, 0, 2)))
-        elif isinstance(block, Scatter | Curves):
+        elif isinstance(block, Scatter | Curves | Lanes | Stacks):
             shown.append(Padding(_FittingTable(_as_table(block)), (0, 0, 0, 2)))
         elif isinstance(block, Source):
             lines = "\n".join(_source_text(block))
@@ -249,7 +254,15 @@ def _source_text(block: Source) -> list[str]:
     return [f"{line.number:5}  {line.text}{f'  # {line.note}' if line.note else ''}" for line in block.lines]
 
 
-def _as_table(block: Scatter | Curves) -> Table:
+def _told(page: Page) -> list[Block]:
+    """The blocks of a page without pictures."""
+    return [block for block in page.blocks if not (isinstance(block, Scatter) and block.only_drawn)]
+
+
+def _as_table(block: Scatter | Curves | Lanes | Stacks) -> Table:
+    if isinstance(block, Lanes | Stacks):
+        columns, shares = pictures.columns_and_rows(block)
+        return Table(columns, shares, right=range(1, len(columns)), caption=block.title)
     if isinstance(block, Curves):
         ends = [
             (label, *(significant(value) for value in (points[0][1], max(y for _, y in points), points[-1][1])))
@@ -277,7 +290,7 @@ def _terminal_bars(block: Bars) -> RenderableType:
 
 def to_markdown(page: Page) -> str:
     parts = [f"# {page.title}"]
-    for block in page.blocks:
+    for block in _told(page):
         if isinstance(block, Heading):
             parts.append(f"## {block.text}")
         elif isinstance(block, Paragraph):
@@ -286,7 +299,7 @@ def to_markdown(page: Page) -> str:
             parts += [block.title, "```\n" + "\n".join(_source_text(block)) + "\n```"]
         elif isinstance(block, Widget):
             parts.append(block.text)
-        elif isinstance(block, Table | Scatter | Curves):
+        elif isinstance(block, Table | Scatter | Curves | Lanes | Stacks):
             table = block if isinstance(block, Table) else _as_table(block)
             parts.append(_markdown_table(table.columns, table.rows, table.right))
             if table.caption:
@@ -330,6 +343,9 @@ a { color: var(--bar); } .plot .curve0 { stroke: var(--bar); } .plot .curve1 { s
 .plot .curve2 { stroke: var(--dim); } .plot text.curve0, .plot text.curve1, .plot text.curve2 { stroke: none; }
 .plot text.curve0 { fill: var(--bar); } .plot text.curve1 { fill: var(--range); }
 .plot text.curve2 { fill: var(--dim); }
+.kind0 { fill: #4477aa; } .kind1 { fill: #ee6677; } .kind2 { fill: #228833; } .kind3 { fill: #ccbb44; }
+.kind4 { fill: #66ccee; } .kind5 { fill: #aa3377; } .kind6 { fill: #999933; } .kind7 { fill: #bbbbbb; }
+.waits { fill: var(--rule); }
 .source { font: 12px/1.5 ui-monospace, monospace; white-space: pre; }
 .source div, .source summary { position: relative; } .source summary { cursor: pointer; list-style: none; }
 .source b { display: inline-block; width: 4rem; color: var(--dim); font-weight: 400; }
@@ -355,6 +371,8 @@ def to_html(page: Page, *, links: Sequence[tuple[str, str]] = (), scripts: Seque
             parts.append(_html_scatter(block))
         elif isinstance(block, Curves):
             parts.append(_html_curves(block))
+        elif isinstance(block, Lanes | Stacks):
+            parts.append(pictures.html(block))
         elif isinstance(block, Source):
             parts.append(_html_source(block))
         elif isinstance(block, Widget):
@@ -479,25 +497,27 @@ def _html_scatter(block: Scatter) -> str:
     if not xs:
         return ""
     left, right, top, bottom = 70, 700, 10, 330
-    x_range, y_range = _decades(xs), _decades(ys)
+    scale = (lambda value: value) if block.linear else math.log10
+    x_ticks, y_ticks = (_fifths(values) if block.linear else _powers(values) for values in (xs, ys))
+    x_range, y_range = ((scale(ticks[0]), scale(ticks[-1])) for ticks in (x_ticks, y_ticks))
 
     def place(x: float, y: float) -> tuple[float, float]:
-        across = (math.log10(x) - x_range[0]) / (x_range[1] - x_range[0])
-        up = (math.log10(y) - y_range[0]) / (y_range[1] - y_range[0])
+        across = (scale(x) - x_range[0]) / (x_range[1] - x_range[0])
+        up = (scale(y) - y_range[0]) / (y_range[1] - y_range[0])
         return left + across * (right - left), bottom - up * (bottom - top)
 
     def text(x: float, y: float, words: str, anchor: str = "end") -> str:
         return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(words)}</text>'
 
     drawn = []
-    for power in range(x_range[0], x_range[1] + 1):
-        x, _ = place(10.0**power, 10.0 ** y_range[0])
+    for tick in x_ticks:
+        x, _ = place(tick, y_ticks[0])
         drawn.append(f'<line class="axis" x1="{x:.1f}" y1="{top}" x2="{x:.1f}" y2="{bottom}"/>')
-        drawn.append(text(x, bottom + 18, decimal(10.0**power, ""), "middle"))
-    for power in range(y_range[0], y_range[1] + 1):
-        _, y = place(10.0 ** x_range[0], 10.0**power)
+        drawn.append(text(x, bottom + 18, significant(tick) if block.linear else decimal(tick, ""), "middle"))
+    for tick in y_ticks:
+        _, y = place(x_ticks[0], tick)
         drawn.append(f'<line class="axis" x1="{left}" y1="{y:.1f}" x2="{right}" y2="{y:.1f}"/>')
-        drawn.append(text(left - 6, y + 4, decimal(10.0**power, "")))
+        drawn.append(text(left - 6, y + 4, significant(tick) if block.linear else decimal(tick, "")))
     for label, points in block.lines:
         places = [place(*point) for point in points]
         path = " L".join(f"{x:.1f} {y:.1f}" for x, y in places)
@@ -515,10 +535,17 @@ def _html_scatter(block: Scatter) -> str:
     )
 
 
-def _decades(values: Sequence[float]) -> tuple[int, int]:
+def _powers(values: Sequence[float]) -> list[float]:
     """The powers of ten around positive values."""
     low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
-    return low, max(high, low + 1)
+    return [10.0**power for power in range(low, max(high, low + 1) + 1)]
+
+
+def _fifths(values: Sequence[float]) -> list[float]:
+    """Six even ticks around values."""
+    low, high = min(values), max(values)
+    margin = 0.08 * (high - low) or 0.08 * abs(high) or 1.0
+    return [low - margin + (high - low + 2 * margin) * part / 5 for part in range(6)]
 
 
 def to_text(page: Page) -> str:
@@ -556,7 +583,14 @@ def _section(heading: str) -> dict[str, Any]:
     return {"heading": heading, "text": [], "tables": []} | {name: [] for name in _SECTIONS.values()}
 
 
-_SECTIONS = {Bars: "bars", Scatter: "scatters", Curves: "curves", Source: "sources"}
+_SECTIONS = {
+    Bars: "bars",
+    Scatter: "scatters",
+    Curves: "curves",
+    Lanes: "lanes",
+    Stacks: "stacks",
+    Source: "sources",
+}
 """Keys of a section's pictures in JSON."""
 
 
@@ -569,7 +603,9 @@ def to_csv(page: Page) -> str:
     units, a column for them follows."""
     written = io.StringIO()
     out = csv.writer(written, lineterminator="\n")
-    tables = [_as_table(block) if isinstance(block, Scatter | Curves) else block for block in page.blocks]
+    tables = [
+        _as_table(block) if isinstance(block, Scatter | Curves | Lanes | Stacks) else block for block in _told(page)
+    ]
     for number, table in enumerate(block for block in tables if isinstance(block, Table)):
         if number:
             written.write("\n")

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from tapeout.planning import Planned, Ranked
-from tapeout.report.page import Bar, Bars, Block, Heading, Page, Paragraph, Table
+from tapeout.report.page import Bar, Bars, Block, Dot, Heading, Page, Paragraph, Scatter, Table
 from tapeout.report.times import duration, spread
 from tapeout.report.units import Shown, figure_cell, significant
 from tapeout.training.plan import Mesh, Pipeline, Plan
@@ -170,7 +170,37 @@ def _pareto(planned: Planned) -> list[Block]:
     priced = [(name, each.usd_per_step) for name, each in named if each.usd_per_step is not None]
     if priced:
         bars.append(Bars("USD a step", [Bar(name, usd, significant(usd)) for name, usd in priced]))
+        bars.append(_picture(planned))
     return [table, *bars]
+
+
+def _picture(planned: Planned) -> Scatter:
+    """Plans by time and dollars, the share of memory as the area; those that no other beats are joined."""
+    front = {id(each) for each in planned.pareto}
+    others = [each for each in planned.plans if id(each) not in front]
+    dots = [
+        Dot(
+            f"{shown(each.plan)}, memory {each.memory_share:.0%}",
+            each.seconds,
+            each.usd_per_step,
+            each.memory_share / 4,
+        )
+        for each in (*planned.pareto, *others)
+        if each.usd_per_step is not None
+    ]
+    best: list[tuple[float, float]] = []
+    for dot in sorted(dots, key=lambda each: (each.x, each.y)):
+        if not best or dot.y < best[-1][1]:
+            best.append((dot.x, dot.y))
+    return Scatter(
+        "time, dollars, and memory as the area",
+        "seconds a step",
+        "USD a step",
+        dots,
+        lines=[("least dollars", best)],
+        linear=True,
+        only_drawn=True,
+    )
 
 
 def _time(seconds: float) -> Shown:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from tapeout.figures import Estimate
 from tapeout.report.page import Bar, Bars, Block, Heading, Page, Paragraph, Table
+from tapeout.report.pictures import Lanes, Span, Stack, Stacks
 from tapeout.report.times import duration, spread
 from tapeout.report.units import Shown, figure_cell, significant
 from tapeout.training.campaign import Campaign
@@ -17,8 +18,8 @@ _LETTERS = "FBWB"
 Answer = tuple[Step, Campaign]
 
 
-def cluster_page(answers: Sequence[Answer]) -> Page:
-    """Steps side by side, then each one's parts and memory."""
+def cluster_page(answers: Sequence[Answer], *, with_timelines: bool = False) -> Page:
+    """Steps side by side, then each one's parts and memory, and its pipelines pass by pass."""
     first = answers[0][0]
     rows = []
     for step, run in answers:
@@ -53,9 +54,43 @@ def cluster_page(answers: Sequence[Answer]) -> Page:
             "useful operations; MACs at work those that are done again too. Ranges hold 90 %.",
         ),
     ]
+    if len(answers) > 1:
+        blocks.append(_parts_of(answers))
     for step, run in answers:
         blocks += _details(step, run)
+        if with_timelines:
+            blocks += [timeline(step, pipeline) for pipeline in range(len(step.timelines))]
     return Page(f"Training {first.model.name}", blocks, kind="cluster")
+
+
+def _parts_of(answers: Sequence[Answer]) -> Stacks:
+    """The parts of each cluster's step beside each other's."""
+    names = list(dict.fromkeys(part.name for step, _ in answers for part in step.time.parts))
+    stacks = []
+    for step, _ in answers:
+        found = {part.name: part.value for part in step.time.parts}
+        stacks.append(Stack(_cards(step), [found.get(name, 0.0) for name in names], duration(step.seconds)))
+    return Stacks("parts of a step", names, stacks)
+
+
+def timeline(step: Step, pipeline: int = 0) -> Lanes:
+    """A pipeline's passes on the lanes of its stages."""
+    found = step.timelines[pipeline]
+    of = found.order
+    names = ("forward", "backward", "weights", "backward and weights")
+    used = sorted({int(each) for each in of.rows[:, 0]})
+    spans = [
+        Span(
+            lane=device,
+            start=float(found.start[row]),
+            end=float(found.end[row]),
+            kind=used.index(int(of.rows[row, 0])),
+            label=f"{names[of.rows[row, 0]]} of micro-batch {of.rows[row, 2]}, chunk {of.rows[row, 1]}",
+        )
+        for row, device in enumerate(of.devices.tolist())
+    ]
+    lanes = [f"{stage.number} {stage.kind}" for stage in step.stages[pipeline]]
+    return Lanes(f"pipeline {pipeline}, a step", "seconds", lanes, [names[each] for each in used], spans)
 
 
 def _details(step: Step, run: Campaign) -> list[Block]:

@@ -3,7 +3,7 @@
 import statistics
 from collections.abc import Sequence
 
-from tapeout.report.page import Block, Heading, Page, Paragraph, Table
+from tapeout.report.page import Block, Dot, Heading, Page, Paragraph, Scatter, Table
 from tapeout.report.times import duration, spread
 from tapeout.report.units import Shown
 from tapeout.training import runs
@@ -51,6 +51,8 @@ def by_family(rows: Sequence[Replayed]) -> Page:
         reasons = sorted({row.reason.partition(": ")[2] or row.reason or "no measured time" for row in left_out})
         blocks.append(Paragraph(f"{len(left_out)} rows are not predicted: {'; '.join(reasons[:5])}."))
     blocks += [Heading("Software eras"), _era_table()]
+    if any(row.error is not None for row in rows):
+        blocks.append(_picture(rows))
     return Page("Published training runs, replayed", blocks, kind="replay")
 
 
@@ -83,7 +85,24 @@ def row_by_row(title: str, rows: Sequence[Replayed]) -> Page:
         ),
         *notes,
     ]
+    if any(row.error is not None for row in rows):
+        blocks.append(_picture(rows))
     return Page(title, blocks, kind="replay-rows")
+
+
+def _picture(rows: Sequence[Replayed]) -> Scatter:
+    """Predicted over measured: points on the line are right."""
+    timed = [(row, row.step.seconds, row.measured_s) for row in rows if row.step is not None and row.measured_s]
+    least = min(min(predicted, measured) for _, predicted, measured in timed)
+    most = max(max(predicted, measured) for _, predicted, measured in timed)
+    return Scatter(
+        "predicted beside measured",
+        "measured, seconds a step",
+        "predicted, seconds a step",
+        [Dot(f"{row.run.family} {row.run.name}", measured, predicted, 0.01) for row, predicted, measured in timed],
+        lines=[("equal", ((least, least), (most, most)))],
+        only_drawn=True,
+    )
 
 
 def _era_table() -> Table:
@@ -97,11 +116,14 @@ def _era_table() -> Table:
                 Shown(f"{era.host.value * 1e6:,.0f} µs", value=era.host.value, unit="s"),
                 f"{era.overlap.value:.0%}",
                 f"{era.gemm.value:.2f}",
+                f"{era.vector.value:.2f}",
                 f"{len(record['rows'])} rows, {record['rows_sha256'][:12]}" if record else "assumed",
             )
         )
     return Table(
-        ("era", "date", "host a layer's pass", "overlap", "products over tuned", "fitted to"), table, right=(2, 3, 4)
+        ("era", "date", "host a layer's pass", "overlap", "products over tuned", "vector operators", "fitted to"),
+        table,
+        right=(2, 3, 4, 5),
     )
 
 
