@@ -116,3 +116,21 @@ def test_layers_that_contradict_the_count_of_parameters_are_not_taken(tmp_path):
     found = runs.replay(run)
     assert found.step.model.layers == 84
     assert "layers (not 106, which contradict params_b) 84" in found.assumed
+
+
+def test_a_row_of_two_kinds(tmp_path):
+    """Ranks in the order of the kinds: the last stage, or one replica, is on the slower cards."""
+    header = (
+        "model,layers,hidden,heads,vocab,seq,chip,chips,tp,pp,global_batch_seqs,micro_batch,precision,heterogeneous\n"
+    )
+    of = "gpt,24,1024,16,51200,1024"
+    rows = table(
+        tmp_path / "a.csv",
+        header + f"{of},12xV100+4xT4,16,4,4,32,1,fp16,1\n{of},12xV100+4xT4,16,4,1,32,1,fp16,1\n"
+        f"{of},V100,16,4,4,32,1,fp16,0\n{of},V100+T4,16,4,4,32,1,fp16,1\n",
+    )
+    stages, replicas, alone, wrong = (runs.replay(run) for run in rows)
+    assert [stage.kind for stage in stages.step.stages[0]] == ["V100-SXM2-16GB"] * 3 + ["T4"]
+    assert [pipeline.replicas for pipeline in replicas.step.plan.pipelines] == [3, 1]
+    assert stages.step.seconds > alone.step.seconds
+    assert "kinds are written 12xV100+4xT4" in wrong.reason

@@ -40,6 +40,9 @@ CHIPS = {
     "H800-SXM-80GB": "H800-SXM5-80GB",
     "NVIDIA H100-SXM5-80GB": "H100-SXM5-80GB",
     "H100-SXM5-96GB": "H100-SXM5-80GB",
+    "V100": "V100-SXM2-16GB",
+    "Tesla V100": "V100-SXM2-16GB",
+    "Tesla T4": "T4",
 }
 """Names that tables give to chips of the catalogue."""
 BUILD = re.compile(r"(?P<name>[^(]*?-(?P<gb>\d+)GB)[^(]*\((?P<tb>[\d.]+) ?TB/s, (?P<watt>\d+) ?W cap\)")
@@ -213,6 +216,8 @@ def replay(run: Run) -> Replayed:
     filling = _Filling(run)
     try:
         model = _model(filling)
+        if "+" in run.cells.get("chip", ""):
+            return _mixed(filling, model)
         cards = _cards(filling)
         if run.count("tp") or run.count("pp"):
             plan = _plan(filling, model, cards)
@@ -222,6 +227,51 @@ def replay(run: Run) -> Replayed:
     except TapeoutError as error:
         return Replayed(run, None, None, tuple(filling.assumed), str(error))
     return Replayed(run, step, _measured_s(run, model, plan, cards), tuple(filling.assumed))
+
+
+def _mixed(filling: _Filling, model: ModelShape) -> Replayed:
+    """A row of several kinds, as in `12xV100+4xT4`: ranks in that order, stages outermost, then replicas, then tp."""
+    run = filling.run
+    kinds = []
+    for word in run.cells["chip"].split("+"):
+        cards, times, name = word.strip().partition("x")
+        if not times or not cards.isdigit() or not name:
+            raise TrainingError(f"{run.place}: chip={run.cells['chip']!r}; kinds are written 12xV100+4xT4")
+        cells = {**run.cells, "chip": name, "chips": cards}
+        kinds.append(_cards(_Filling(Run(cells, run.place))))
+    filling.assume("software", kinds[0].software.name)
+    count = sum(each.count for each in kinds)
+    one = Run({**run.cells, "chips": str(count), "heterogeneous": "0"}, run.place)
+    trial = _Filling(one)
+    base = _plan(trial, model, replace(kinds[0], count=count))
+    filling.assumed += trial.assumed
+    whole = base.pipelines[0]
+    mesh, layers = whole.meshes[0], whole.layers(model)
+    names = [each.name for each in kinds for _ in range(each.count)]
+    order = [each.name for each in kinds]
+    alike: dict[tuple[str, ...], int] = {}
+    for replica in range(whole.replicas):
+        stages = []
+        for stage in range(mesh.stages):
+            first = (stage * whole.replicas + replica) * mesh.tp
+            group = names[first : first + mesh.tp]
+            stages.append(max(group, key=order.index))  # a group of two kinds goes as its last one does
+        alike[tuple(stages)] = alike.get(tuple(stages), 0) + 1
+    pipelines = tuple(
+        replace(
+            whole,
+            replicas=replicas,
+            batch=whole.batch // whole.replicas * replicas,
+            meshes=tuple(
+                replace(mesh, kind=kind, stages=1, layers=(layers[stage],)) for stage, kind in enumerate(stages)
+            ),
+        )
+        for stages, replicas in alike.items()
+    )
+    plan = replace(base, pipelines=pipelines)
+    taken = [replace(each, count=max(each.count, plan.cards.get(each.name, 0))) for each in kinds]
+    step = predict(model, Fleet(cards=tuple(taken)), plan)
+    return Replayed(run, step, _measured_s(run, model, plan, replace(kinds[0], count=count)), tuple(filling.assumed))
 
 
 def _fastest(filling: _Filling, model: ModelShape, cards: Cards) -> tuple[Plan, Step]:

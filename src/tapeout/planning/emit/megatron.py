@@ -87,9 +87,10 @@ def _model(model: ModelShape, plan: Plan) -> list[str]:
         f"--seq-length {plan.sequence}",
         f"--max-position-embeddings {plan.sequence}",
         f"--vocab-size {model.vocabulary}",
-        "--untie-embeddings-and-output-weights",
         "--disable-bias-linear",
     ]
+    if not model.tied:
+        found.append("--untie-embeddings-and-output-weights")
     if model.gated:
         found += ["--swiglu", "--normalization RMSNorm", "--position-embedding-type rope"]
     if plan.fused_attention:
