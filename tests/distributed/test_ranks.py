@@ -35,6 +35,13 @@ def test_collectives_training_and_time(tmp_path):
     assert printed.count("right: ") == 7, printed
 
 
+def test_a_ring_adds_from_neighbour_to_neighbour(tmp_path):
+    job = started(HERE / "ring.py", 3, cwd=tmp_path, TAPEOUT_REDUCTION="ring")
+    printed, _ = job.communicate(timeout=900)
+    assert job.returncode == 0, printed
+    assert printed.count("right") == 3, printed
+
+
 CLUSTER = """
 based_on = "board8"
 name = "slow"

@@ -35,7 +35,8 @@ ALONE_VARIABLE = "TAPEOUT_AS_RANK"
 
 @dataclass(frozen=True)
 class Member:
-    """Facts that a rank sends when a group is made. `chip` is "" without one; `links`: rate and latency."""
+    """Facts that a rank sends when a group is made. `chip` is "" without one; `links`: rate and latency; `reduction`:
+    the order of sums."""
 
     host: str
     process: int
@@ -43,15 +44,17 @@ class Member:
     timing_only: bool
     cluster: str
     links: tuple[int, int] | None
+    reduction: str
 
     @classmethod
-    def this_process(cls, chip: chips.Chip | None, cluster: clusters.Cluster | None) -> "Member":
+    def this_process(cls, chip: chips.Chip | None, cluster: clusters.Cluster | None, reduction: str) -> "Member":
         """This process, on a chip or on the host alone, in the cluster that was named, if one was."""
         links = None
         if chip is not None:
             links = chip.links.link_count * chip.links.bandwidth_bytes_per_s, chip.links.latency_ns
         name = cluster.name if cluster else ""
-        return cls(socket.gethostname(), os.getpid(), chip.name if chip else "", session.timing_only, name, links)
+        chip_name = chip.name if chip else ""
+        return cls(socket.gethostname(), os.getpid(), chip_name, session.timing_only, name, links, reduction)
 
     @property
     def is_gone(self) -> bool:

@@ -164,6 +164,27 @@ Tensor reduced(const Tensor& parts, const ReduceOp& reduction) {
   return sum.to(dtype);
 }
 
+// The same as a ring does it: the sum of chunk `chunk` begins at the rank after it, goes from neighbour to neighbour, and is
+// rounded to the tensors' type at every hop. An average is divided at the end.
+Tensor reduced_by_ring(const Tensor& parts, const ReduceOp& reduction, int64_t chunk) {
+  auto count = parts.size(0);
+  auto first = parts.narrow(0, (chunk + 1) % count, 1);
+  const bool is_scaled = reduction.op_ == ReduceOp::PREMUL_SUM;
+  const bool is_averaged = reduction.op_ == ReduceOp::AVG;
+  const ReduceOp pairwise = is_scaled || is_averaged ? ReduceOp(ReduceOp::SUM) : reduction;
+  auto sum = is_scaled ? reduced(first, reduction) : first[0];
+  for (int64_t hop = 1; hop < count; hop++) {
+    auto part = parts.narrow(0, (chunk + 1 + hop) % count, 1);
+    sum = reduced(at::stack({sum, is_scaled ? reduced(part, reduction) : part[0]}), pairwise);
+  }
+  if (is_averaged) {
+    auto dtype = parts.scalar_type();
+    auto wide = sum.to(c10::isComplexType(dtype) ? dtype : accumulator_of(dtype));
+    sum = (c10::isIntegralType(dtype, true) ? wide.div(count, "trunc") : wide.div(count)).to(dtype);
+  }
+  return sum;
+}
+
 // What ranks that all hold `tensor` would get.
 Tensor reduced_alike(const Tensor& tensor, const ReduceOp& reduction, int64_t count) {
   auto parts = tensor.contiguous().view({1, tensor.numel()});
@@ -391,8 +412,8 @@ class ChipBackend final : public c10d::Backend {
     ChipOptions() : Options("tccl") {}
   };
 
-  ChipBackend(py::object meta, py::object data, int rank, int size, py::object group)
-      : Backend(rank, size), group_(held(std::move(group))), options_(c10::make_intrusive<ChipOptions>()) {
+  ChipBackend(py::object meta, py::object data, int rank, int size, py::object group, bool by_ring)
+      : Backend(rank, size), by_ring_(by_ring), group_(held(std::move(group))), options_(c10::make_intrusive<ChipOptions>()) {
     if (!meta.is_none()) {
       meta_ = meta.cast<c10::intrusive_ptr<c10d::Backend>>();
       data_ = data.cast<c10::intrusive_ptr<c10d::Backend>>();
@@ -959,7 +980,21 @@ class ChipBackend final : public c10d::Backend {
   // -------------------------------------------------------------------------------------- what collectives share
 
   Tensor reduced_inline(const Round& round, const Target& target, const ReduceOp& reduction) const {
-    return reduced(elements_of(round.payloads(target.bytes().numel()), target.dtype()), reduction);
+    auto parts = elements_of(round.payloads(target.bytes().numel()), target.dtype());
+    if (!by_ring_ || parts.numel() == 0) {
+      return reduced(parts, reduction);
+    }
+    Tensors sums;
+    int64_t chunk = 0;
+    for (auto& columns : parts.split((parts.size(1) + size_ - 1) / size_, 1)) {
+      sums.push_back(reduced_by_ring(columns, reduction, chunk++));
+    }
+    return at::cat(sums);
+  }
+
+  // This rank's chunk, given what every rank has of it.
+  Tensor reduced_own(const Tensor& parts, const ReduceOp& reduction) const {
+    return by_ring_ ? reduced_by_ring(parts, reduction, rank_) : reduced(parts, reduction);
   }
 
   // Each rank reduces a part of the elements, then all get all parts.
@@ -976,7 +1011,7 @@ class ChipBackend final : public c10d::Backend {
     auto parts = byte_buffer(per_rank * size_);
     std::vector<int64_t> equal;
     finish(data_->alltoall_base(parts, padded, equal, equal, {}));
-    auto mine = bytes_of(reduced(elements_of(parts.view({size_, per_rank}), target.dtype()), reduction));
+    auto mine = bytes_of(reduced_own(elements_of(parts.view({size_, per_rank}), target.dtype()), reduction));
     auto all = byte_buffer(per_rank * size_);
     finish(data_->_allgather_base(all, mine, {}));
     return all.narrow(0, 0, flat.numel()).contiguous().view(target.dtype());
@@ -1044,7 +1079,7 @@ class ChipBackend final : public c10d::Backend {
     std::vector<Target> sources(inputs.begin(), inputs.end());
     return collective(operation, Tensor(), {output}, [this, target, sources, reduction](const Round&, bool) {
       auto parts = exchanged(sources, std::vector<int64_t>(size_t(size_), target.bytes().numel()));
-      target.fill(reduced(elements_of(at::stack(parts), target.dtype()), reduction));
+      target.fill(reduced_own(elements_of(at::stack(parts), target.dtype()), reduction));
     }, [this, target, sources, reduction] { target.fill(reduced_alike(sources[size_t(rank_)].host(), reduction, size_)); });
   }
 
@@ -1145,6 +1180,7 @@ class ChipBackend final : public c10d::Backend {
 
   OrderedQueue& queue(int direction, int peer, int tag) { return pairs_[{direction, peer, tag}]; }
 
+  const bool by_ring_;  // sums as a ring adds them, not in the documented order
   c10::intrusive_ptr<c10d::Backend> meta_, data_;
   std::shared_ptr<py::object> group_;
   c10::intrusive_ptr<ChipOptions> options_;
@@ -1163,8 +1199,8 @@ class ChipBackend final : public c10d::Backend {
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, module) {
   py::module_::import("torch.distributed");
   py::class_<ChipBackend, c10d::Backend, c10::intrusive_ptr<ChipBackend>>(module, "ChipBackend")
-      .def(py::init([](py::object meta, py::object data, int rank, int size, py::object group) {
-             return c10::make_intrusive<ChipBackend>(std::move(meta), std::move(data), rank, size, std::move(group));
+      .def(py::init([](py::object meta, py::object data, int rank, int size, py::object group, bool by_ring) {
+             return c10::make_intrusive<ChipBackend>(std::move(meta), std::move(data), rank, size, std::move(group), by_ring);
            }),
-           py::arg("meta"), py::arg("data"), py::arg("rank"), py::arg("size"), py::arg("group"));
+           py::arg("meta"), py::arg("data"), py::arg("rank"), py::arg("size"), py::arg("group"), py::arg("by_ring"));
 }

@@ -20,6 +20,10 @@ from tapeout.pytorch.distributed import extension, operators
 from tapeout.runtime.world import ALONE_VARIABLE, KIND_VARIABLE, Group, Member, World
 
 BACKEND = "tccl"
+REDUCTION_VARIABLE = "TAPEOUT_REDUCTION"
+REDUCTIONS = ("ascending", "ring")
+"""Orders of sums: of ranks, rounded once (the default); or as a ring adds, from neighbour to neighbour, rounded each
+time, where the order depends on an element's place in the message."""
 _world: World | None = None
 _newest: tuple[Store, Any] | None = None  # the group made last: torch asks for it once for each kind of device
 
@@ -66,7 +70,7 @@ def create(options: Any, _: Any = None) -> Any:
             clusters.check_links(chip, size)
     operators.register()
     name = options.group_id or "default"
-    member = Member.this_process(chip, here.cluster)
+    member = Member.this_process(chip, here.cluster, _reduction())
     meta = data = None
     members: tuple[Member, ...] = (member,)
     if not is_alone() and size > 1:
@@ -75,9 +79,16 @@ def create(options: Any, _: Any = None) -> Any:
         meta = dist.ProcessGroupGloo(PrefixStore("tccl-meta", store), rank, size, timeout=timeout)
         data = dist.ProcessGroupGloo(PrefixStore("tccl-data", store), rank, size, timeout=timeout)
     group = Group(here, name, ranks, members)
-    backend = extension.load().ChipBackend(meta, data, rank, size, group)
+    backend = extension.load().ChipBackend(meta, data, rank, size, group, member.reduction == "ring")
     _newest = store, backend
     return backend
+
+
+def _reduction() -> str:
+    given = os.environ.get(REDUCTION_VARIABLE) or REDUCTIONS[0]
+    if given not in REDUCTIONS:
+        raise TapeoutError(f"{REDUCTION_VARIABLE}={given!r} is not an order of sums; choose {' or '.join(REDUCTIONS)}")
+    return given
 
 
 def forget() -> None:
@@ -100,6 +111,11 @@ def _refuse_strangers(name: str, ranks: tuple[int, ...], members: tuple[Member, 
             raise TapeoutError(
                 f"group {name!r}: rank {timed} only takes the time and rank {computed} computes; "
                 "start all ranks with the same --timing-only or TAPEOUT_TIMING"
+            )
+        if member.reduction != first.reduction:
+            raise TapeoutError(
+                f"group {name!r}: rank {ranks[0]} adds in the order {first.reduction} and rank {rank} in "
+                f"{member.reduction}; give all ranks the same {REDUCTION_VARIABLE}"
             )
         if member.cluster != first.cluster:
             raise ChipError(
