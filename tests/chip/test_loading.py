@@ -29,11 +29,13 @@ def test_reference_chips_load_by_name():
 
 def test_unknown_name_lists_the_known_and_the_nearest(working_directory):
     assert message_of("inferense") == (
-        "unknown chip 'inferense'; did you mean 'inference'? Known: training, inference, tiny. "
+        "unknown chip 'inferense'; did you mean 'inference'? Known: training, inference, tiny, "
+        "groq-like, etched-like, tenstorrent-like, wafer-like, stacked-dram, optical, gpu-like, tpu-like. "
         "Your own: a path that ends in .py, .toml or .json"
     )
     assert message_of("h100") == (
-        "unknown chip 'h100'. Known: training, inference, tiny. Your own: a path that ends in .py, .toml or .json"
+        "unknown chip 'h100'. Known: training, inference, tiny, groq-like, etched-like, tenstorrent-like, "
+        "wafer-like, stacked-dram, optical, gpu-like, tpu-like. Your own: a path that ends in .py, .toml or .json"
     )
     assert message_of("mine.py") == f"there is no chip file 'mine.py' in {working_directory}"
     (working_directory / "notes.txt").write_text("")

@@ -44,7 +44,8 @@ def test_a_mistake_is_one_sentence_and_a_failure(run):
     assert result.exit_code == 1
     assert result.stdout == ""
     assert result.stderr == (
-        "error: unknown chip 'tiy'; did you mean 'tiny'? Known: training, inference, tiny. "
+        "error: unknown chip 'tiy'; did you mean 'tiny'? Known: training, inference, tiny, "
+        "groq-like, etched-like, tenstorrent-like, wafer-like, stacked-dram, optical, gpu-like, tpu-like. "
         "Your own: a path that ends in .py, .toml or .json\n"
     )
 

@@ -3,6 +3,7 @@
 import dataclasses
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -65,8 +66,8 @@ def test_yield_with_one_spare_of_two_cores():
 
 
 def test_memory_counts_for_yield_by_what_repair_leaves():
-    _, size = modelled(inference)
-    cores, rest = area.vulnerable_areas(size, FIGURES)
+    contents, size = modelled(inference)
+    cores, rest = area.vulnerable_areas(contents, size, FIGURES)
     parts = {part.name: part.value for part in size.parts}
     repaired = 0.7 * (parts["scratchpads"] + parts["last-level SRAM"])
     assert cores.value + rest.value == pytest.approx(size.value - repaired)
@@ -180,9 +181,10 @@ def test_fitted_figures_are_those_of_the_fit():
 
 def test_published_dies_are_met_within_the_stated_tolerance():
     checked = [row for row in calibration.rows() if not row.published.calibrates]
-    assert all(row.area.holds for row in checked if row.area)
+    too_large = [row.published.die.name for row in checked if row.area and not row.area.holds]
+    assert too_large == ["Wormhole", "WSE-2", "WSE-3"]  # many small cores, to which the fit gives large ones' control
     missed = [row.published.die.name for row in checked if row.power and not row.power.holds]
-    assert missed == ["MTIA v1", "TPU v4i"]
+    assert missed == ["MTIA v1", "TPU v4i", "Wormhole", "WSE-2"]
     assert all(row.published.remark for row in checked if row.published.die.name in missed)
 
 
@@ -349,3 +351,11 @@ def test_the_reference_chips_are_in_balance():
 )
 def test_a_chip_out_of_balance_is_told_why(changed, sentence):
     assert sentence in implausible(changed, FIGURES)
+
+
+@pytest.mark.parametrize("spare_count", [17, 40])
+def test_the_sum_over_many_bad_cores_is_the_binomial_one(spare_count, monkeypatch):
+    arguments = (200, spare_count, np.float64(30_000), np.float64(100), np.float64(0.1), np.float64(3))
+    quick = manufacturing._yield(*arguments)
+    monkeypatch.setattr(manufacturing, "FEW_SPARES", 100)
+    assert quick == pytest.approx(manufacturing._yield(*arguments), rel=1e-12)

@@ -69,15 +69,17 @@ def test_the_model_in_cpp_gives_the_same_cycles(name, seed):
 @pytest.mark.parametrize("name", [name for name, used in CHIPS.items() if used.network])
 def test_every_route_leads_to_its_slice_over_as_many_links_as_it_has_hops(name):
     layout = Layout.of(CHIPS[name])
-    numbers = set()
+    numbers, total = set(), 0
     for core in range(layout.station_count):
         for number in range(layout.slice_count):
             there = [link for link, _ in layout.route(core, number, answer=False)]
             back = [link for link, _ in layout.route(core, number, answer=True)]
             assert len(there) == len(back) == layout.hops(core, number)
             assert len(set(there)) == len(there)
+            total += len(there)
             numbers |= {*there, *back}
     assert max(numbers) < layout.link_numbers
+    assert layout.mean_hops == pytest.approx(total / layout.station_count / layout.slice_count)
 
 
 def test_hops_and_borders_take_time():

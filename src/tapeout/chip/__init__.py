@@ -20,6 +20,7 @@ from tapeout.chip.description import (
 from tapeout.chip.loading import (
     CHIP_VARIABLE,
     CHIPS_VARIABLE,
+    EXAMPLE_CHIPS,
     activate,
     active,
     active_serial,
@@ -35,6 +36,7 @@ from tapeout.chip.reference import REFERENCE_CHIPS, inference, tiny, training
 __all__ = [
     "CHIPS_VARIABLE",
     "CHIP_VARIABLE",
+    "EXAMPLE_CHIPS",
     "REFERENCE_CHIPS",
     "Chip",
     "Core",

@@ -328,6 +328,14 @@ class Core(Part):
         choices=CORE_DESIGNS,
         default="pipelined",
     )
+    control_mm2: float = later(
+        number(
+            "area of sequencer, queues, DMA and network port in N7; not given: the technology file's",
+            minimum=0,
+            maximum=100,
+            default=None,
+        )
+    )
 
     def check(self) -> None:
         if not self.is_microcoded:

@@ -4,7 +4,6 @@ Takes a `Chip` with a network, gives a `Layout`: stations are numbered along row
 timing model charges time to these links, the power model energy to the hops.
 """
 
-import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -119,8 +118,24 @@ class Layout:
         columns = self.column_count
         return abs(core % columns - end % columns) + abs(core // columns - end // columns)
 
-    @functools.cached_property
+    @property
     def mean_hops(self) -> float:
         """Of all pairs of a core and a slice."""
-        pairs = self.station_count * self.slice_count
-        return sum(self.hops(c, s) for c in range(self.station_count) for s in range(self.slice_count)) / pairs
+        if self.kind == "crossbar":
+            return 2.0
+        if self.kind == "ring":  # all slices see the same distances
+            return sum(self.hops(core, 0) for core in range(self.station_count)) / self.station_count
+        hops = 0
+        for number in range(self.slice_count):
+            row, column = divmod(self.station_of_slice(number), self.column_count)
+            hops += self.row_count * sum(abs(column - other) for other in range(self.column_count))
+            hops += self.column_count * sum(abs(row - other) for other in range(self.row_count))
+        return hops / (self.station_count * self.slice_count)
+
+
+def network_bytes_per_s(chip: Chip) -> float:
+    """Bytes a second, both ways together, that a described network carries when every link is busy and paths have mean
+    length."""
+    assert chip.network is not None
+    layout = Layout.of(chip)
+    return 2 * layout.link_count * chip.network.link_bytes_per_cycle * chip.clock_hz / max(layout.mean_hops, 1.0)

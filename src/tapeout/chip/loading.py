@@ -25,14 +25,29 @@ MOST_CHIPS = 64
 NONE = "none"
 """In a data file, a part that the chip lacks."""
 
+EXAMPLES = Path(__file__).with_name("examples")
+EXAMPLE_CHIPS = (
+    "groq-like",
+    "etched-like",
+    "tenstorrent-like",
+    "wafer-like",
+    "stacked-dram",
+    "optical",
+    "gpu-like",
+    "tpu-like",
+)
+"""Chip files that ship beside the reference chips: kinds that others build, with the sources of their figures."""
+
 KeyPath = tuple[str, ...]
 
 
 def load(name_or_path: str | os.PathLike[str]) -> Chip:
-    """The reference chip of that name, or the chip in that .py, .toml or .json file. Raises ChipError."""
+    """The reference or example chip of that name, or the chip in that .py, .toml or .json file. Raises ChipError."""
     given = os.fspath(name_or_path)
     if given in REFERENCE_CHIPS:
         return REFERENCE_CHIPS[given]
+    if given in EXAMPLE_CHIPS:
+        return example(given)
     readers = {".py": _load_python, ".toml": _load_toml, ".json": _load_json}
     path = Path(given)
     if path.suffix in readers:
@@ -41,7 +56,16 @@ def load(name_or_path: str | os.PathLike[str]) -> Chip:
         return readers[path.suffix](path)
     if path.exists():
         raise ChipError(f"{given} is not a chip file; one ends in {', '.join(readers)}")
-    raise ChipError(_unknown("chip", given, REFERENCE_CHIPS) + ". Your own: a path that ends in .py, .toml or .json")
+    raise ChipError(
+        _unknown("chip", given, (*REFERENCE_CHIPS, *EXAMPLE_CHIPS))
+        + ". Your own: a path that ends in .py, .toml or .json"
+    )
+
+
+@functools.cache
+def example(name: str) -> Chip:
+    """One of EXAMPLE_CHIPS."""
+    return _load_toml(EXAMPLES / f"{name}.toml")
 
 
 def _load_python(path: Path) -> Chip:

@@ -33,5 +33,5 @@ def chips(
         write(report.sheet(found) if isinstance(found, Chip) else catalog_report.sheet(found), form, output)
         return
     chosen = catalogued.select(catalogued.load(catalog), vendor=vendor, conditions=where or (), sort=sort)
-    own = report.overview(REFERENCE_CHIPS.values()) if not (vendor or where or sort) else []
+    own = [] if vendor or where or sort else [*report.overview(REFERENCE_CHIPS.values()), *report.examples()]
     write(Page("Chips", [*own, *catalog_report.overview(chosen)], kind="chips"), form, output)

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 
-from tapeout.chip import Chip
+from tapeout.chip import EXAMPLE_CHIPS, Chip, load
 from tapeout.chip.description import BITS_OF_DTYPE, Part
 from tapeout.report.page import Heading, Page, Table
 from tapeout.report.units import Shown, binary_bytes, decimal
@@ -16,6 +16,16 @@ def overview(chips: Iterable[Chip]) -> list[Heading | Table]:
     return [
         Heading("Designs, not silicon: every figure is a choice or follows from one"),
         Table(("", *(chip.name for chip in columns)), rows, right=range(1, len(columns) + 1)),
+    ]
+
+
+def examples() -> list[Heading | Table]:
+    """A row an example chip."""
+    shown = ("process node", "cores", "last-level SRAM", "memory", "memory bandwidth", "peak bfloat16")
+    rows = [(name, *(_FIGURES[label](load(name)) for label in shown)) for name in EXAMPLE_CHIPS]
+    return [
+        Heading("Kinds that others build, described: name one where a chip's name goes"),
+        Table(("", *shown), rows, right=range(2, len(shown) + 1)),
     ]
 
 

@@ -31,8 +31,9 @@ def logic_and_memory(die: Die, technology: Technology) -> list[Estimate]:
     shrink = technology["logic_density.N7"] / technology[f"logic_density.{die.process_node}"]
     cell = technology[f"sram_cell.{die.process_node}"]
 
-    def logic(name: str, count: float, figure: str) -> Estimate:
-        return (count * technology[figure] * shrink).to("mm²").called(name, provenance=Provenance.MODELLED)
+    def logic(name: str, count: float, figure: str, given_mm2: float | None = None) -> Estimate:
+        each = technology[figure] if given_mm2 is None else number(given_mm2, "mm²")
+        return (count * each * shrink).to("mm²").called(name, provenance=Provenance.MODELLED)
 
     def memory(name: str, size_bytes: float, efficiency: str) -> Estimate:
         area = number(size_bytes, "B").to("bit") * cell / technology[efficiency]
@@ -43,7 +44,7 @@ def logic_and_memory(die: Die, technology: Technology) -> list[Estimate]:
         or logic("matrix engines", die.multiply_accumulate_count, "block_area.multiply_accumulate"),
         logic("vector lanes", die.vector_lane_count, "block_area.vector_lane"),
         logic("float64 lanes", die.float64_lane_count, "block_area.float64_lane"),
-        logic("cores: control, DMA, network", die.core_count, "block_area.core_control"),
+        logic("cores: control, DMA, network", die.core_count, "block_area.core_control", die.core_control_mm2),
         memory("last-level SRAM", die.large_sram_bytes, "sram_efficiency.large"),
         memory("scratchpads", die.small_sram_bytes, "sram_efficiency.small"),
         *(
@@ -87,15 +88,16 @@ def die_area(die: Die, technology: Technology) -> Estimate:
     return total("die area", parts, provenance=Provenance.MODELLED)
 
 
-def vulnerable_areas(area: Estimate, technology: Technology) -> tuple[Estimate, Estimate]:
+def vulnerable_areas(die: Die, area: Estimate, technology: Technology) -> tuple[Estimate, Estimate]:
     """Return the areas, in the cores and outside them, where a defect is fatal: all but the share of memories that
-    spare rows and columns repair."""
+    spare rows and columns repair. On a wafer that is not cut the last level is spread over the cores."""
+    inside = (*CORE_BLOCKS, "last-level SRAM") if die.is_wafer else CORE_BLOCKS
     kept = {
         part.name: part * (1 - technology["repairable_memory_share"]) if part.name in MEMORY_BLOCKS else part
         for part in area.parts
     }
-    cores = [part for name, part in kept.items() if name in CORE_BLOCKS]
-    rest = [part for name, part in kept.items() if name not in CORE_BLOCKS]
+    cores = [part for name, part in kept.items() if name in inside]
+    rest = [part for name, part in kept.items() if name not in inside]
     return total("cores", cores), total("outside the cores", rest)
 
 

@@ -182,8 +182,8 @@ def _line(row: Row, comparison: Comparison, what: str) -> str:
     elif comparison.holds:
         verdict = "holds"
     else:
-        prefix = f"{what}: "
-        why = row.published.remark.removeprefix(prefix) if row.published.remark.startswith(prefix) else "not explained"
+        about, _, reason = row.published.remark.partition(": ")
+        why = reason if what in about.split(" and ") else "not explained"
         verdict = f"**misses**: {why}"
     error = "" if comparison.is_bound else f"{comparison.error:+.0%}"
     return (

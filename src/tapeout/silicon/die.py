@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib import resources
 
 from tapeout.chip.description import Chip, GiB
-from tapeout.chip.layout import Layout
+from tapeout.chip.layout import Layout, network_bytes_per_s
 from tapeout.silicon.technology import SiliconError
 
 # The description counts memory that compilers see. Instruction buffers, queues and accumulators are not in it.
@@ -72,6 +72,7 @@ class Die:
     memory_pj_per_bit: float | None = None
     memory_usd_per_gb: float | None = None
     memory_side_bytes_per_s: float | None = None
+    core_control_mm2: float | None = None
     network: Network | None = None
     analogue: Analogue | None = None
     die_count: int = 1
@@ -111,7 +112,8 @@ def of_chip(chip: Chip) -> Die:
         spare_core_count=chip.spare_core_count,
         vector_lane_count=core.vector.lane_count * made,
         float64_lane_count=core.vector.lane_count * core.vector.float64_rate * made,
-        multiply_accumulate_count=array * made * widest,
+        multiply_accumulate_count=array * made * (1 if matrix.is_analogue else widest),
+        core_control_mm2=core.control_mm2,
         multiply_accumulates_per_s=float(array * chip.core_count * chip.clock_hz),
         operand_bytes_per_multiply_accumulate=operand_bytes,
         large_sram_bytes=chip.last_level_bytes,
@@ -126,7 +128,7 @@ def of_chip(chip: Chip) -> Die:
         memory_place=memory.where if memory else "",
         memory_pj_per_bit=memory.energy_pj_per_bit if memory else None,
         memory_usd_per_gb=memory.price_usd_per_gb if memory else None,
-        memory_side_bytes_per_s=None if memory else chip.global_memory.bandwidth_bytes_per_s,
+        memory_side_bytes_per_s=None if memory else _reachable_bytes_per_s(chip),
         network=_network(chip),
         analogue=_analogue(chip),
         die_count=package.die_count if package else 1,
@@ -135,6 +137,14 @@ def of_chip(chip: Chip) -> Die:
         if package and package.kind == "dies"
         else 0,
     )
+
+
+def _reachable_bytes_per_s(chip: Chip) -> float:
+    """Peak rate of a last level that holds all tensors: the least of its slices, the cores' loads and the network one
+    way."""
+    loads = float(chip.core_count * chip.core.load_dma.bytes_per_cycle * chip.clock_hz)
+    through = network_bytes_per_s(chip) / 2 if chip.network else loads
+    return min(float(chip.global_memory.bandwidth_bytes_per_s), loads, through)
 
 
 def _network(chip: Chip) -> Network | None:

@@ -69,6 +69,8 @@ def die_yield(die: Die, cores: Estimate, rest: Estimate, technology: Technology)
     ).called("yield", provenance=Provenance.MODELLED, bound=f"defects in logic, {spares}")
 
 
+FEW_SPARES = 16
+
 _NODES, _WEIGHTS = np.polynomial.laguerre.laggauss(64)
 
 
@@ -82,9 +84,18 @@ def _yield(
     density = _NODES * mean / shape / 100
     log_weights = np.log(_WEIGHTS) + (shape - 1) * np.log(_NODES) - np.vectorize(math.lgamma)(shape)
     good = np.exp(-density * cores / core_count)
-    enough = sum(
-        math.comb(core_count, bad) * (1 - good) ** bad * good ** (core_count - bad) for bad in range(spare_count + 1)
-    )
+    if spare_count <= FEW_SPARES:
+        enough = sum(
+            math.comb(core_count, bad) * (1 - good) ** bad * good ** (core_count - bad)
+            for bad in range(spare_count + 1)
+        )
+    else:  # the same sum, each term from the one before
+        term = good**core_count
+        enough, odds = term.copy(), (1 - good) / good
+        for bad in range(spare_count):
+            term *= odds
+            term *= (core_count - bad) / (bad + 1)
+            enough += term
     return (np.exp(log_weights - density * rest) * enough).sum(-1)
 
 
@@ -123,7 +134,7 @@ def manufacture(die: Die, area: Estimate, technology: Technology, *, volume: int
         gross = dies_per_wafer(area / cut if cut > 1 else area, technology)
 
     def good() -> Estimate:
-        cores, rest = vulnerable_areas(area, technology)
+        cores, rest = vulnerable_areas(die, area, technology)
         if cut > 1:
             cores, rest = cores / cut, rest / cut
         return die_yield(die, cores, rest, technology)

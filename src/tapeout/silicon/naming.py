@@ -4,7 +4,7 @@ import difflib
 from pathlib import Path
 
 from tapeout.accelerator import Accelerator, of_catalogued
-from tapeout.chip import REFERENCE_CHIPS, catalog
+from tapeout.chip import EXAMPLE_CHIPS, REFERENCE_CHIPS, catalog
 from tapeout.chip import load as load_chip
 from tapeout.chip.catalog import CataloguedChip
 from tapeout.chip.description import Chip
@@ -14,7 +14,7 @@ from tapeout.silicon.technology import Technology
 
 def resolve(name: str, own_catalog: Path | None = None) -> Chip | CataloguedChip:
     """The chip of that name. A name that ends like a chip file is one. Raises ChipError or CatalogError."""
-    if name in REFERENCE_CHIPS or Path(name).suffix in (".py", ".toml", ".json"):
+    if name in (*REFERENCE_CHIPS, *EXAMPLE_CHIPS) or Path(name).suffix in (".py", ".toml", ".json"):
         return load_chip(name)
     try:
         return catalog.find(name, catalog.load(own_catalog))

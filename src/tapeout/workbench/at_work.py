@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tapeout.chip import Chip
-from tapeout.chip.layout import Layout
+from tapeout.chip.layout import network_bytes_per_s
 from tapeout.silicon import technology
 from tapeout.silicon.area import MEMORY_BLOCKS, die_area
 from tapeout.silicon.die import of_chip
@@ -34,15 +34,6 @@ class AtWork:
     area_share: float
     transistor_share: float
     blocks: tuple[Block, ...]
-
-
-def _network_rate(chip: Chip) -> float:
-    """Bytes a second that a described network carries when every link is busy on paths of mean length."""
-    if chip.network is None:
-        return 1.0
-    layout = Layout.of(chip)
-    links = max(2 * layout.link_count, 1)
-    return links * chip.network.link_bytes_per_cycle * chip.clock_hz / max(layout.mean_hops, 1.0)
 
 
 def at_work(
@@ -71,7 +62,7 @@ def at_work(
         "cores: control, DMA, network": inside * most,
         "scratchpads": inside * most,
         "last-level SRAM": sram_bytes / (sram.slice_count * sram.bytes_per_cycle_per_slice * chip.clock_hz * seconds),
-        "network": sram_bytes / (_network_rate(chip) * seconds),
+        "network": sram_bytes / (network_bytes_per_s(chip) * seconds) if chip.network else 0.0,
         "links between dies": sram_bytes
         / (sram.slice_count * sram.bytes_per_cycle_per_slice * chip.clock_hz * seconds),
         "memory interfaces": hbm_bytes / (chip.global_memory.bandwidth_bytes_per_s * seconds),

@@ -280,7 +280,7 @@ struct Memory {
         bursts.set(chip.burst_bytes);
         slice_bytes.set(chip.slice_bytes_per_cycle);
         slice_free.resize(chip.slice_count);
-        counts.resize(chip.slice_count * chip.set_count);
+        counts.resize(chip.has_dram ? chip.slice_count * chip.set_count : 0);  // without DRAM no line is looked for
         used.resize(counts.size());
         ways = std::make_unique_for_overwrite<Way[]>(counts.size() * chip.way_count);
         all_ways = ~Unsigned(0) >> (64 - chip.way_count);
