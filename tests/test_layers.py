@@ -17,6 +17,7 @@ FLOORS = (
     ("triton_backend",),
     ("pytorch",),
     ("workbench", "serving"),
+    ("exploration",),
     ("report",),
     ("studio",),
     ("cli",),

@@ -97,8 +97,8 @@ def test_a_slider_answers(client):
 def test_the_timelines_spans(client):
     found = client.get(f"/api/trace/{RUN}").json()
     track = next(each for each in found["tracks"] if each["name"] == "matrix")
-    facts = client.get(f"/api/span/{RUN}?event={track['events'][-1]}").json()
-    assert facts["source"].startswith("tapeout/pytorch/ops/matmul.py:")
+    sources = {client.get(f"/api/span/{RUN}?event={event}").json().get("source", "") for event in track["events"]}
+    assert any(source.startswith("tapeout/pytorch/ops/matmul.py:") for source in sources)
 
 
 def test_thresholds_are_those_of_the_rules():

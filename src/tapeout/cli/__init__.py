@@ -20,6 +20,7 @@ from tapeout.cli import (
     cost,
     datasheet,
     diff,
+    explore,
     export_check,
     fleet,
     goodput,
@@ -109,6 +110,7 @@ app.command("cosim", cls=run.ScriptCommand, context_settings=run.SCRIPT_OPTIONS)
 app.command("cost")(cost.cost)
 app.command("datasheet")(datasheet.datasheet)
 app.command("diff")(diff.diff)
+app.command("explore")(explore.explore)
 app.command("export-check")(export_check.export_check)
 app.command("fleet")(fleet.fleet)
 app.command("goodput")(goodput.goodput)

@@ -171,6 +171,14 @@ def measure(
     return rows
 
 
+def seconds_of_one(device: str, shape: dict[str, Any], dtype: str) -> float:
+    """Seconds of one operator on a device, warm; `shape` as `shapes` gives it."""
+    import torch
+
+    place = torch.device(device)
+    return _times(_operator(torch, shape, place, getattr(torch, dtype)), getattr(torch, place.type, None), 1)[0]
+
+
 def _device_name(module: Any, kind: str) -> str:
     if module is not None and hasattr(module, "get_device_name"):
         return str(module.get_device_name())

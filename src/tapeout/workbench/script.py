@@ -168,6 +168,11 @@ def record(
     return Recording(time, tuple(now.activities))
 
 
+def make_ready(chip: chips.Chip | str, *, timing_only: bool) -> clock.VirtualClock:
+    """Make this process, which must not have used the chip yet, run on it in virtual time."""
+    return _prepare(Script("", (), timing_only, timing_only, is_module=True), chip)
+
+
 def _prepare(script: Script, chip: chips.Chip | str) -> clock.VirtualClock:
     """Make this process, and those it starts, run on the chip in virtual time."""
     import_torch()
