@@ -38,14 +38,17 @@ Function = Callable[..., Any]
 
 @triton.jit
 def _reduce(
-    source, out, rows, columns, row_stride, column_stride, share, divisor,
+    source, out, rows, columns, row_stride, column_stride, outer_stride, share, divisor,
     OP: tl.constexpr, COMPUTE: tl.constexpr, START: tl.constexpr, TURNED: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """`share`: how many columns a program takes, if several share a row. TURNED: neighbours in memory are of different
-    rows, so a tile's rows are its second dimension."""
+    """Of matrices at `outer_stride`. `share`: how many columns a program takes, if several share a row. TURNED:
+    neighbours in memory are of different rows, so a tile's rows are its second dimension."""
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     first = tl.program_id(1).to(tl.int64) * share
+    outer = tl.program_id(2).to(tl.int64)
+    source += outer * outer_stride
+    out += (outer * rows) * tl.num_programs(1)
     total = tl.full((COLUMNS, ROWS) if TURNED else (ROWS, COLUMNS), START, COMPUTE)
     for start in range(first, tl.minimum(first + share, columns), COLUMNS):
         column = start + tl.arange(0, COLUMNS)
@@ -111,20 +114,31 @@ def _better(value, index, other_value, other_index):
 @triton.jit
 def _argmax(
     source, out_value, out_index, rows, columns, row_stride, column_stride,
-    COMPUTE: tl.constexpr, START: tl.constexpr, HAS_VALUE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    COMPUTE: tl.constexpr, IN_BITS: tl.constexpr, START: tl.constexpr, HAS_VALUE: tl.constexpr, TURNED: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
+    """IN_BITS: of float32 and half types, which are compared by their bits. TURNED: as in `_reduce`."""
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    best = tl.full((ROWS, COLUMNS), START, COMPUTE)
-    index = tl.broadcast_to(tl.arange(0, COLUMNS)[None, :], (ROWS, COLUMNS))
+    BITS: tl.constexpr = tl.int16 if COMPUTE.primitive_bitwidth == 16 else tl.int32
+    AXIS: tl.constexpr = 0 if TURNED else 1
+    rows_of_tile = row[None, :] if TURNED else row[:, None]
+    columns_of_tile = tl.arange(0, COLUMNS)[:, None] if TURNED else tl.arange(0, COLUMNS)[None, :]
+    best = tl.full((COLUMNS, ROWS) if TURNED else (ROWS, COLUMNS), START, COMPUTE)
+    index = tl.broadcast_to(columns_of_tile, best.shape)
     for start in range(0, columns, COLUMNS):
-        column = start + tl.arange(0, COLUMNS)
-        inside = (row[:, None] < rows) & (column[None, :] < columns)
-        place = row[:, None] * row_stride + column[None, :] * column_stride
+        column = start + columns_of_tile
+        inside = (rows_of_tile < rows) & (column < columns)
+        place = rows_of_tile * row_stride + column * column_stride
         value = tl.load(source + place, mask=inside, other=START).to(COMPUTE)
-        wins = (value > best) | ((value != value) & (best == best))  # of equals the first: it is there already
-        best = tl.where(wins, value, best)
-        index = tl.where(wins, column.to(tl.int32)[None, :], index)
-    best, index = tl.reduce((best, index), 1, _better)
+        if IN_BITS:  # of equals the first, which is there already: there is one zero and one NaN
+            new = tl.maximum(best, value + 0.0, propagate_nan=tl.PropagateNan.ALL).to(COMPUTE)
+            wins = new.to(BITS, bitcast=True) != best.to(BITS, bitcast=True)
+            best = new
+        else:
+            wins = (value > best) | ((value != value) & (best == best))
+            best = tl.where(wins, value, best)
+        index = tl.where(wins, column.to(tl.int32), index)
+    best, index = tl.reduce((best, index), AXIS, _better)
     tl.store(out_index + row, index.to(tl.int64), mask=row < rows)
     if HAS_VALUE:
         tl.store(out_value + row, best.to(out_value.dtype.element_ty), mask=row < rows)
@@ -276,27 +290,60 @@ def reduce_into(name: str, source: torch.Tensor, dims: Sequence[int], out: torch
         return False
     if source.dtype == torch.bool:
         name = {"max": "any", "min": "all"}.get(name, name)
-    matrix = as_matrix(source, dims if len(dims) else range(source.dim()))
+    dims = dims if len(dims) else range(source.dim())
     if name in ("max", "min"):
         compute = source.dtype
     else:
         compute = torch.int32 if name in ("any", "all") else COMPUTE_DTYPES.get(out.dtype, out.dtype)
-    _reduce_matrix(name, matrix, out, matrix.shape[1], compute)
+    divisor = math.prod(source.shape[dim] for dim in dims)
+    _reduce_dims(name, source, {dim % source.dim() for dim in dims} if source.dim() else set(), out, divisor, compute)
     return True
 
 
-def _reduce_matrix(name: str, matrix: torch.Tensor, out: torch.Tensor, divisor: int, compute: torch.dtype) -> None:
-    """out = the reduction of each row. Where rows are fewer than the cores, several programs share one, and a second
-    launch reduces what they leave."""
-    rows, columns = matrix.shape
-    turned = matrix.stride(0) == 1 and matrix.stride(1) != 1
-    row_tile, column_tile = reduction_tile(chips.active(), rows, columns, turned)
-    share = reduction_share(chips.active(), rows, columns, (row_tile, column_tile))
+LEAST_NEIGHBOURS = 32
+"""Kept neighbours in memory for which it pays to leave them where they are."""
+
+
+def _reduce_dims(
+    name: str, source: torch.Tensor, dims: set[int], out: torch.Tensor, divisor: int, compute: torch.dtype
+) -> None:
+    """out = the reduction over `dims`. Where a matrix would have to be laid out first, neighbours in memory are reduced
+    first, then what is left of them."""
+    last = max(dims, default=-1)
+    first = last
+    while first - 1 in dims:
+        first -= 1
+    kept, after = source.shape[:first], source.shape[last + 1 :]
+    rest = dims - set(range(first, last + 1))
+    is_matrix = not rest and (first <= 0 or not after)
+    is_thin = bool(after) and math.prod(after) < LEAST_NEIGHBOURS
+    if is_matrix or is_thin or not source.is_contiguous():
+        _reduce_matrix(name, as_matrix(source, sorted(dims)).unsqueeze(0), out, divisor, compute)
+        return
+    matrices = source.view(math.prod(kept), -1, math.prod(after)).mT
+    if not after:
+        matrices = matrices.transpose(0, 1)
+    if not rest:
+        _reduce_matrix(name, matrices, out, divisor, compute)
+        return
+    part = torch.empty((*kept, *after), dtype=compute, device=source.device)
+    _reduce_matrix("sum" if name == "mean" else name, matrices, part, divisor, compute)
+    _reduce_dims(name, part, rest, out, divisor, compute)
+
+
+def _reduce_matrix(name: str, matrices: torch.Tensor, out: torch.Tensor, divisor: int, compute: torch.dtype) -> None:
+    """out = the reduction of each row of each matrix. Where rows are fewer than the cores, several programs share one,
+    and a second launch reduces what they leave."""
+    outer, rows, columns = matrices.shape
+    strides = (matrices.stride(1), matrices.stride(2), matrices.stride(0))
+    turned = strides[0] == 1 and strides[1] != 1
+    row_tile, column_tile = reduction_tile(chips.active(), rows, columns, turned, outer)
+    share = reduction_share(chips.active(), rows, columns, (row_tile, column_tile), outer)
     parts = ceil_div(columns, share)
-    target = out if parts == 1 else torch.empty((rows, parts), dtype=compute, device=out.device)
+    target = out if parts == 1 else torch.empty((1, outer * rows, parts), dtype=compute, device=out.device)
     launch = kernel(
         _reduce,
-        (POINTER[matrix.dtype], POINTER[target.dtype], *INTEGERS[:6]),
+        (POINTER[matrices.dtype], POINTER[target.dtype], *INTEGERS[:7]),
         OP="sum" if name == "mean" and parts > 1 else name,
         COMPUTE=TRITON_DTYPES[compute],
         START=start_of(name, compute),
@@ -304,8 +351,8 @@ def _reduce_matrix(name: str, matrix: torch.Tensor, out: torch.Tensor, divisor: 
         ROWS=row_tile,
         COLUMNS=column_tile,
     )
-    words = (matrix.data_ptr(), target.data_ptr(), rows, columns, *matrix.stride(), share, divisor)
-    launch((ceil_div(rows, row_tile), parts, 1), words)
+    words = (matrices.data_ptr(), target.data_ptr(), rows, columns, *strides, share, divisor)
+    launch((ceil_div(rows, row_tile), parts, outer), words)
     if parts > 1:
         _reduce_matrix(name, target, out, divisor, compute)
 
@@ -319,15 +366,20 @@ def argmax_into(source: torch.Tensor, dim: int | None, values: torch.Tensor | No
     rows, columns = matrix.shape
     if columns >= 1 << 31:
         return False
+    in_bits = source.dtype in NORM_DTYPES
     compute = torch.int32 if source.dtype == torch.bool else COMPUTE_DTYPES.get(source.dtype, source.dtype)
-    row_tile, column_tile = reduction_tile(chips.active(), rows, columns, turned=False)
+    compute = source.dtype if in_bits else compute
+    turned = matrix.stride(0) == 1 and matrix.stride(1) != 1
+    row_tile, column_tile = reduction_tile(chips.active(), rows, columns, turned)
     values_or_any = values if values is not None else source
     launch = kernel(
         _argmax,
         (POINTER[source.dtype], POINTER[values_or_any.dtype], POINTER[torch.int64], *INTEGERS[:4]),
         COMPUTE=TRITON_DTYPES[compute],
+        IN_BITS=in_bits,
         START=start_of("max", compute),
         HAS_VALUE=values is not None,
+        TURNED=turned,
         ROWS=row_tile,
         COLUMNS=column_tile,
     )

@@ -437,11 +437,11 @@ LEAST_SHARE = 1 << 16
 """Elements that are worth a program of their own, and a second launch for what programs leave of a row."""
 
 
-def reduction_tile(chip: Chip, rows: int, columns: int, turned: bool) -> Tile:
-    """Rows and columns of a tile whose rows are reduced. `turned`: neighbours in memory are of different rows; then a
-    tile has as many rows as are a piece of memory worth asking for."""
+def reduction_tile(chip: Chip, rows: int, columns: int, turned: bool, outer: int = 1) -> Tile:
+    """Rows and columns of a tile whose rows are reduced, of so many matrices. `turned`: neighbours in memory are of
+    different rows; then a tile has as many rows as are a piece of memory worth asking for."""
     most = chip.core.scratchpad.size_bytes // SCRATCHPAD_BYTES_PER_ELEMENT
-    share = power_of_two_at_least(ceil_div(rows, chip.core_count))
+    share = power_of_two_at_least(ceil_div(outer * rows, chip.core_count))
     if turned:
         tile_rows = min(power_of_two_at_least(rows), max(share, SHORT_SIDE), most // 8)
         return tile_rows, min(power_of_two_at_least(columns), most // tile_rows)
@@ -450,10 +450,10 @@ def reduction_tile(chip: Chip, rows: int, columns: int, turned: bool) -> Tile:
     return tile_rows, min(power_of_two_at_least(columns), most // tile_rows)
 
 
-def reduction_share(chip: Chip, rows: int, columns: int, tile: Tile) -> int:
+def reduction_share(chip: Chip, rows: int, columns: int, tile: Tile, outer: int = 1) -> int:
     """Return how many columns of a row a program reduces: all, unless cores would be left empty and there are very
     many."""
-    programs = ceil_div(rows, tile[0])
+    programs = outer * ceil_div(rows, tile[0])
     parts = min(max(1, chip.core_count // programs), max(1, tile[0] * columns // LEAST_SHARE))
     return padded(ceil_div(columns, parts), tile[1])
 
