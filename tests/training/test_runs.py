@@ -86,6 +86,12 @@ def test_an_eager_era_fits_vector_operators_and_others_the_overlap():
         assert eras()[era].free == tuple(name for name in ("host_us", "overlap", "gemm", "vector") if name in record)
 
 
+def test_an_era_like_another_has_its_fitted_numbers():
+    before, after = eras()["megatron-2021"], eras()["megatron-2022"]
+    assert after.gemm.value == before.gemm.value and after.host.value == before.host.value
+    assert after.overlap.value == 0.45 and before.overlap.value == 0.0
+
+
 def test_a_chip_below_its_power_is_slower_and_has_the_memory_the_table_states(tmp_path):
     header = "model,chip,chips,tp,pp,global_batch_seqs\n"
     rows = table(

@@ -3,6 +3,7 @@
 import statistics
 from collections.abc import Sequence
 
+from tapeout.figures import Provenance
 from tapeout.report.page import Block, Dot, Heading, Page, Paragraph, Scatter, Table
 from tapeout.report.times import duration, spread
 from tapeout.report.units import Shown
@@ -117,7 +118,11 @@ def _era_table() -> Table:
                 f"{era.overlap.value:.0%}",
                 f"{era.gemm.value:.2f}",
                 f"{era.vector.value:.2f}",
-                f"{len(record['rows'])} rows, {record['rows_sha256'][:12]}" if record else "assumed",
+                f"{len(record['rows'])} rows, {record['rows_sha256'][:12]}"
+                if record
+                else era.gemm.source
+                if era.gemm.provenance is Provenance.MODELLED
+                else "assumed",
             )
         )
     return Table(

@@ -71,10 +71,11 @@ def eras() -> dict[str, SoftwareEra]:
         entry.setdefault("vector", [1.0, 0.95, 1.2])
         provenance = Provenance.named(entry["provenance"])
         source = entry.get("source", entry["what"])
-        if name in fitted():
-            provenance, source = Provenance.MODELLED, f"fitted to {len(fitted()[name]['rows'])} published runs"
-            for column in COLUMNS.keys() & fitted()[name].keys():
-                value = float(fitted()[name][column])
+        record = fitted().get(entry.get("like", name))
+        if record is not None:
+            provenance, source = Provenance.MODELLED, f"fitted to {len(record['rows'])} published runs"
+            for column in COLUMNS.keys() & record.keys():
+                value = float(record[column])
                 low, high = SPREAD[column]
                 entry[column] = [value, low * value, high * value]
                 if column == "overlap":
