@@ -2,10 +2,11 @@
 
 import pytest
 
-from tapeout.chip import EXAMPLE_CHIPS, load
+from tapeout.chip import EXAMPLE_CHIPS, REFERENCE_CHIPS, load
 from tapeout.report import datasheet as report
 from tapeout.report.page import to_markdown
 from tapeout.silicon import datasheet, technology
+from tapeout.silicon.card_class import card_class
 
 FIGURES = technology.load()
 PUBLISHED_AREA_MM2 = {"groq-like": 725, "tenstorrent-like": 670, "wafer-like": 46_225, "gpu-like": 814}
@@ -32,3 +33,11 @@ def test_without_dram_nothing_of_it_is_bought_powered_or_placed():
     assert sheet.manufacturing is not None
     names = [part.name for figure in (sheet.area, sheet.tdp, sheet.manufacturing.cost) for part in figure.parts]
     assert not [name for name in names if name.startswith("memory")]
+
+
+def test_a_card_is_for_training_or_has_reasons_why_not():
+    classes = {name: card_class(load(name)) for name in (*REFERENCE_CHIPS, *EXAMPLE_CHIPS)}
+    training = {name for name, found in classes.items() if found.name == "training card"}
+    assert training == {"training", "gpu-like", "tpu-like"}
+    assert classes["inference"].reasons == ("18 bfloat16 operations a byte of memory, below 100",)
+    assert classes["groq-like"].reasons == ("no DRAM", "less memory than 32 GiB")

@@ -7,6 +7,7 @@ from tapeout.chip.layout import Layout
 from tapeout.figures import Estimate, total
 from tapeout.report.page import Bar, Bars, Block, Heading, Page, Paragraph, Table, waterfall
 from tapeout.report.units import binary_bytes, decimal, figure_cell, significant
+from tapeout.silicon.card_class import card_class
 from tapeout.silicon.datasheet import Datasheet, assumptions
 
 FIGURE_COLUMNS = ("figure", "value", "range", "provenance")
@@ -22,6 +23,7 @@ def page(sheet: Datasheet) -> Page:
         ),
         Heading("Rates, memory and links"),
         Table(("", "peak"), _description(sheet), right=(1,)),
+        Paragraph(_class(chip)),
         Heading("Die"),
         Table(
             FIGURE_COLUMNS,
@@ -100,6 +102,13 @@ def _memory(chip: Chip) -> str:
     if memory is None:
         return f"none: tensors live in {binary_bytes(chip.global_memory.size_bytes)} of last-level SRAM"
     return f"{binary_bytes(memory.size_bytes)} {memory.kind}, {memory.stack_count} stacks"
+
+
+def _class(chip: Chip) -> str:
+    found = card_class(chip)
+    if not found.reasons:
+        return "By its description a training card: exact arrays that keep up with its memory, DRAM, and links."
+    return f"By its description an {found.name}: {'; '.join(found.reasons)}."
 
 
 def _unusual(chip: Chip) -> Iterator[tuple[str, str]]:
