@@ -55,6 +55,18 @@ def python(program, **environment):
     return done.stdout
 
 
+def test_a_program_that_imports_tapeout_and_leaves_the_chip_alone_is_told():
+    def said(program):
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=600)
+        return done.stderr.splitlines()
+
+    line = 'tapeout: nothing ran on the chip; tensors and modules go there with .to("chip")'
+    assert said("import torch, tapeout; print(torch.ones(2) + 1)") == [line]
+    assert said("import torch; print(torch.ones(2) + 1)") == []
+    assert said("from tapeout.chip import load; load('tiny')") == []
+    assert said("import torch, tapeout; raise ValueError('mine')")[-1] == "ValueError: mine"
+
+
 def test_a_program_that_does_not_use_the_chip_runs_as_without_tapeout():
     loaded, *did = json.loads(python(PLAIN))
     loaded_without, *did_without = json.loads(python(PLAIN, TORCH_DEVICE_BACKEND_AUTOLOAD="0"))

@@ -5,8 +5,11 @@ chip could answer only after its C++ part has been built. Until then it is answe
 allocated. What asks for the chip's own uses it.
 """
 
+import atexit
 import functools
+import sys
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -40,8 +43,27 @@ def install() -> None:
                 setattr(owner, name, before)
 
     device_runtime.when_used(restore)
+    atexit.register(_say_if_never_used)
     # The chip keeps no memory of the host for later.
     torch._C._accelerator_emptyHostCache = lambda: None
+
+
+def _say_if_never_used() -> None:
+    """A program that imports tapeout means to use the chip: one that ends well and never did is told so."""
+    program = sys.modules.get("__main__")
+    if device_runtime.is_initialized() or program is None or hasattr(sys, "last_type"):
+        return
+    homes = [_home(value) for value in list(vars(program).values())]
+    if any(home == "tapeout" or home.startswith("tapeout.") for home in homes) and not any(
+        home.startswith("tapeout.cli") for home in homes
+    ):
+        print('tapeout: nothing ran on the chip; tensors and modules go there with .to("chip")', file=sys.stderr)
+
+
+def _home(value: Any) -> str:
+    """Name of the module that a value is, or that a function or class comes from."""
+    name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", "")
+    return name if isinstance(name, str) else ""
 
 
 def _using_the_chip(function: Callable[..., Any]) -> Callable[..., Any]:
