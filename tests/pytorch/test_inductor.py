@@ -167,3 +167,11 @@ def test_convolutions_lie_in_memory_as_inductor_expects(form, groups, with_gradi
 
     for chip, cpu in zip(results("chip"), results("cpu"), strict=True):
         torch.testing.assert_close(chip.cpu(), cpu, rtol=1e-4, atol=1e-3)
+
+
+def test_generated_cpp_is_refused_by_name():
+    """AOTInductor and cpp_wrapper launch kernels from C++ that Inductor writes, which knows no chip."""
+    sentence = r"AOTInductor, or cpp_wrapper=True, for the chip is not supported; torch\.export\.save keeps the program"
+    torch._dynamo.reset()
+    with torch._inductor.config.patch(cpp_wrapper=True), pytest.raises(Exception, match=sentence):
+        torch.compile(torch.nn.functional.gelu)(torch.ones(3, device="chip"))

@@ -168,6 +168,7 @@ def register_code_generation() -> None:
         "chip",
         inductor_codegen.ChipScheduling,
         inductor_codegen.ChipWrapperCodegen,
+        inductor_codegen.NoCppWrapperCodegen,
         device_custom_pass=inductor_codegen.ChipGraphPass(),
     )
     register_benchmarker("chip", _benchmark, override=True)

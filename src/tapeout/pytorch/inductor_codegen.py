@@ -29,6 +29,7 @@ from torch._inductor.virtualized import V
 from torch.utils._sympy.functions import FloorDiv, ModularIndexing
 
 from tapeout import chip as chips
+from tapeout.errors import UnsupportedError
 from tapeout.pytorch import inductor_mutations
 from tapeout.pytorch.ops.sizes import power_of_two_at_least
 from tapeout.pytorch.ops.tiles import SCRATCHPAD_BYTES_PER_ELEMENT, rows_tile
@@ -302,6 +303,17 @@ def _dims_implied(index: Any, var: Any, numel: Any) -> list[Any]:
     if not all(sizes.statically_known_multiple_of(larger, smaller) for larger, smaller in pairs):
         return [numel]
     return [larger / smaller for larger, smaller in pairs]
+
+
+class NoCppWrapperCodegen(PythonWrapperCodegen):
+    """Refuses what would launch the chip's kernels from generated C++."""
+
+    @staticmethod
+    def create(*args: Any, **kwargs: Any) -> PythonWrapperCodegen:
+        raise UnsupportedError(
+            "AOTInductor, or cpp_wrapper=True, for the chip",
+            hint="torch.export.save keeps the program, and torch.compile compiles it where it is loaded",
+        )
 
 
 class ChipWrapperCodegen(PythonWrapperCodegen):

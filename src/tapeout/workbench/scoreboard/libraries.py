@@ -116,7 +116,8 @@ def judge(library: Library, time_limit_s: float) -> Result:
         on_chip = _execute(command, time_limit_s)
         spent_s = _processor_s() - before_s
         if on_chip.returncode or not times.exists():
-            return Result(library, version, Verdict.BROKEN, last_line(on_chip), spent_s)
+            verdict = Verdict.REFUSED if "UnsupportedError" in last_line(on_chip) else Verdict.BROKEN
+            return Result(library, version, verdict, last_line(on_chip), spent_s)
         time = RunTime.from_json(times.read_text("utf-8"))
     operators = ", ".join(sorted(time.host_operators))
     cause = difference(on_chip.stdout, on_host.stdout)
