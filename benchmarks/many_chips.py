@@ -61,6 +61,7 @@ def main() -> None:
     console = Console()
     console.print(table)
     console.print(overlap())
+    console.print(one_of_many())
     console.print(conditions())
 
 
@@ -90,6 +91,18 @@ def overlap() -> Table:
         exposed = both - computation
         cells = (computation, communication, both, exposed, hooked)
         table.add_row(f"x{factor}", *(f"{cell:,.0f} µs" for cell in cells))
+    return table
+
+
+def one_of_many() -> Table:
+    """Host time of two steps of a 70B-shaped model's two layers as one of 1,024 ranks."""
+    options = "--chip training --cluster rail10k --timing-only --read-zeros --as-rank 0 --of 1024"
+    command = [sys.executable, "-m", "tapeout", "run", *options.split(), "benchmarks/layers_of_70b.py"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    steps = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("STEP")]
+    table = Table("step", "CPU time", "bar", "memory", title="Two layers of 70B, TP 8 x FSDP 128, as one rank")
+    for name, (cpu_s, memory_gib), bar in zip(("first", "second"), steps, ("60 s", "2 s"), strict=True):
+        table.add_row(name, f"{float(cpu_s):.1f} s", bar, f"{float(memory_gib):.2f} GiB (bar 4)")
     return table
 
 
