@@ -25,6 +25,10 @@ def explore(
     candidates: Annotated[int, typer.Option(min=1, help="Candidates to judge.")] = 1000,
     fit: Annotated[int, typer.Option(min=4, help="Chips simulated to fit the operators' forms.")] = 16,
     check: Annotated[int, typer.Option(min=0, help="Candidates checked by the cycle simulator.")] = 16,
+    rounds: Annotated[
+        int,
+        typer.Option(min=1, help="Rounds of the search; each fits the forms to the candidates checked before, too."),
+    ] = 2,
     prices: Annotated[
         bool, typer.Option("--prices", help="Also search without each clause in turn: what it costs.")
     ] = False,
@@ -43,7 +47,7 @@ def explore(
     from tapeout.report.progress import progress
 
     asked = read(space)
-    limits = search.Limits(candidates, _seconds(budget), fit, check, seed, jobs, prices)
+    limits = search.Limits(candidates, _seconds(budget), fit, check, seed, jobs, rounds, prices)
     wanted = workloads.chosen(asked, workload or ())
     make_folder(folder)
     with progress() as tell:

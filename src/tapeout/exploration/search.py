@@ -15,7 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from tapeout.accelerator import Accelerator
 from tapeout.chip import Chip
+from tapeout.chip.changing import value_of
 from tapeout.chip.writing import commented_toml
 from tapeout.errors import ChipError, InternalError, TapeoutError
 from tapeout.exploration.judging import Figures, Fit, Judge, any_value, fit, silicon_figures, violated, workload_seconds
@@ -60,8 +62,8 @@ class Price:
 @dataclass(frozen=True)
 class Exploration:
     """`front`: feasible candidates that none betters in everything wanted. `correlation`: Spearman's, of the forms'
-    ranking of `checked` candidates against the simulator's, by workload and of speed. `fit_reference`: the base chip's
-    simulated seconds by workload."""
+    ranking of `checked` candidates, to none of which they were fitted, against the simulator's, by workload and of
+    speed. `fit_reference`: the base chip's simulated seconds by workload."""
 
     space: Space
     workloads: tuple[str, ...]
@@ -83,7 +85,8 @@ class Exploration:
 
 @dataclass(frozen=True)
 class Limits:
-    """`candidates` and `budget_s`: whichever ends first. `fitted`, `checked`: chips that are simulated for each."""
+    """`candidates` of a round and `budget_s`: whichever ends first. `fitted`: chips simulated for the first fit;
+    `checked`: candidates simulated after each round, to which the next round's forms are fitted too."""
 
     candidates: int = 1000
     budget_s: float = math.inf
@@ -91,6 +94,7 @@ class Limits:
     checked: int = 16
     seed: int = 0
     jobs: int = 1
+    rounds: int = 1
     prices: bool = False
 
 
@@ -106,18 +110,26 @@ def explore(
     drawn = draw(space, workloads, figures, limits.fitted, limits.seed)
     made, times = _simulated(simulator, space, drawn, progress)
     accelerators = [of_chip(chip, figures) for chip in made]
-    fitted = fit(space, workloads, accelerators[1:], times[1:])
     reference = {each.name: workload_seconds(each, times[0]) for each in workloads}
-    judge = Judge(space, tuple(workloads), figures, fitted, reference)
     until = started + limits.budget_s
-    trials = _search(judge, folder, "all clauses", (), limits, until, progress)
-    prices = _prices(judge, folder, limits, until, progress, trials) if limits.prices else ()
-    feasible = [each for each in trials.judged if each.figures.is_feasible]
-    if not feasible:
-        raise SpaceError(_nothing(space, [each.figures.violations for each in trials.judged]))
-    front = _front(space, feasible)
-    asked = _to_check(feasible, front, limits.checked)
-    checked = _check(simulator, judge, asked, progress)
+    for number in range(limits.rounds):
+        fitted = fit(space, workloads, accelerators[1:], times[1:])
+        judge = Judge(space, tuple(workloads), figures, fitted, reference)
+        name = "all clauses" if number == 0 else f"all clauses, forms {_digest(space, accelerators)}"
+        trials = _search(judge, folder, name, (), limits, until, progress)
+        feasible = [each for each in trials.judged if each.figures.is_feasible]
+        if not feasible:
+            raise SpaceError(_nothing(space, [each.figures.violations for each in trials.judged]))
+        front = _front(space, feasible)
+        seen = {_place(space, each.design) for each in accelerators if each.design is not None}
+        checked, more = _check(simulator, judge, _to_check(feasible, front, limits.checked), progress)
+        for each, rows in zip(checked, more, strict=True):
+            chip = space.chip(each.chosen, f"candidate-{each.number}")
+            if _place(space, chip) not in seen:
+                accelerators.append(of_chip(chip, figures))
+                times.append(rows)
+    prices = _prices(judge, folder, name, limits, until, progress, trials) if limits.prices else ()
+    unseen = [each for each in checked if _place(space, space.chip(each.chosen, "candidate")) not in seen]
     known = {each.number: each for each in checked}
     front = [known.get(each.number, each) for each in front]
     _write_chips(space, front, folder)
@@ -138,11 +150,11 @@ def explore(
             if "usd_per_h" in each.figures.values
         ),
         fit=fitted,
-        checked=tuple(checked),
-        correlation=_correlation(judge, checked),
+        checked=tuple(unseen),
+        correlation=_correlation(judge, unseen),
         prices=prices,
         seconds=time.monotonic() - started,
-        simulated_chips=len(made) + len(checked),
+        simulated_chips=len(accelerators),
     )
 
 
@@ -345,7 +357,7 @@ def _first(space: Space) -> tuple[str, float]:
 
 
 def _prices(
-    judge: Judge, folder: Path, limits: Limits, until: float, progress: Progress, trials: _Trials
+    judge: Judge, folder: Path, name: str, limits: Limits, until: float, progress: Progress, trials: _Trials
 ) -> tuple[Price, ...]:
     """Each clause's price: the same search without it."""
     space = judge.space
@@ -355,7 +367,7 @@ def _prices(
         return ()
     prices = []
     for place, clause in enumerate(space.clauses[:-1]):
-        other = _search(judge, folder, f"without {clause}", (place,), limits, until, progress)
+        other = _search(judge, folder, f"without {clause}: {name}", (place,), limits, until, progress)
         free = _best(space, [*other.judged, *trials.judged], (place,))
         assert free is not None
         with_it, without_it = best.figures.values[figure], free.figures.values[figure]
@@ -386,8 +398,21 @@ def _to_check(feasible: Sequence[Candidate], front: Sequence[Candidate], count: 
     return list(spread.values())
 
 
-def _check(simulator: Simulator, judge: Judge, asked: Sequence[Candidate], progress: Progress) -> list[Candidate]:
-    """The candidates with what the simulator says of them."""
+def _digest(space: Space, chips: Sequence[Accelerator]) -> str:
+    """A word for the chips that forms were fitted to: candidates that other forms judged are not taken over."""
+    places = sorted(repr(_place(space, chip.design)) for chip in chips if chip.design is not None)
+    return hashlib.sha256("\n".join(places).encode()).hexdigest()[:8]
+
+
+def _place(space: Space, chip: Chip) -> tuple[Any, ...]:
+    """Where a chip lies in the space."""
+    return tuple(value_of(chip, place) for place in space.fields)
+
+
+def _check(
+    simulator: Simulator, judge: Judge, asked: Sequence[Candidate], progress: Progress
+) -> tuple[list[Candidate], list[dict[Row, float]]]:
+    """The candidates with what the simulator says of them, and its times of each shape."""
     count = 0
 
     def done() -> None:
@@ -397,12 +422,13 @@ def _check(simulator: Simulator, judge: Judge, asked: Sequence[Candidate], progr
 
     chips = [judge.space.chip(each.chosen, f"candidate-{each.number}") for each in asked]
     found = simulator.times(chips, done)
-    checked = []
+    checked, rows = [], []
     for each, times in zip(asked, found, strict=True):
         if not isinstance(times, str):
             seconds = {work.name: workload_seconds(work, times) for work in judge.workloads}
             checked.append(Candidate(each.number, each.chosen, each.figures, seconds))
-    return checked
+            rows.append(times)
+    return checked, rows
 
 
 def _correlation(judge: Judge, checked: Sequence[Candidate]) -> dict[str, float]:

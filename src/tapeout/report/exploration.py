@@ -139,7 +139,7 @@ def _trust(found: Exploration) -> list[Block]:
         blocks.append(
             Paragraph(
                 f"Rank correlation (Spearman) of {len(found.checked)} candidates with the cycle simulator: {ranks}. "
-                "They are the best and others spread over the ranking."
+                "They are the best and others spread over the ranking, and the forms were fitted to none of them."
             )
         )
         blocks.append(

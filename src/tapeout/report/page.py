@@ -72,7 +72,7 @@ class Bars:
 
 @dataclass(frozen=True)
 class Dot:
-    """A point of a scatter, its area in proportion to `weight` (at most 1)."""
+    """A point of a scatter, its area in proportion to `weight` (at most 1). Without a label it is in pictures only."""
 
     label: str
     x: float
@@ -270,7 +270,7 @@ def _as_table(block: Scatter | Curves | Lanes | Stacks) -> Table:
             if points
         ]
         return Table((f"{block.title}, {block.y}", "first", "greatest", "last"), ends, right=(1, 2, 3))
-    rows = [(dot.label, significant(dot.x), significant(dot.y)) for dot in block.dots]
+    rows = [(dot.label, significant(dot.x), significant(dot.y)) for dot in block.dots if dot.label]
     return Table((block.title, block.x, block.y), rows, right=(1, 2))
 
 
