@@ -4,6 +4,7 @@
 # make check   format, lint and types
 # make scoreboard-check   a part of every scoreboard again; fails if a case is worse than on its page in docs/
 # make rtl-check   two thousand random programs on the RTL; fails if a byte differs
+# make rtl-check-pipelined   five hundred on the pipelined core
 # make rtl-test   the tests that build models of cores (minutes the first time); RTL_TESTS= chooses some of them
 # make docs    the generated pages of docs/
 # make site    the documentation as a site in build/site; fails on a dead link
@@ -22,7 +23,7 @@ VENV := .venv
 INSTALLED := $(VENV)/.installed
 RUN := $(VENV)/bin/python -m
 
-.PHONY: demo test bench check scoreboard-check modules-check numbers-check rtl-check rtl-test docs site wheel upgrade setup clean
+.PHONY: demo test bench check scoreboard-check modules-check numbers-check rtl-check rtl-check-pipelined rtl-test docs site wheel upgrade setup clean
 
 demo: setup
 	$(VENV)/bin/tapeout chat --chip $(CHIP) "$(QUESTION)"
@@ -54,6 +55,9 @@ numbers-check: setup
 
 rtl-check: setup
 	$(RUN) benchmarks.rtl_random_programs
+
+rtl-check-pipelined: setup
+	$(RUN) benchmarks.rtl_random_programs 500 0 pipelined
 
 RTL_TESTS ?= tests/rtl
 

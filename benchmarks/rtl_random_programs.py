@@ -1,8 +1,10 @@
-"""Random programs on a cut-down core of the RTL: `python -m benchmarks.rtl_random_programs [count] [first seed]` holds
-their bytes against the reference evaluator and their cycles against the timing simulator, and counts what the RTL
-executed. The host's cores share the programs out. Fails if a byte differs.
+"""Random programs on a cut-down core of the RTL: `python -m benchmarks.rtl_random_programs [count] [first seed]
+[design]` holds their bytes against the reference evaluator and their cycles against the timing simulator, and counts
+what the RTL executed. The design is `microcoded` or `pipelined`. The host's cores share the programs out. Fails if a
+byte differs.
 """
 
+import functools
 import multiprocessing
 import os
 import statistics
@@ -14,10 +16,11 @@ from collections import Counter
 from rich.console import Console
 
 from benchmarks.measure import conditions
+from tapeout.chip import Chip
 from tapeout.isa.fields import BY_MNEMONIC
 from tapeout.report.page import Format, Page, Paragraph, Table, write
 from tapeout.rtl import simulation
-from tests.rtl.cut_down import SMALL
+from tests.rtl.cut_down import PIPELINED, SMALL
 from tests.rtl.random_programs import Agreement, agreement
 
 DEFAULT_COUNT = 2000
@@ -30,13 +33,13 @@ def keep_to_one_core(numbers: "multiprocessing.Queue[int]") -> None:
     os.sched_setaffinity(0, {numbers.get()})
 
 
-def agreement_of(seed: int) -> Agreement:
+def agreement_of(chip: Chip, seed: int) -> Agreement:
     with tempfile.TemporaryDirectory() as folder:
-        return agreement(seed, folder, optimised=True)
+        return agreement(seed, folder, chip=chip, optimised=True)
 
 
-def measure(count: int, first: int) -> list[Agreement]:
-    simulation.library(SMALL)  # made once, before the workers ask for it
+def measure(count: int, first: int, chip: Chip) -> list[Agreement]:
+    simulation.library(chip)  # made once, before the workers ask for it
     cores = sorted(os.sched_getaffinity(0))
     context = multiprocessing.get_context("spawn")
     numbers = context.Queue()
@@ -44,7 +47,7 @@ def measure(count: int, first: int) -> list[Agreement]:
         numbers.put(core)
     found: list[Agreement] = []
     with context.Pool(len(cores), keep_to_one_core, (numbers,)) as pool:
-        for one in pool.imap_unordered(agreement_of, range(first, first + count)):
+        for one in pool.imap_unordered(functools.partial(agreement_of, chip), range(first, first + count)):
             found.append(one)
             if one.difference:
                 Console().print(f"seed {one.seed}: {one.difference}")
@@ -53,7 +56,7 @@ def measure(count: int, first: int) -> list[Agreement]:
     return found
 
 
-def page(found: list[Agreement], seconds: float) -> Page:
+def page(found: list[Agreement], seconds: float, chip: Chip) -> Page:
     cycles = sum(one.rtl_cycles for one in found)
     errors = [abs(one.cycle_error) for one in found]
     wrong = sorted(one.seed for one in found if one.difference)
@@ -70,16 +73,18 @@ def page(found: list[Agreement], seconds: float) -> Page:
         f"{seconds:.0f} s, {len(found) / seconds:.1f} programs a second ({conditions()})."
     )
     columns = ("instruction", "unit", "programs", "executed", "functions and types")
-    return Page(f"Random programs on the RTL of {SMALL.name}", [Paragraph(summary), Table(columns, rows, (2, 3, 4))])
+    return Page(f"Random programs on the RTL of {chip.name}", [Paragraph(summary), Table(columns, rows, (2, 3, 4))])
 
 
-def main(count: int, first: int) -> None:
+def main(count: int, first: int, design: str) -> None:
     start = time.perf_counter()
-    found = measure(count, first)
-    write(page(found, time.perf_counter() - start), Format.text, None)
+    chip = {"microcoded": SMALL, "pipelined": PIPELINED}[design]
+    found = measure(count, first, chip)
+    write(page(found, time.perf_counter() - start, chip), Format.text, None)
     if any(one.difference for one in found):
         raise SystemExit(1)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else DEFAULT_COUNT, int(sys.argv[2]) if len(sys.argv) > 2 else 0)
+    given = [*sys.argv[1:], *(str(DEFAULT_COUNT), "0", "microcoded")[len(sys.argv) - 1 :]]
+    main(int(given[0]), int(given[1]), given[2])

@@ -1,8 +1,9 @@
-"""A chip whose core is cut down so that its model builds quickly."""
+"""Chips whose cores are cut down so that their models build quickly: a microcoded one, a pipelined one."""
 
 from dataclasses import replace
 
 from tapeout import chip as chips
+from tapeout.rtl.cut_down import cut_down
 
 TINY = chips.load("tiny")
 CORE = TINY.core
@@ -19,3 +20,4 @@ SMALL = replace(
         semaphore_count=64,
     ),
 )
+PIPELINED = cut_down(chips.load("inference"))

@@ -41,15 +41,15 @@ def kind_of(item):
     return (item.mnemonic, *(getattr(item, name).label for name in names if hasattr(item, name)))
 
 
-def agreement(seed, folder, *, instruction_count=8, sizes: Sizes = SHORT, optimised=False) -> Agreement:
+def agreement(seed, folder, *, chip=SMALL, instruction_count=8, sizes: Sizes = SHORT, optimised=False) -> Agreement:
     """Run a random program on both. `folder` is for files of its own."""
-    case = random_case(seed, SMALL, instruction_count, sizes)
-    before = np.concatenate([case.image, np.zeros(SMALL.core_count * case.program.workspace_bytes, np.uint8)])
+    case = random_case(seed, chip, instruction_count, sizes)
+    before = np.concatenate([case.image, np.zeros(chip.core_count * case.program.workspace_bytes, np.uint8)])
     expected, found = before.copy(), before.copy()
-    launch = (case.program, SMALL, case.grid, (BASE,))
+    launch = (case.program, chip, case.grid, (BASE,))
     place = {"workspace": BASE + len(case.image)}
     data = timing.record_trace(*launch, Memory(BASE, expected), **place)
-    latency = {"memory_base": BASE, "memory_latency_cycles": SMALL.last_level_sram.latency_cycles}
+    latency = {"memory_base": BASE, "memory_latency_cycles": chip.last_level_sram.latency_cycles}
     timed = timing.simulate(*launch, data=data, **latency, **place)
     timeline = Path(folder) / "timeline"
     on_rtl = simulation.run(*launch, Memory(BASE, found), timeline=timeline, optimised=optimised, **place)

@@ -324,7 +324,7 @@ class Core(Part):
     fetch_words_per_cycle: int = count("64-bit instruction words the sequencer fetches a cycle", maximum=64, default=4)
     design: str = text(
         "microcoded: lanes run microprograms and an engine does one instruction at a time, as in Tapeout's RTL; "
-        "pipelined: an element a lane and cycle, instructions overlap (no RTL)",
+        "pipelined: an element a lane and cycle, instructions overlap",
         choices=CORE_DESIGNS,
         default="pipelined",
     )

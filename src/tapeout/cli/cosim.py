@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from tapeout.cli.rtl import CutDownOption, described
 from tapeout.cli.run import ArgumentsArgument, ModuleOption, ScriptArgument
 from tapeout.report.page import Format, write
 
@@ -16,6 +17,7 @@ def cosim(
     waveform: Annotated[
         Path | None, typer.Option(help="Write the RTL's signals to this file (FST) if it differs.")
     ] = None,
+    cut: CutDownOption = False,
     module: ModuleOption = False,
     form: Annotated[Format, typer.Option("--format", help="Output format.")] = Format.text,
     output: Annotated[Path | None, typer.Option(help="Write the output to this file.")] = None,
@@ -28,7 +30,8 @@ def cosim(
     from tapeout.workbench.cosimulation import compare_launches
     from tapeout.workbench.script import Script
 
-    comparisons = compare_launches(Script(script, tuple(arguments or ()), is_module=module), chip, waveform=waveform)
-    write(report.page(chip, comparisons), form, output)
+    core = described(chip, cut)
+    comparisons = compare_launches(Script(script, tuple(arguments or ()), is_module=module), core, waveform=waveform)
+    write(report.page(core.name if cut else chip, comparisons), form, output)
     if not all(each.agrees for each in comparisons):
         raise typer.Exit(1)

@@ -32,6 +32,9 @@ def page(chip: str, comparisons: Sequence[Comparison]) -> Page:
     for each in comparisons:
         if each.difference is not None:
             blocks.append(Paragraph(f"{each.name}: first difference of the RTL:\n{each.difference}"))
+        if each.microcoded:
+            names = ", ".join(each.microcoded)
+            blocks.append(Paragraph(f"{each.name}: the RTL has no pipeline for {names}; they run one at a time."))
         if each.waveform is not None:
             blocks.append(Paragraph(f"{each.name}: signals are in {each.waveform}"))
     return Page(f"Co-simulation on {chip}", blocks, kind="cosimulation")

@@ -165,8 +165,26 @@ def product_of(m: Module, a: Operand, b: Operand, bits: Value, name: str) -> Pro
     )
 
 
-def add(m: Module, product: Product, addend: Operand, name: str) -> Unrounded:
-    """product + addend, exactly, but for what falls below the window."""
+@dataclass(frozen=True)
+class Aligned:
+    """Both summands of product + addend at their places in the window; or what overrides the sum."""
+
+    of_product: Value
+    of_addend: Value
+    base: Value
+    subtract: Value
+    product_sign: Value
+    special_sign: Value
+    is_nan: Value
+    is_infinite: Value
+
+    def registered(self, m: Module, enable: Value, name: str) -> "Aligned":
+        """The same one cycle later."""
+        return Aligned(**{field: register(m, value, enable, f"{name}_{field}") for field, value in vars(self).items()})
+
+
+def aligned_summands(m: Module, product: Product, addend: Operand, name: str) -> Aligned:
+    """The addend shifted to where the product lies; what falls below the window is one bit."""
     base = Signal(signed(11), name=f"{name}_base")
     lowest = Signal(signed(11), name=f"{name}_lowest_base")
     m.d.comb += lowest.eq(addend.exponent.as_unsigned() - TOP_OVER_PRODUCT)
@@ -185,24 +203,13 @@ def add(m: Module, product: Product, addend: Operand, name: str) -> Unrounded:
     subtract = wire(m, product.sign ^ addend.sign, f"{name}_subtract")
     of_product = wire(m, Cat(Const(0, 1), Mux(product.is_zero, 0, product.bits), Const(0, 28)), f"{name}_product")
     of_addend = wire(m, Cat(lost, aligned, Const(0, 1)), f"{name}_addend")
-    total = wire(m, (of_product + Mux(subtract, ~of_addend, of_addend) + subtract)[0:77], f"{name}_total")
-    negative = wire(m, subtract & total[76], f"{name}_is_negative")
-    window = wire(m, Mux(negative, (~total + 1)[0:76], total[0:76]), f"{name}_window")
-    top = Signal(signed(11), name=f"{name}_top")
-    m.d.comb += top.eq(base + TOP_OVER_PRODUCT)
-    is_empty = ~total.any()
-    return Unrounded(
-        window=window,
-        top=top,
-        sign=wire(
-            m,
-            Mux(
-                product.is_infinite | addend.is_infinite,
-                Mux(product.is_infinite, product.sign, addend.sign),
-                Mux(is_empty, product.sign & addend.sign, product.sign ^ negative),
-            ),
-            f"{name}_sign",
-        ),
+    return Aligned(
+        of_product=of_product,
+        of_addend=of_addend,
+        base=base,
+        subtract=subtract,
+        product_sign=product.sign,
+        special_sign=wire(m, Mux(product.is_infinite, product.sign, addend.sign), f"{name}_special_sign"),
         is_nan=wire(
             m,
             product.is_nan | addend.is_nan | (product.is_infinite & addend.is_infinite & subtract),
@@ -212,16 +219,72 @@ def add(m: Module, product: Product, addend: Operand, name: str) -> Unrounded:
     )
 
 
-def rounded(m: Module, number: Unrounded, name: str) -> Signal:
-    """The nearest float32, as bits."""
+def summed(m: Module, parts: Aligned, name: str) -> Unrounded:
+    """The sum of aligned summands."""
+    subtract = parts.subtract
+    total = wire(
+        m, (parts.of_product + Mux(subtract, ~parts.of_addend, parts.of_addend) + subtract)[0:77], f"{name}_total"
+    )
+    negative = wire(m, subtract & total[76], f"{name}_is_negative")
+    window = wire(m, Mux(negative, (~total + 1)[0:76], total[0:76]), f"{name}_window")
+    top = Signal(signed(11), name=f"{name}_top")
+    m.d.comb += top.eq(parts.base + TOP_OVER_PRODUCT)
+    is_empty = ~total.any()
+    return Unrounded(
+        window=window,
+        top=top,
+        sign=wire(
+            m,
+            Mux(
+                parts.is_infinite,
+                parts.special_sign,
+                Mux(is_empty, parts.product_sign & ~subtract, parts.product_sign ^ negative),
+            ),
+            f"{name}_sign",
+        ),
+        is_nan=parts.is_nan,
+        is_infinite=parts.is_infinite,
+    )
+
+
+def add(m: Module, product: Product, addend: Operand, name: str) -> Unrounded:
+    """product + addend, exactly, but for what falls below the window."""
+    return summed(m, aligned_summands(m, product, addend, name), name)
+
+
+@dataclass(frozen=True)
+class Normalised:
+    """A number shifted so that its highest one, unless it is subnormal, is the top bit of the window."""
+
+    shifted: Value
+    exponent: Value
+    sign: Value
+    is_nan: Value
+    is_infinite: Value
+
+    def registered(self, m: Module, enable: Value, name: str) -> "Normalised":
+        """The same one cycle later."""
+        return Normalised(
+            **{field: register(m, value, enable, f"{name}_{field}") for field, value in vars(self).items()}
+        )
+
+
+def normalised(m: Module, number: Unrounded, name: str) -> Normalised:
+    """The number's window shifted up, and the exponent that goes with it."""
     count, _ = leading_zeros(m, number.window, f"{name}_zeros")
     limit = wire(m, (number.top - 1)[0:10], f"{name}_limit")
     shift = wire(m, Mux(limit < count, limit[0:7], count), f"{name}_shift")
     shifted = wire(m, (number.window << shift)[0:WINDOW], f"{name}_shifted")
     exponent = wire(m, Mux(shifted[75], (number.top - shift)[0:10], 0), f"{name}_exponent")
+    return Normalised(shifted, exponent, number.sign, number.is_nan, number.is_infinite)
+
+
+def packed_float(m: Module, number: Normalised, name: str) -> Signal:
+    """The nearest float32, as bits."""
+    shifted = number.shifted
     half, rest = shifted[51], shifted[0:51].any()
     up = wire(m, half & (rest | shifted[52]), f"{name}_up")
-    packed = wire(m, (Cat(shifted[52:75], exponent) + up)[0:33], f"{name}_packed")
+    packed = wire(m, (Cat(shifted[52:75], number.exponent) + up)[0:33], f"{name}_packed")
     overflows = number.is_infinite | (packed[23:33] >= 255)
     result = Signal(32, name=f"{name}_result")
     with m.If(number.is_nan):
@@ -231,6 +294,11 @@ def rounded(m: Module, number: Unrounded, name: str) -> Signal:
     with m.Else():
         m.d.comb += result.eq(Cat(packed[0:31], number.sign))
     return result
+
+
+def rounded(m: Module, number: Unrounded, name: str) -> Signal:
+    """The nearest float32, as bits."""
+    return packed_float(m, normalised(m, number, name), name)
 
 
 def rounded_to_integer(m: Module, bits: Value, mode: Value, name: str) -> Signal:

@@ -1,5 +1,6 @@
 """The core: sequencer, semaphores, queues, engines and scratchpad wired together, sized by the chip."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,6 +101,99 @@ def held(m: Module, port: Value) -> Signal:
     return value
 
 
+def core_ports(sizes: CoreSizes, fetch_words: int) -> dict[str, Any]:
+    """Return the ports of a core that is given so many words of instructions a cycle."""
+    return {
+        "clk": In(1),
+        "rst": In(1),
+        "launch": In(1),
+        "is_halted": Out(1),
+        "is_trapped": Out(1),
+        "trap_code": Out(32),
+        "is_illegal": Out(1),
+        "is_misplaced": Out(1),
+        "semaphore_overflows": Out(1),
+        "semaphores_are_zero": Out(1),
+        "instruction_address": Out(TARGET_WIDTH),
+        "instruction_word": In(64 * fetch_words),
+        "argument_index": Out(16),
+        "argument_value": In(64),
+        "workspace": In(64),
+        "grid": In(96),
+        "program_request": Out(1),
+        "program_ready": In(1),
+        "program_exists": In(1),
+        "program_place": In(96),
+        "load": Out(load_signature(sizes.load_block_bytes)),
+        "store": Out(store_signature(sizes.store_block_bytes)),
+        "word_number": Out(TARGET_WIDTH),
+        "done": Out(len(QUEUES)),
+        "started": Out(len(QUEUES)),
+        "written": Out(write_record(sizes.geometry)).array(len(QUEUES) + 1),
+    }
+
+
+def join_scratchpad(m: Module, geometry: Geometry, writers: Sequence[Any], readers: Sequence[Any]) -> None:
+    """Make the scratchpad, with ports in order of priority."""
+    m.submodules.scratchpad = scratchpad = Scratchpad(geometry, len(writers), len(readers))
+    for theirs, mine in zip(writers, scratchpad.writers, strict=True):
+        m.d.comb += [
+            mine.valid.eq(theirs.valid),
+            mine.row.eq(theirs.row),
+            mine.data.eq(theirs.data),
+            mine.mask.eq(theirs.mask),
+            theirs.ready.eq(mine.ready),
+        ]
+    for theirs, mine in zip(readers, scratchpad.readers, strict=True):
+        m.d.comb += [
+            mine.valid.eq(theirs.valid),
+            mine.row.eq(theirs.row),
+            theirs.ready.eq(mine.ready),
+            theirs.data.eq(mine.data),
+        ]
+
+
+def watch(m: Module, core: Any, writers: Sequence[Any]) -> None:
+    """Show what is written into the scratchpad: by each queue's engine, then by the sequencer."""
+    for record, theirs in zip(core.written, writers, strict=True):
+        m.d.comb += [
+            record.valid.eq(theirs.valid & theirs.ready),
+            record.row.eq(theirs.row),
+            record.data.eq(theirs.data),
+            record.mask.eq(theirs.mask),
+        ]
+
+
+def join_memory(m: Module, core: Any, load: Any, store: Any) -> None:
+    """Give the engines of loads and stores the core's ports to memory."""
+    for name in ("valid", "address"):
+        m.d.comb += getattr(core.load, name).eq(getattr(load.memory, name))
+    for name in ("ready", "data_valid", "data"):
+        m.d.comb += getattr(load.memory, name).eq(held(m, getattr(core.load, name)))
+    for name in ("valid", "address", "data", "mask", "is_atomic", "function", "dtype", "operand", "other"):
+        m.d.comb += getattr(core.store, name).eq(getattr(store.memory, name))
+    for name in ("ready", "answer_valid", "answer"):
+        m.d.comb += getattr(store.memory, name).eq(held(m, getattr(core.store, name)))
+
+
+def join_sequencer(m: Module, core: Any, sequencer: Any) -> None:
+    """Give the sequencer the core's ports to programs and their launch."""
+    for name in ("is_halted", "is_trapped", "trap_code", "is_illegal", "instruction_address", "argument_index",
+                 "program_request", "word_number"):  # fmt: skip
+        m.d.comb += getattr(core, name).eq(getattr(sequencer, name))
+    for name in ("launch", "instruction_word", "argument_value", "workspace", "grid", "program_ready",
+                 "program_exists", "program_place"):  # fmt: skip
+        m.d.comb += getattr(sequencer, name).eq(held(m, getattr(core, name)))
+
+
+def join_faults(m: Module, core: Any, engines: Sequence[Any], overflows: Value) -> None:
+    """Keep faults until reset."""
+    with m.If(Cat(engine.is_misplaced for engine in engines).any()):
+        m.d.sync += core.is_misplaced.eq(1)
+    with m.If(overflows):
+        m.d.sync += core.semaphore_overflows.eq(1)
+
+
 class Core(Component):
     """One core. `done`, `started` and `written` (a queue each, then the sequencer) tell a testbench what happens.
 
@@ -109,36 +203,7 @@ class Core(Component):
 
     def __init__(self, sizes: CoreSizes) -> None:
         self.sizes = sizes
-        super().__init__(
-            {
-                "clk": In(1),
-                "rst": In(1),
-                "launch": In(1),
-                "is_halted": Out(1),
-                "is_trapped": Out(1),
-                "trap_code": Out(32),
-                "is_illegal": Out(1),
-                "is_misplaced": Out(1),
-                "semaphore_overflows": Out(1),
-                "semaphores_are_zero": Out(1),
-                "instruction_address": Out(TARGET_WIDTH),
-                "instruction_word": In(64),
-                "argument_index": Out(16),
-                "argument_value": In(64),
-                "workspace": In(64),
-                "grid": In(96),
-                "program_request": Out(1),
-                "program_ready": In(1),
-                "program_exists": In(1),
-                "program_place": In(96),
-                "load": Out(load_signature(sizes.load_block_bytes)),
-                "store": Out(store_signature(sizes.store_block_bytes)),
-                "word_number": Out(TARGET_WIDTH),
-                "done": Out(len(QUEUES)),
-                "started": Out(len(QUEUES)),
-                "written": Out(write_record(sizes.geometry)).array(len(QUEUES) + 1),
-            }
-        )
+        super().__init__(core_ports(sizes, 1))
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -202,48 +267,9 @@ class Core(Component):
         load, store, matrix, vector = (engines[unit] for unit in QUEUES)
         writers = [sequencer.write, store.writer, load.writer, vector.writer, matrix.writer]
         readers = [sequencer.read, *load.readers, *store.readers, matrix.reader, *vector.readers]
-        m.submodules.scratchpad = scratchpad = Scratchpad(g, len(writers), len(readers))
-        for theirs, mine in zip(writers, scratchpad.writers, strict=True):
-            m.d.comb += [
-                mine.valid.eq(theirs.valid),
-                mine.row.eq(theirs.row),
-                mine.data.eq(theirs.data),
-                mine.mask.eq(theirs.mask),
-                theirs.ready.eq(mine.ready),
-            ]
-        for theirs, mine in zip(readers, scratchpad.readers, strict=True):
-            m.d.comb += [
-                mine.valid.eq(theirs.valid),
-                mine.row.eq(theirs.row),
-                theirs.ready.eq(mine.ready),
-                theirs.data.eq(mine.data),
-            ]
-        watched = (load.writer, store.writer, matrix.writer, vector.writer, sequencer.write)
-        for record, theirs in zip(self.written, watched, strict=True):
-            m.d.comb += [
-                record.valid.eq(theirs.valid & theirs.ready),
-                record.row.eq(theirs.row),
-                record.data.eq(theirs.data),
-                record.mask.eq(theirs.mask),
-            ]
-        for name in ("valid", "address"):
-            m.d.comb += getattr(self.load, name).eq(getattr(load.memory, name))
-        for name in ("ready", "data_valid", "data"):
-            m.d.comb += getattr(load.memory, name).eq(held(m, getattr(self.load, name)))
-        for name in ("valid", "address", "data", "mask", "is_atomic", "function", "dtype", "operand", "other"):
-            m.d.comb += getattr(self.store, name).eq(getattr(store.memory, name))
-        for name in ("ready", "answer_valid", "answer"):
-            m.d.comb += getattr(store.memory, name).eq(held(m, getattr(self.store, name)))
-
-        for name in ("is_halted", "is_trapped", "trap_code", "is_illegal", "instruction_address", "argument_index",
-                     "program_request", "word_number"):  # fmt: skip
-            m.d.comb += getattr(self, name).eq(getattr(sequencer, name))
-        for name in ("launch", "instruction_word", "argument_value", "workspace", "grid", "program_ready",
-                     "program_exists", "program_place"):  # fmt: skip
-            m.d.comb += getattr(sequencer, name).eq(held(m, getattr(self, name)))
-        # Faults stay until reset.
-        with m.If(Cat(engine.is_misplaced for engine in engines.values()).any()):
-            m.d.sync += self.is_misplaced.eq(1)
-        with m.If(semaphores.overflows):
-            m.d.sync += self.semaphore_overflows.eq(1)
+        join_scratchpad(m, g, writers, readers)
+        watch(m, self, (load.writer, store.writer, matrix.writer, vector.writer, sequencer.write))
+        join_memory(m, self, load, store)
+        join_sequencer(m, self, sequencer)
+        join_faults(m, self, list(engines.values()), semaphores.overflows)
         return m

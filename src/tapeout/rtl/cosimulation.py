@@ -18,6 +18,7 @@ from tapeout.errors import UnsupportedError
 from tapeout.isa import Program
 from tapeout.rtl import simulation
 from tapeout.rtl.difference import Difference, executed, first_difference
+from tapeout.rtl.pipelined.coverage import all_without_pipeline
 from tapeout.runtime.kernel import Kernel
 from tapeout.sim import timing
 from tapeout.sim.state import Memory
@@ -30,7 +31,9 @@ Grid = tuple[int, int, int]
 @dataclass(frozen=True)
 class Comparison:
     """Results of one launch on four machines. `changed_bytes`: bytes of memory that the evaluator changed;
-    `functional_bytes` and `rtl_bytes`: bytes that the functional simulator and the RTL left different from it."""
+    `functional_bytes` and `rtl_bytes`: bytes that the functional simulator and the RTL left different from it.
+    `microcoded`: what of the kernel a pipelined core has no pipeline for, so that its cycles are not the timing
+    simulator's."""
 
     name: str
     grid: Grid
@@ -42,6 +45,7 @@ class Comparison:
     rtl_hertz: float
     difference: Difference | None
     waveform: Path | None
+    microcoded: tuple[str, ...] = ()
 
     @property
     def agrees(self) -> bool:
@@ -151,4 +155,5 @@ def compare(
         rtl_hertz=outcome.cycles / outcome.host_seconds,
         difference=launch.difference() if rtl_bytes else None,
         waveform=written,
+        microcoded=() if kernel.chip.core.is_microcoded else tuple(all_without_pipeline(kernel.program)),
     )

@@ -1,5 +1,8 @@
 """The load and the store engine: between the core's memory port and the scratchpad.
 
+The engines of a pipelined core (`overlaps`) take the next instruction while data or answers of those before are on
+their way, send blocks without a pause, and move small elements that lie side by side as larger ones.
+
 The memory port moves aligned blocks of `block_bytes`. An engine takes a vector of elements at a time, asks for the
 block of the first element that is left and serves every element in the same block. Indexed accesses make one address
 a cycle; elements that may lie on each other go one by one, in order.
@@ -24,6 +27,8 @@ from tapeout.rtl.tiles import TileReader, TileWriter, Walker, lanes_below
 from tapeout.rtl.vector import size_of
 
 ADDRESS_BITS = 48
+TILES_ON_THEIR_WAY = 5
+"""Loads whose data may be on their way, of a pipelined core."""
 BOUND_BITS = 17
 """Bits of a limit for an index, which is at most 65535."""
 
@@ -135,8 +140,8 @@ class _Transfer:
                     m.d.sync += self.scalar[name].eq(content)
             elif of is DType.I1:
                 m.d.sync += self.scalar[name].eq(content[0])
-            else:
-                m.d.sync += self.scalar[name].eq(content)
+            else:  # repeated, for elements that move in pairs
+                m.d.sync += self.scalar[name].eq(repeated(m, of_tile, content, f"{kind.mnemonic}_{name}_repeated"))
 
     def squeeze(self) -> Value:
         """Return whether the innermost dimension has one element and an outer one has more; then move them in, now."""
@@ -152,6 +157,45 @@ class _Transfer:
             for name in self.tiles:
                 strides = self.tile_strides[name]
                 m.d.sync += [strides[d].eq(strides[d - 1] if d else 0) for d in range(4)]
+        return wants
+
+    def widen(self, tile: str) -> Value:
+        """Return whether pairs of elements along the innermost dimension can move as one; then make them one, now.
+        That is so if they lie side by side on both sides, at multiples of the pair's size, and the bounds part none."""
+        m = self.m
+        two, one = (
+            wire(m, (Const(2, 5) << self.size)[0:5], "pair_bytes"),
+            wire(m, (Const(1, 4) << self.size)[0:4], "one"),
+        )
+        below = wire(m, (two - 1)[0:4], "pair_mask")
+        high, low, extent = self.high[3], self.low[3], self.shape[3]
+        is_open = wire(m, high >= extent, "high_is_open")
+        side_by_side = [self.strides[3] == one, ~self.is_tile[tile] | (self.tile_strides[tile][3] == one)]
+        apart = [self.base, *self.strides[0:3]]
+        on_tile = [self.tile_base[tile], *self.tile_strides[tile][0:3]]
+        odd = [(value[0:4] & below).any() for value in apart]
+        odd += [self.is_tile[tile] & (value[0:4] & below).any() for value in on_tile]
+        wants = wire(
+            m,
+            ~self.is_indexed
+            & (self.size != 3)
+            & ~extent[0]
+            & ~low[0]
+            & (is_open | ~high[0])
+            & Cat(side_by_side).all()
+            & ~Cat(odd).any(),
+            "pairs_up",
+        )
+        with m.If(wants):
+            m.d.sync += [
+                self.size.eq(self.size + 1),
+                extent.eq(extent >> 1),
+                low.eq(low >> 1),
+                high.eq(Mux(is_open, extent, high) >> 1),
+                self.strides[3].eq(two),
+                self.tile_strides[tile][3].eq(two),
+                self.tile_size[tile].eq(self.size + 1),
+            ]
         return wants
 
     def connect_walker(self, start: Value) -> None:
@@ -194,13 +238,24 @@ def _signed_index(m: Module, size: Value, element: Value, name: str) -> Signal:
     return index
 
 
+def repeated(m: Module, size: Value, value: Value, name: str) -> Signal:
+    """An element's bits repeated over 64; `size` is the logarithm of its bytes."""
+    result = Signal(64, name=name)
+    with m.Switch(size):
+        for code in range(4):
+            with m.Case(code):
+                m.d.comb += result.eq(value[0 : 8 << code].replicate(8 >> code))
+    return result
+
+
 class LoadEngine(Component):
     """Memory to scratchpad. `outstanding` blocks may be on their way."""
 
-    def __init__(self, geometry: Geometry, block_bytes: int, outstanding: int) -> None:
+    def __init__(self, geometry: Geometry, block_bytes: int, outstanding: int, *, overlaps: bool = False) -> None:
         self.geometry = geometry
         self.block_bytes = block_bytes
         self.outstanding = outstanding
+        self.overlaps = overlaps
         super().__init__(
             {
                 "valid": In(1),
@@ -229,7 +284,8 @@ class LoadEngine(Component):
             for kind, view in views.items():
                 with m.Case(kind.opcode):
                     transfer.latch(view, bounded=True)
-                    m.d.sync += fill.eq(view.register("fill"))
+                    size = size_of(m, view.field("dtype"), f"{kind.mnemonic}_fill_size")
+                    m.d.sync += fill.eq(repeated(m, size, view.register("fill"), f"{kind.mnemonic}_fill"))
         transfer.connect_walker(start)
         readers = {}
         for number, name in enumerate(("index", "mask")):
@@ -241,7 +297,9 @@ class LoadEngine(Component):
             m.d.comb += reader.is_flag.eq(name == "mask")
         writer = TileWriter(g)
         instantiate(m, "writer", writer)
-        transfer.connect_tile(writer, "tile", start)
+        receiver = Receiver(m, transfer, writer, start, fill) if self.overlaps else None
+        if receiver is None:
+            transfer.connect_tile(writer, "tile", start)
         connect_writer(m, writer, self.writer)
         m.d.comb += writer.wanted.eq((1 << lane_count) - 1)
 
@@ -348,13 +406,15 @@ class LoadEngine(Component):
             element = wire(m, word >> Cat(Const(0, 3), offset[0:3]), f"arrived_{n}")
             whole.append(wire(m, Mux(here[n], element, stage[n]), f"whole_{n}"))
             m.d.comb += writer.data[n].eq(whole[n])
-        there = wire(m, asked.r_rdy & (~has_data | arrived.r_rdy), "part_is_there")
+        is_awaited = receiver.works if receiver else Const(1, 1)
+        there = wire(m, is_awaited & asked.r_rdy & (~has_data | arrived.r_rdy), "part_is_there")
         m.d.comb += writer.valid.eq(there & is_last)
         moves = wire(m, there & (~is_last | writer.ready), "part_moves")
         m.d.comb += [asked.r_en.eq(moves), arrived.r_en.eq(moves & has_data)]
+        begins, fill_there = (receiver.begins, receiver.fill) if receiver else (start, fill)
         for n in range(lane_count):
-            with m.If(start | (moves & is_last)):
-                m.d.sync += stage[n].eq(fill)
+            with m.If(begins | (moves & is_last)):
+                m.d.sync += stage[n].eq(fill_there)
             with m.Elif(moves):
                 m.d.sync += stage[n].eq(whole[n])
 
@@ -365,17 +425,77 @@ class LoadEngine(Component):
             | readers["index"].misplaced
             | readers["mask"].misplaced
         )
+        if receiver is not None:
+            m.d.comb += self.done.eq(writer.is_written)
         with m.FSM(name="engine"):
             with m.State("IDLE"), m.If(self.valid):
                 m.d.comb += [self.accept.eq(1), latch.eq(1)]
                 m.next = "PREPARE"
             with m.State("PREPARE"), m.If(~transfer.squeeze()):
-                m.d.comb += start.eq(1)
-                m.next = "RUN"
-            with m.State("RUN"), m.If(writer.is_idle):
-                m.d.comb += self.done.eq(1)
-                m.next = "IDLE"
+                if receiver is None:
+                    m.d.comb += start.eq(1)
+                    m.next = "RUN"
+                else:
+                    with m.If(~transfer.widen("tile") & receiver.may_take(transfer.is_indexed)):
+                        m.d.comb += start.eq(1)
+                        m.next = "RUN"
+            with m.State("RUN"):
+                if receiver is None:
+                    with m.If(writer.is_idle):
+                        m.d.comb += self.done.eq(1)
+                        m.next = "IDLE"
+                else:  # all is asked for
+                    with m.If(~walker.valid & ~holds):
+                        m.next = "IDLE"
         return m
+
+
+class Receiver:
+    """What is on its way into the scratchpad: tiles of several instructions, in order.
+
+    `works`: the writer has a tile to fill; `begins`: it begins one, with `fill` outside its bounds."""
+
+    def __init__(self, m: Module, transfer: _Transfer, writer: TileWriter, start: Value, fill: Value) -> None:
+        bits = transfer.geometry.address_bits
+        layout = data.StructLayout(
+            {
+                "extents": data.ArrayLayout(16, 4),
+                "base": bits,
+                "strides": data.ArrayLayout(bits, 4),
+                "size": 2,
+                "fill": 64,
+            }
+        )
+        m.submodules.tiles = self.queue = queue = SyncFIFOBuffered(width=layout.size, depth=TILES_ON_THEIR_WAY)
+        tile = data.View(layout, queue.r_data)
+        self.works, self.begins, self.fill = Signal(name="receives"), Signal(name="begins_tile"), Signal(64)
+        self.unfinished = Signal(range(TILES_ON_THEIR_WAY + 3), name="tiles_unfinished")
+        ends = wire(m, writer.valid & writer.ready & writer.may_start, "tile_ends")
+        kept = Signal(64, name="fill_of_tile", reset_less=True)
+        m.d.comb += [
+            queue.w_en.eq(start),
+            queue.w_data.eq(
+                Cat(*transfer.shape, transfer.tile_base["tile"], *transfer.tile_strides["tile"],
+                    transfer.tile_size["tile"], fill)
+            ),
+            self.begins.eq(queue.r_rdy & (~self.works | ends)),
+            queue.r_en.eq(self.begins),
+            self.fill.eq(Mux(self.begins, tile.fill, kept)),
+            writer.start.eq(self.begins),
+            writer.size.eq(tile["size"]),
+            writer.base.eq(tile.base),
+            *(writer.shape[d].eq(tile.extents[d]) for d in range(4)),
+            *(writer.strides[d].eq(tile.strides[d]) for d in range(4)),
+        ]  # fmt: skip
+        with m.If(self.begins):
+            m.d.sync += [self.works.eq(1), kept.eq(tile.fill)]
+        with m.Elif(ends):
+            m.d.sync += self.works.eq(0)
+        m.d.sync += self.unfinished.eq(self.unfinished + start - writer.is_written)
+
+    def may_take(self, is_indexed: Value) -> Value:
+        """Return whether an instruction may start: there is room, and what it may read of earlier tiles is there."""
+        return self.queue.w_rdy & (~is_indexed | ~self.unfinished.any())
 
 
 def connect_reader(m: Module, reader: TileReader, port: Any) -> None:
@@ -402,10 +522,11 @@ def connect_writer(m: Module, writer: TileWriter, port: Any) -> None:
 class StoreEngine(Component):
     """Scratchpad to memory, and atomics. `outstanding` requests may wait for their answers."""
 
-    def __init__(self, geometry: Geometry, block_bytes: int, outstanding: int) -> None:
+    def __init__(self, geometry: Geometry, block_bytes: int, outstanding: int, *, overlaps: bool = False) -> None:
         self.geometry = geometry
         self.block_bytes = block_bytes
         self.outstanding = outstanding
+        self.overlaps = overlaps
         super().__init__(
             {
                 "valid": In(1),
@@ -545,13 +666,28 @@ class StoreEngine(Component):
             | writer.misplaced
             | Cat(reader.misplaced for reader in readers.values()).any()
         )
+        # A pipelined core's store ends with the answer to its last request; where that is no request of its last
+        # vector, and for atomics, once no answer is owed.
+        ends_by_itself = Signal()
+        m.d.comb += self.done.eq(ends_by_itself)
+        if self.overlaps:
+            m.submodules.endings = endings = SyncFIFOBuffered(width=1, depth=self.outstanding + 2)
+            ends_with_answer = wire(m, last & ~rest.any() & ~is_atomic, "ends_with_answer")
+            m.d.comb += [
+                endings.w_en.eq(sends),
+                endings.w_data.eq(ends_with_answer),
+                endings.r_en.eq(self.memory.answer_valid),
+                self.done.eq(ends_by_itself | (self.memory.answer_valid & endings.r_data)),
+            ]
         with m.FSM(name="engine"):
             with m.State("IDLE"), m.If(self.valid):
                 m.d.comb += [self.accept.eq(1), latch.eq(1)]
                 m.next = "PREPARE"
             with m.State("PREPARE"), m.If(~transfer.squeeze()):
-                m.d.comb += start.eq(1)
-                m.next = "WAIT"
+                waits = transfer.widen("tile") | (is_atomic & owed.any()) if self.overlaps else Const(0, 1)
+                with m.If(~waits):
+                    m.d.comb += start.eq(1)
+                    m.next = "WAIT"
             with m.State("WAIT"), m.If(there):
                 m.next = "TAKE"
             with m.State("TAKE"):
@@ -569,12 +705,18 @@ class StoreEngine(Component):
                     m.next = "SEND"
             with m.State("SEND"):
                 m.d.comb += self.memory.valid.eq(left.any() & (owed < self.outstanding))
-                with m.If(sends):
+                with m.If(sends & ~take):
                     m.d.sync += left.eq(rest)
                 with m.If(~left.any() | (sends & ~rest.any())):
                     m.next = "NEXT"
                     with m.If(is_atomic):
                         m.next = "ANSWERS"
+                    if self.overlaps:
+                        with m.Elif(~transfer.is_indexed & ~last & there):
+                            m.d.comb += take.eq(1)
+                            m.next = "SEND"
+                        with m.Elif(last & sends):  # its answer ends the instruction
+                            m.next = "IDLE"
             with m.State("ANSWERS"), m.If(~awaited.any()):
                 m.next = "OLD"
             with m.State("OLD"):
@@ -587,6 +729,6 @@ class StoreEngine(Component):
                     with m.If(~there):
                         m.next = "WAIT"
                 with m.Elif(~owed.any() & writer.is_idle):
-                    m.d.comb += self.done.eq(1)
+                    m.d.comb += ends_by_itself.eq(1)
                     m.next = "IDLE"
         return m

@@ -44,7 +44,7 @@ FACTOR = {
 magnitude."""
 
 
-class _Factor:
+class Factor:
     """The ports of a cell that carry one factor, as an Operand."""
 
     def __init__(self, cell: Component, side: str) -> None:
@@ -82,7 +82,7 @@ class Cell(Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         one = Const(1, 1)
-        lhs, rhs = _Factor(self, "lhs"), _Factor(self, "rhs")
+        lhs, rhs = Factor(self, "lhs"), Factor(self, "rhs")
         left = wire(m, Mux(self.part[1], self.lhs_significand[12:], self.lhs_significand[:12]), "left")
         right = wire(m, Mux(self.part[0], self.rhs_significand[12:], self.rhs_significand[:12]), "right")
         product = wire(m, left * right, "partial_product")

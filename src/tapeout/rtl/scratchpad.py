@@ -157,7 +157,8 @@ class RowReader(Component):
     """Vectors of addresses in, vectors of elements out, in order. Nothing holds the elements up once asked for.
 
     Elements come in parts: `lanes` says which are there now, `data` has them extended with zeros to 64 bits (a
-    flag, `is_flag`, as 0 or 1), `tag` says of which vector, `done` that these were its last.
+    flag, `is_flag`, as 0 or 1), `tag` says of which vector, `done` that these were its last. `size` and `is_flag` go
+    with the addresses.
     """
 
     def __init__(self, geometry: Geometry, tag_bits: int) -> None:
@@ -188,7 +189,8 @@ class RowReader(Component):
         g = self.geometry
         addresses = [Signal(g.address_bits, name=f"address_{n}", reset_less=True) for n in range(g.lane_count)]
         left = Signal(g.lane_count)
-        tag = Signal(self.tag_bits, reset_less=True)
+        # What travels with a vector: its tag, its elements' size, whether they are flags.
+        tag = Signal(self.tag_bits + 3, reset_less=True)
         holds = Signal()
         selection = RowSelection(m, g, addresses, left)
         finishes = wire(m, ~selection.rest.any(), "finishes")
@@ -201,7 +203,7 @@ class RowReader(Component):
         with m.If(holds & self.port.ready):
             m.d.sync += [left.eq(selection.rest), holds.eq(~finishes)]
         with m.If(self.valid & self.ready):
-            m.d.sync += [holds.eq(1), left.eq(self.wanted), tag.eq(self.tag_in)]
+            m.d.sync += [holds.eq(1), left.eq(self.wanted), tag.eq(Cat(self.tag_in, self.size, self.is_flag))]
             m.d.sync += [mine.eq(theirs) for mine, theirs in zip(addresses, self.addresses, strict=True)]
 
         arriving = wire(m, Mux(holds & self.port.ready, selection.same, 0), "asked_lanes")
@@ -212,7 +214,7 @@ class RowReader(Component):
         for stage in range(g.latency_cycles):
             later = Signal.like(arriving, name=f"lanes_{stage}")
             last_later = Signal(name=f"last_{stage}")
-            tag_stage = Signal(self.tag_bits, name=f"tag_{stage}", reset_less=True)
+            tag_stage = Signal(self.tag_bits + 3, name=f"tag_{stage}", reset_less=True)
             offsets_stage = [
                 Signal(g.offset_bits, name=f"offset_{stage}_{n}", reset_less=True) for n in range(g.lane_count)
             ]
@@ -220,22 +222,25 @@ class RowReader(Component):
             m.d.sync += [after.eq(before) for after, before in zip(offsets_stage, offsets, strict=True)]
             arriving, last, tag_later, offsets = later, last_later, tag_stage, list(offsets_stage)
             busy = busy | later.any() | last_later
-        m.d.comb += [self.lanes.eq(arriving), self.done.eq(last), self.tag.eq(tag_later), self.is_busy.eq(busy)]
+        m.d.comb += [self.lanes.eq(arriving), self.done.eq(last), self.is_busy.eq(busy)]
+        m.d.comb += self.tag.eq(tag_later[0 : self.tag_bits])
+        size_there, is_flag_there = tag_later[self.tag_bits : self.tag_bits + 2], tag_later[self.tag_bits + 2]
         words = [self.port.data[64 * n : 64 * (n + 1)] for n in range(g.row_bytes // WORD_BYTES)]
         for n in range(g.lane_count):
             word = wire(m, Array(words)[offsets[n][3:]] if len(words) > 1 else words[0], f"word_{n}")
             part = wire(m, word >> Cat(Const(0, 3), offsets[n][0:3]), f"part_{n}")
             element = Signal(64, name=f"element_{n}")
-            with m.Switch(self.size):
+            with m.Switch(size_there):
                 for size in range(4):
                     with m.Case(size):
                         m.d.comb += element.eq(part[0 : 8 << size])
-            m.d.comb += self.data[n].eq(Mux(self.is_flag, element.any(), element))
+            m.d.comb += self.data[n].eq(Mux(is_flag_there, element.any(), element))
         return m
 
 
 class RowWriter(Component):
-    """Vectors of addresses and elements in, rows out, in order. `is_idle`: everything is written."""
+    """Vectors of addresses and elements in, rows out, in order. `completes`: the last row of a vector goes out now;
+    `is_idle`: everything is written. `size` goes with the addresses."""
 
     def __init__(self, geometry: Geometry) -> None:
         self.geometry = geometry
@@ -248,6 +253,7 @@ class RowWriter(Component):
                 "addresses": In(data.ArrayLayout(geometry.address_bits, lanes)),
                 "data": In(data.ArrayLayout(64, lanes)),
                 "wanted": In(lanes),
+                "completes": Out(1),
                 "is_idle": Out(1),
                 "misplaced": Out(1),
                 "port": Out(write_signature(geometry)),
@@ -259,7 +265,7 @@ class RowWriter(Component):
         g = self.geometry
         addresses = [Signal(g.address_bits, name=f"address_{n}", reset_less=True) for n in range(g.lane_count)]
         elements = [Signal(64, name=f"element_{n}", reset_less=True) for n in range(g.lane_count)]
-        left = Signal(g.lane_count)
+        left, size = Signal(g.lane_count), Signal(2, name="size_of_elements", reset_less=True)
         holds = wire(m, left.any(), "holds")
         selection = RowSelection(m, g, addresses, left)
         finishes = wire(m, ~selection.rest.any(), "finishes")
@@ -267,17 +273,18 @@ class RowWriter(Component):
             self.port.valid.eq(holds),
             self.port.row.eq(selection.row),
             self.ready.eq(~holds | (self.port.ready & finishes)),
+            self.completes.eq(holds & self.port.ready & finishes),
             self.is_idle.eq(~holds),
             self.misplaced.eq(self.valid & self.ready & misplaced(m, list(self.addresses), self.wanted, self.size)),
         ]
         with m.If(holds & self.port.ready):
             m.d.sync += left.eq(selection.rest)
         with m.If(self.valid & self.ready):
-            m.d.sync += left.eq(self.wanted)
+            m.d.sync += [left.eq(self.wanted), size.eq(self.size)]
             m.d.sync += [mine.eq(theirs) for mine, theirs in zip(addresses, self.addresses, strict=True)]
             m.d.sync += [mine.eq(theirs) for mine, theirs in zip(elements, self.data, strict=True)]
         row, mask = merged(m, g.row_bytes, [address[0 : g.offset_bits] for address in addresses], elements,
-                           selection.same, self.size)  # fmt: skip
+                           selection.same, size)  # fmt: skip
         m.d.comb += [self.port.data.eq(row), self.port.mask.eq(mask)]
         return m
 

@@ -99,6 +99,7 @@ def testbench_of(chip: Chip) -> str:
         "LOAD_BLOCK_BYTES": core.load_dma.bytes_per_cycle,
         "STORE_BLOCK_BYTES": core.store_dma.bytes_per_cycle,
         "ROW_BYTES": core.scratchpad.port_width_bytes,
+        "FETCH_WORDS": core.fetch_words_per_cycle,
         "LATENCY_CYCLES": chip.memory_side.latency_cycles,
         "DISPATCH_CYCLES": chip.host.dispatch_cycles,
     }
@@ -106,7 +107,18 @@ def testbench_of(chip: Chip) -> str:
 
 
 NOT_IN_THE_MODEL = (
-    *("cosimulation", "difference", "files", "simulation", "support", "synthesis", "timeline", "verilator"),
+    *(
+        "cosimulation",
+        "coverage",
+        "cut_down",
+        "difference",
+        "files",
+        "simulation",
+        "support",
+        "synthesis",
+        "timeline",
+        "verilator",
+    ),
     *("costs", "manual", "microcoded_cycles", "printing", "verify"),
 )
 """Modules of the folders below that have no part in a core's Verilog."""
@@ -117,7 +129,7 @@ def _sources() -> str:
     """Changes with every source file that has a part in the Verilog of a core."""
     package = Path(__file__).parents[1]
     digest = hashlib.sha256(metadata.version("amaranth").encode())
-    for folder in ("rtl", "isa", "numerics"):
+    for folder in ("rtl", "rtl/pipelined", "isa", "numerics"):
         for path in sorted((package / folder).glob("*.py")):
             if path.stem in NOT_IN_THE_MODEL:
                 continue
@@ -131,7 +143,7 @@ def library(chip: Chip, *, trace: bool = False, optimised: bool = True) -> ctype
     check_chip(chip)
     return verilator.library(
         lambda: verilog_of(chip),
-        f"{_sources()} {CoreSizes.of(chip)}",
+        f"{_sources()} {CoreSizes.of(chip)} {chip.core.design} {chip.core.fetch_words_per_cycle}",
         TOP,
         testbench_of(chip),
         trace=trace,

@@ -1,6 +1,7 @@
 """Checks for features that the RTL does not have, made before anything is simulated."""
 
 from tapeout.chip import Chip
+from tapeout.chip.description import MICROCODED_MATRIX_RATES
 from tapeout.errors import UnsupportedError
 from tapeout.isa import Instruction, Program
 from tapeout.isa import definitions as isa
@@ -14,7 +15,7 @@ def check_chip(chip: Chip) -> None:
     """Raises UnsupportedError if the RTL cannot be this chip's core."""
     core = chip.core
     faults = [
-        (not core.is_microcoded, f"core.design={core.design!r}", "'microcoded' is the design there is RTL of"),
+        *(() if core.is_microcoded else _rates(chip)),
         (core.vector.lane_count not in LANE_COUNTS, f"vector.lane_count={core.vector.lane_count}", "8, 16 or 32"),
         (
             core.matrix.column_count > core.vector.lane_count or core.matrix.row_count > 32,
@@ -43,6 +44,24 @@ def check_chip(chip: Chip) -> None:
     for wrong, what, hint in faults:
         if wrong:
             raise UnsupportedError(f"RTL of {chip.name} with {what}", hint=hint)
+
+
+def _rates(chip: Chip) -> list[tuple[bool, str, str]]:
+    """Rates that a pipelined core's description may ask for and no RTL has."""
+    core = chip.core
+    faults = [
+        (core.vector.float64, f"vector.float64_rate={core.vector.float64_rate:g}", "0: there are no float64 lanes")
+    ]
+    for dtype, rate in MICROCODED_MATRIX_RATES.items():
+        name, asked = f"{dtype}_rate", getattr(core.matrix, f"{dtype}_rate")
+        faults.append((asked not in (0, rate), f"matrix.{name}={asked:g}", f"{rate:g}: a cell has one adder"))
+    for name, dma in (("load_dma", core.load_dma), ("store_dma", core.store_dma)):
+        asked = dma.gather_addresses_per_cycle
+        faults.append((asked != 1, f"{name}.gather_addresses_per_cycle={asked}", "1"))
+    tiles, words = core.matrix.accumulator_interleave, core.fetch_words_per_cycle
+    faults.append((tiles not in (2, 4), f"matrix.accumulator_interleave={tiles}", "2 or 4"))
+    faults.append((words not in (1, 2, 4, 8), f"fetch_words_per_cycle={words}", "1, 2, 4 or 8"))
+    return faults
 
 
 def check_program(program: Program) -> None:

@@ -106,7 +106,9 @@ static uint64_t atomic(int function, int dtype, uint64_t x, uint64_t a, uint64_t
   }
 }
 
-// A row of the scratchpad, or a block of memory, that an instruction wrote: the `serial`-th its queue began.
+// A row of the scratchpad, or a block of memory, that an instruction wrote: the `serial`-th its queue began. Engines
+// write in the order of their instructions: a row is the oldest's that has not ended. Stores are one at a time until
+// their last block is sent.
 struct Record {
   int64_t cycle, serial;
   uint64_t address;
@@ -132,6 +134,7 @@ struct Simulated {
   size_t next_program = 0;
   int64_t dispatch_left = -1;
   int64_t serial[5] = {-1, -1, -1, -1, -1};
+  int64_t ended[5] = {0, 0, 0, 0, 0};
   int64_t word = -1;
   bool halted = false;
   // What the core asked for in this cycle.
@@ -239,7 +242,10 @@ extern "C" void tapeout_rtl_run(Launch* launch) {
   auto advance = [&](Simulated& core) {
     Model& model = core.model;
     // What it gets in the next cycle.
-    model.instruction_word = core.address < launch->word_count ? launch->words[core.address] : 0;
+    for (int64_t n = 0; n < FETCH_WORDS; ++n) {
+      uint64_t word = core.address + n < launch->word_count ? launch->words[core.address + n] : 0;
+      memcpy(words_of(model.instruction_word) + 2 * n, &word, sizeof word);
+    }
     model.argument_value = core.index < launch->argument_count ? launch->arguments[core.index] : 0;
     model.load___05Fdata_valid = !core.loads.empty() && core.loads.front().cycle <= cycle;
     if (model.load___05Fdata_valid) {
@@ -299,10 +305,11 @@ extern "C" void tapeout_rtl_run(Launch* launch) {
       if (file) {
 #define WRITTEN(n)                                                                                              \
   if (model.written___05F##n##___05Fvalid)                                                                      \
-    record(file, cycle, core.serial[n], int(number), n, uint64_t(model.written___05F##n##___05Frow) * ROW_BYTES, \
+    record(file, cycle, n == 1 || n == 4 ? core.serial[n] : core.ended[n], int(number), n, uint64_t(model.written___05F##n##___05Frow) * ROW_BYTES, \
            words_of(model.written___05F##n##___05Fdata), words_of(model.written___05F##n##___05Fmask), ROW_BYTES, false);
         WRITTEN(0) WRITTEN(1) WRITTEN(2) WRITTEN(3) WRITTEN(4)
       }
+      for (int queue = 0; queue < 4; ++queue) core.ended[queue] += model.done >> queue & 1;
       if (timeline) {
         for (int queue = 0; queue < 4; ++queue) {
           if (model.started >> queue & 1) note(cycle, 0, number, queue, false);

@@ -108,7 +108,8 @@ class TileReader(Component):
     """A tile's vectors, up to `depth` of them read ahead.
 
     `available` vectors are there; `slot` chooses one, counted from the oldest, and `data` has it a cycle later;
-    `release` gives the oldest `release_count` back. While `is_displaced`, each element's address is displaced by
+    `release` gives that many of the oldest back. `may_start`: the last vector has been asked for, or is now. `asks`: a
+    vector is asked for now; none is while `holds_back`. While `is_displaced`, each element's address is displaced by
     what comes with `displaced_valid`.
     """
 
@@ -124,6 +125,9 @@ class TileReader(Component):
             "available": Out(range(depth + 1)),
             "release": In(range(depth + 1)),
             "is_busy": Out(1),
+            "holds_back": In(1),
+            "asks": Out(1),
+            "may_start": Out(1),
             "misplaced": Out(1),
             "port": Out(read_signature(geometry)),
         }
@@ -149,7 +153,11 @@ class TileReader(Component):
         asked, available = Signal(range(self.depth + 1)), Signal(range(self.depth + 1))
         room = wire(m, asked < self.depth, "room")
         displaced = self.is_displaced if self.displaced else 0
-        may_ask = wire(m, walker.valid & room & (~displaced | self.displaced_valid if self.displaced else 1), "may_ask")
+        may_ask = wire(
+            m,
+            walker.valid & room & ~self.holds_back & (~displaced | self.displaced_valid if self.displaced else 1),
+            "may_ask",
+        )
         asks = wire(m, may_ask & rows.ready, "asks")
         m.d.comb += [
             walker.start.eq(self.start),
@@ -164,6 +172,8 @@ class TileReader(Component):
             rows.wanted.eq(lanes_below(m, walker.count, g.lane_count, "lanes_of_vector")),
             self.available.eq(available),
             self.is_busy.eq(walker.valid | rows.is_busy),
+            self.asks.eq(asks),
+            self.may_start.eq(~walker.valid | (asks & walker.last)),
             self.misplaced.eq(rows.misplaced),
             rows.port.ready.eq(self.port.ready),
             rows.port.data.eq(self.port.data),
@@ -202,7 +212,8 @@ class TileReader(Component):
 
 
 class TileWriter(Component):
-    """Vectors into a tile, in order. `is_idle`: nothing is left to write."""
+    """Vectors into a tile, in order. `may_start`: its last vector has come, or comes now; `completes`: a vector
+    is written now, `is_written`: the last one; `is_idle`: nothing is left to write."""
 
     module_name = "tile_writer"
 
@@ -216,6 +227,9 @@ class TileWriter(Component):
                 "data": In(data.ArrayLayout(64, geometry.lane_count)),
                 "wanted": In(geometry.lane_count),
                 "count": Out(range(geometry.lane_count + 1)),
+                "may_start": Out(1),
+                "completes": Out(1),
+                "is_written": Out(1),
                 "is_idle": Out(1),
                 "misplaced": Out(1),
                 "port": Out(write_signature(geometry)),
@@ -230,19 +244,25 @@ class TileWriter(Component):
         size = Signal(2)
         with m.If(self.start):
             m.d.sync += size.eq(self.size)
+        is_last = Signal()
+        with m.If(walker.next):
+            m.d.sync += is_last.eq(walker.last)
         lanes = lanes_below(m, walker.count, g.lane_count, "lanes_of_vector")
         m.d.comb += [
             walker.start.eq(self.start),
             walker.shape.eq(self.shape),
             walker.base.eq(self.base),
             walker.strides.eq(self.strides),
-            walker.next.eq(self.valid & rows.ready),
+            walker.next.eq(self.valid & self.ready),
             rows.size.eq(size),
             rows.valid.eq(self.valid & walker.valid),
             rows.data.eq(self.data),
             rows.wanted.eq(lanes & self.wanted),
             self.count.eq(walker.count),
             self.ready.eq(rows.ready & walker.valid),
+            self.may_start.eq(~walker.valid | (walker.next & walker.last)),
+            self.completes.eq(rows.completes),
+            self.is_written.eq(rows.completes & is_last),
             self.is_idle.eq(~walker.valid & rows.is_idle),
             self.misplaced.eq(rows.misplaced),
             *(rows.addresses[n].eq(walker.address + walker.step * n) for n in range(g.lane_count)),

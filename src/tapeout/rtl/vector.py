@@ -64,6 +64,91 @@ def start_table(rom: microcode.Rom) -> list[int]:
     return table
 
 
+OPERAND_NAMES = ("result", "a", "b", "c")
+
+
+class Decoded:
+    """What an instruction of the vector queue says, as it stands in its queue: `shape`; for each operand its address,
+    strides in bytes, size (a logarithm), whether it is a flag, whether it is a tile, its value if it is none; and
+    `index`, its place in the table of programs. `gather` has its indices as a and what it picks from as c."""
+
+    def __init__(self, m: Module, words: list[Signal], values: list[Signal], address_bits: int) -> None:
+        kinds = (isa.Map1, isa.Map2, isa.Map3, isa.Convert, isa.Reduce, isa.Iota, isa.Gather)
+        self.views = {kind: View(kind, words, values) for kind in kinds}
+        self.opcode = words[0][0:8]
+        names = OPERAND_NAMES
+        self.index = Signal(12, name="decoded_index")
+        self.codes = {name: Signal(4, name=f"{name}_code") for name in names}
+        self.base = {name: Signal(address_bits, name=f"decoded_{name}_base") for name in names}
+        self.strides = {
+            name: [Signal(address_bits, name=f"decoded_{name}_stride_{d}") for d in range(4)] for name in names
+        }
+        self.size = {name: Signal(2, name=f"decoded_{name}_size") for name in names}
+        self.is_flag = {name: Signal(name=f"decoded_{name}_is_flag") for name in names}
+        self.is_tile = {name: Signal(name=f"decoded_{name}_is_tile") for name in names}
+        self.scalar = {name: Signal(64, name=f"decoded_{name}_scalar") for name in names}
+        bits = {name: Signal(TILE_BITS, name=f"{name}_bits") for name in names}
+        content = {name: Signal(64, name=f"{name}_content") for name in names}
+        is_there = {name: Signal(name=f"{name}_is_there") for name in names}
+        self.shape = [Signal(16, name=f"decoded_extent_{d}") for d in range(4)]
+        with m.Switch(self.opcode):
+            for kind, view in self.views.items():
+                with m.Case(kind.opcode):
+                    m.d.comb += [mine.eq(theirs) for mine, theirs in zip(self.shape, view.extents(), strict=True)]
+                    self._types(m, kind, view)
+                    of_operand = {"result": "result", "a": "a", "b": "b", "c": "c"}
+                    if kind is isa.Gather:
+                        of_operand = {"result": "result", "a": "index", "c": "source"}
+                    for name, theirs in of_operand.items():
+                        if view.has(theirs):
+                            m.d.comb += [
+                                bits[name].eq(view.field(theirs)),
+                                content[name].eq(view.register(theirs)),
+                                is_there[name].eq(1),
+                            ]
+        for name in names:
+            tile = TileOperand(bits[name], content[name])
+            size = size_of(m, self.codes[name], f"size_of_{name}")
+            flag = self.codes[name] == DType.I1.code
+            m.d.comb += [
+                self.base[name].eq(tile.base),
+                self.size[name].eq(size),
+                self.is_flag[name].eq(flag & (self.opcode != isa.Gather.opcode)),
+                self.is_tile[name].eq(is_there[name] & ~tile.is_register),
+                *(mine.eq(theirs << size) for mine, theirs in zip(self.strides[name], tile.strides, strict=True)),
+            ]
+            with m.Switch(Cat(size, flag)):
+                for code in range(4):
+                    with m.Case(code):
+                        m.d.comb += self.scalar[name].eq(content[name][0 : 8 << code])
+                with m.Default():
+                    m.d.comb += self.scalar[name].eq(content[name][0])
+
+    def _types(self, m: Module, kind: type, view: View) -> None:
+        """Element types and the place in the table, for one kind of instruction."""
+        dtype = view.field("dtype")
+        m.d.comb += [code.eq(dtype) for code in self.codes.values()]
+        index = dtype
+        if view.has("function"):
+            function = view.field("function")
+            index = Cat(dtype, function[0:7])
+            for each in PICKED_BY_FLAG:
+                with m.If(function == each.code):
+                    m.d.comb += self.codes["a"].eq(DType.I1.code)
+            with m.Switch(function), m.Case(*(f.code for f in Function if f.is_predicate)):
+                m.d.comb += self.codes["result"].eq(DType.I1.code)
+        if kind is isa.Convert:
+            index = Cat(dtype, view.field("result_dtype"), view.field("unsigned"), view.field("rounding"), Const(1, 1))
+            m.d.comb += self.codes["result"].eq(view.element_code("result"))
+        elif kind is isa.Iota:
+            index = Cat(dtype, Const(IOTA_CODE, 7))
+        elif kind is isa.Gather:
+            index_code = view.element_code("index")
+            index = Cat(index_code, Const(GATHER_CODE, 7))
+            m.d.comb += self.codes["a"].eq(index_code)
+        m.d.comb += self.index.eq(index)
+
+
 class VectorEngine(Component):
     """See the module."""
 
@@ -90,14 +175,10 @@ class VectorEngine(Component):
 
         # ----------------------------------------------------------------------- what the instruction says
 
-        words, values = list(self.words), list(self.values)
-        views = {
-            kind: View(kind, words, values)
-            for kind in (isa.Map1, isa.Map2, isa.Map3, isa.Convert, isa.Reduce, isa.Iota, isa.Gather)
-        }
+        decoded = Decoded(m, list(self.words), list(self.values), g.address_bits)
         opcode = self.words[0][0:8]
         shape = [Signal(16, name=f"extent_{d}") for d in range(4)]
-        names = ("result", "a", "b", "c")
+        names = OPERAND_NAMES
         bases = {name: Signal(g.address_bits, name=f"{name}_base") for name in names}
         strides = {name: [Signal(g.address_bits, name=f"{name}_stride_{d}") for d in range(4)] for name in names}
         sizes = {name: Signal(2, name=f"{name}_size") for name in names}
@@ -114,85 +195,29 @@ class VectorEngine(Component):
         starts_read = starts.read_port()
         m.d.comb += [starts_read.addr.eq(table_index), starts_read.en.eq(1)]
         begin = Signal(len(rom.words).bit_length())
-
-        codes = {name: Signal(4, name=f"{name}_code") for name in names}
-        is_predicate = Signal()
         latch = Signal()
-        bits = {name: Signal(TILE_BITS, name=f"{name}_bits") for name in names}
-        content = {name: Signal(64, name=f"{name}_content") for name in names}
-        is_there = {name: Signal(name=f"{name}_is_there") for name in names}
-        with m.Switch(opcode):
-            for kind, view in views.items():
-                with m.Case(kind.opcode):
-                    m.d.comb += [code.eq(view.field("dtype")) for code in codes.values()]
-                    index = view.field("dtype")
-                    if view.has("function"):
-                        function = view.field("function")
-                        index = Cat(view.field("dtype"), function[0:7])
-                        for each in PICKED_BY_FLAG:
-                            with m.If(function == each.code):
-                                m.d.comb += codes["a"].eq(DType.I1.code)
-                        with m.Switch(function):
-                            predicates = [f.code for f in Function if f.is_predicate]
-                            with m.Case(*predicates):
-                                m.d.comb += [is_predicate.eq(1), codes["result"].eq(DType.I1.code)]
-                    if kind is isa.Convert:
-                        index = Cat(
-                            view.field("dtype"),
-                            view.field("result_dtype"),
-                            view.field("unsigned"),
-                            view.field("rounding"),
-                            Const(1, 1),
-                        )
-                        m.d.comb += codes["result"].eq(view.element_code("result"))
-                    elif kind is isa.Iota:
-                        index = Cat(view.field("dtype"), Const(IOTA_CODE, 7))
-                    elif kind is isa.Gather:
-                        index_code = view.element_code("index")
-                        index = Cat(index_code, Const(GATHER_CODE, 7))
-                        m.d.comb += codes["a"].eq(index_code)
-                    of_operand = {"result": "result", "a": "a", "b": "b", "c": "c"}
-                    if kind is isa.Gather:
-                        of_operand = {"result": "result", "a": "index", "c": "source"}
-                    for name, theirs in of_operand.items():
-                        if view.has(theirs):
-                            m.d.comb += [
-                                bits[name].eq(view.field(theirs)),
-                                content[name].eq(view.register(theirs)),
-                                is_there[name].eq(1),
-                            ]
-                    with m.If(latch):
-                        m.d.sync += [
-                            table_index.eq(index),
-                            is_reduce.eq(kind is isa.Reduce),
-                            is_gather.eq(kind is isa.Gather),
-                            *(mine.eq(theirs) for mine, theirs in zip(shape, view.extents(), strict=True)),
-                        ]
-                        if kind is isa.Iota:
-                            m.d.sync += iota_base.eq(view.register("start"))
-                            m.d.sync += [iota_steps[d].eq(view.register("steps", d)) for d in range(4)]
-                        if kind is isa.Gather:
-                            gather_size = size_of(m, view.field("dtype"), "gather_size")
-                            m.d.sync += step_between.eq(view.field("stride") << gather_size)
-
-        for name in names:
-            tile = TileOperand(bits[name], content[name])
-            size = size_of(m, codes[name], f"size_of_{name}")
-            flag = codes[name] == DType.I1.code
-            with m.If(latch):
+        with m.If(latch):
+            gather = decoded.views[isa.Gather]
+            iota = decoded.views[isa.Iota]
+            gather_size = size_of(m, gather.field("dtype"), "gather_size")
+            m.d.sync += [
+                table_index.eq(decoded.index),
+                is_reduce.eq(opcode == isa.Reduce.opcode),
+                is_gather.eq(opcode == isa.Gather.opcode),
+                *(mine.eq(theirs) for mine, theirs in zip(shape, decoded.shape, strict=True)),
+                iota_base.eq(iota.register("start")),
+                *(iota_steps[d].eq(iota.register("steps", d)) for d in range(4)),
+                step_between.eq(gather.field("stride") << gather_size),
+            ]
+            for name in names:
                 m.d.sync += [
-                    bases[name].eq(tile.base),
-                    sizes[name].eq(size),
-                    is_flag[name].eq(flag & (opcode != isa.Gather.opcode)),
-                    is_tile[name].eq(is_there[name] & ~tile.is_register),
-                    *(mine.eq(theirs << size) for mine, theirs in zip(strides[name], tile.strides, strict=True)),
+                    bases[name].eq(decoded.base[name]),
+                    sizes[name].eq(decoded.size[name]),
+                    is_flag[name].eq(decoded.is_flag[name]),
+                    is_tile[name].eq(decoded.is_tile[name]),
+                    scalar[name].eq(decoded.scalar[name]),
+                    *(mine.eq(theirs) for mine, theirs in zip(strides[name], decoded.strides[name], strict=True)),
                 ]
-                with m.Switch(Cat(size, flag)):
-                    for code in range(4):
-                        with m.Case(code):
-                            m.d.sync += scalar[name].eq(content[name][0 : 8 << code])
-                    with m.Default():
-                        m.d.sync += scalar[name].eq(content[name][0])
 
         # -------------------------------------------------------------------------------- units around the lanes
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tapeout.chip import Chip
 from tapeout.errors import UnsupportedError
 from tapeout.isa import Program
 from tapeout.rtl.cosimulation import Comparison, Grid, compare
@@ -16,7 +17,7 @@ from tapeout.workbench.script import Script
 from tapeout.workbench.script import run as run_script
 
 
-def compare_launches(script: Script, chip: str, *, waveform: Path | None = None) -> list[Comparison]:
+def compare_launches(script: Script, chip: Chip | str, *, waveform: Path | None = None) -> list[Comparison]:
     """Run a script, every launch of it on all four machines, until one differs. This process must not have used the
     chip yet. Raises UnsupportedError at a launch the RTL cannot run."""
     comparisons: list[Comparison] = []
