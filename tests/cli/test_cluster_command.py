@@ -90,3 +90,20 @@ def test_goodput_and_traffic():
     assert "one every 3.1 h" in told("goodput", "--runs", "2")
     quiet = json.loads(told("traffic", "H100:512", "64MB", "--format", "json"))
     assert quiet["sections"][0]["tables"][0]["rows"][1]["times longer"]["value"] == 1
+
+
+def test_clusters_and_collectives_as_data():
+    listed = json.loads(told("clusters", "--format", "json"))
+    assert listed["schema"] == "tapeout.clusters/1"
+    board = next(row for row in listed["sections"][0]["tables"][0]["rows"] if row["cluster"] == "board8")
+    assert board["places"]["value"] == 8
+    level = json.loads(told("clusters", "board8", "--format", "json"))["sections"][0]["tables"][0]["rows"][0]
+    assert level["rate of a chip"]["value"] == 900e9 and level["latency"] == {
+        "text": "700 ns",
+        "value": 700,
+        "unit": "ns",
+    }
+    found = json.loads(told("collective", "board8", "all_reduce", "64MiB", "--format", "json"))
+    rows = {row[""]: row["value"] for row in found["sections"][0]["tables"][0]["rows"]}
+    assert rows["rate"]["value"] == pytest.approx((64 << 20) / rows["time"]["value"])
+    assert rows["least time of the busiest level"]["value"] <= rows["time"]["value"]

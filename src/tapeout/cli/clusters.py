@@ -1,12 +1,13 @@
 """`tapeout clusters` and `tapeout collective`: how chips are connected, and the time of a collective."""
 
 import re
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from tapeout.errors import TapeoutError
-from tapeout.report.terminal import console as console_of
+from tapeout.report.page import Format, write
 
 _SIZES = {"": 1, "b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
 
@@ -24,16 +25,15 @@ def size_bytes(text: str) -> int:
 
 def clusters(
     cluster: Annotated[str | None, typer.Argument(help="A cluster's name or TOML file (default: list all).")] = None,
+    form: Annotated[Format, typer.Option("--format", help="Output format.")] = Format.text,
+    output: Annotated[Path | None, typer.Option(help="Write the output to this file.")] = None,
 ) -> None:
     """List the clusters that ship, or show the levels of one."""
     from tapeout import cluster as known
     from tapeout.report import clusters as report
 
-    console = console_of()
-    if cluster is None:
-        console.print(report.listing(known.shipped().values()))
-    else:
-        console.print(report.levels(known.load(cluster)))
+    page = report.listing(known.shipped().values()) if cluster is None else report.levels(known.load(cluster))
+    write(page, form, output)
 
 
 def collective(
@@ -43,6 +43,8 @@ def collective(
     ranks: Annotated[
         int | None, typer.Option(min=1, help="Number of ranks, from place 0 on (default: all, or 1,024).")
     ] = None,
+    form: Annotated[Format, typer.Option("--format", help="Output format.")] = Format.text,
+    output: Annotated[Path | None, typer.Option(help="Write the output to this file.")] = None,
 ) -> None:
     """Show how long a collective takes on a cluster, which algorithm is used and what limits it."""
     from tapeout import cluster as known
@@ -54,8 +56,5 @@ def collective(
     count = ranks or (2 if operation in ("send", "recv") else found.place_count or 1024)
     found.check_ranks(count)
     wanted = size_bytes(size)
-    console_of().print(
-        report.collective(known.collective_time(found, operation, wanted, range(count)), wanted, count),
-        soft_wrap=True,
-        highlight=False,
-    )
+    time = known.collective_time(found, operation, wanted, range(count))
+    write(report.collective(time, wanted, count), form, output)
