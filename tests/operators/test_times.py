@@ -99,6 +99,40 @@ def test_other_operators_never_take_less_time_when_a_size_doubles(kind):
         assert (twice.seconds >= once.seconds).all(), name
 
 
+@pytest.mark.parametrize("dtype", ["fp8", "fp8_block"])
+def test_a_doubled_size_takes_no_less_time_where_measured_rows_do(dtype):
+    # Rows of both types depend on the alignment of m and on the host; answers still obey.
+    m = np.array([3.0, 6, 12, 24, 48, 513, 1026, 2052, 4104])
+    for n, k in ((4096, 4096), (1024, 7168), (128, 2560)):
+        found = H100.time(table("gemm", dtype, m=m, n=n, k=k)).seconds
+        assert (np.diff(found[:5]) >= 0).all() and (np.diff(found[5:]) >= 0).all()
+
+
+def test_constants_over_chips_are_those_of_the_element_type_without_the_family():
+    h100 = Timer(chip=H100.chip, without_family=True)
+    rows = {dtype: table("gemm", dtype, m=2048, n=512, k=4096) for dtype in ("bfloat16", "fp8")}
+    found = {dtype: h100.parameters_for(rows[dtype]) for dtype in rows}
+    known = parameters.priors()["hopper"]
+    assert found == {dtype: known[f"gemm|{dtype}"].parameters for dtype in rows}
+    assert known["gemm|fp8"].parameters != parameters.priors()[""]["gemm|fp8"].parameters
+    assert "family hopper left out" in h100.time(rows["fp8"]).basis
+    # What no two families were measured with takes the constants of the nearest type.
+    assert h100.parameters_for(table("gemm", "nvfp4", m=64, n=512, k=4096)) == found["fp8"]
+
+
+def test_narrow_products_pay_for_narrowing_their_input_where_the_chip_has_the_type():
+    def narrowing(name, dtype):
+        chip = accelerator(name, FIGURES)
+        of = machine(chip, dtype, "gemm", assume=True)
+        p = {name: limits[0] for name, limits in gemm.PARAMETERS.items()}
+        rows = table("gemm", dtype, m=np.array([16.0, 4096.0]), n=128, k=8192)
+        return gemm.time(of, p, rows).bounds["launch"] - gemm.time(of, p | {"quantise": 0.05}, rows).bounds["launch"]
+
+    assert narrowing("H100", "fp8") == pytest.approx(0.95e-6)
+    assert narrowing("H100", "bfloat16") == pytest.approx(0.0)
+    assert narrowing("A100", "fp8") == pytest.approx(0.0)  # it widens the weights
+
+
 def test_times_of_random_shapes_are_finite_and_positive():
     generator = np.random.default_rng(0)
     m, n, k = (np.floor(2.0 ** generator.uniform(0, 24, 20_000)) for _ in range(3))

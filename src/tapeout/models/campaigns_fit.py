@@ -4,17 +4,19 @@
 of chips in turn; its ranges come from the families it did not see.
 """
 
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from tapeout.accelerator import Accelerator
 from tapeout.models import measured, parameters
-from tapeout.models.fitting import Fitted, fit, fit_form, ranged
-from tapeout.models.forms import FORMS
+from tapeout.models.fitting import Fitted, bounds_of, fit, least_squares, ranged, seconds_of
+from tapeout.models.forms import FORMS, Form, form_of
+from tapeout.models.law import is_lowered_better
 from tapeout.models.machine import Machine, machine
-from tapeout.models.tables import COLLECTIVES, DTYPE_BYTES, Table
+from tapeout.models.tables import COLLECTIVES, DTYPE_BYTES, Array, Table
 from tapeout.silicon import technology
 from tapeout.silicon.naming import accelerator
 
@@ -40,9 +42,12 @@ PRIOR_CAMPAIGNS = (
     "b60-vllm-0.20.0",
 )
 PRIOR_ROWS = 400
-PRIOR_STEPS = 16
-PRIOR_DTYPES = ("bfloat16", "fp8", "half")
-"""Element types that the constants over chips are fitted to; the others use the same forms."""
+PRIOR_STEPS = 30
+PRIOR_HOLD = 0.6
+"""How strongly constants are held to the form's usual ones, for those that no measured family tells apart."""
+PRIOR_CLIP = 0.25
+WITH_CLASSES = ("gemm",)
+"""Operators whose form has constants of its own for each class of chip, so that all chips are fitted together."""
 
 
 def _sets(campaign: measured.Campaign) -> dict[str, list[tuple[Machine, Table]]]:
@@ -57,6 +62,11 @@ def _sets(campaign: measured.Campaign) -> dict[str, list[tuple[Machine, Table]]]
     return found
 
 
+def _fit(sets: list[tuple[Machine, Table]]) -> Fitted:
+    fitted = fit(sets)
+    return replace(fitted, lowers=is_lowered_better(form_of(sets[0][1].kind.name, sets[0][0]), fitted, sets))
+
+
 def fit_campaign(name: str) -> parameters.Parameters:
     """Everything that ships of one campaign."""
     campaign = measured.campaigns()[name]
@@ -66,16 +76,19 @@ def fit_campaign(name: str) -> parameters.Parameters:
         chip=campaign.chip,
         framework=campaign.framework,
         version=campaign.version,
-        fitted={subject: fit(rows) for subject, rows in sets.items()},
+        fitted={subject: _fit(rows) for subject, rows in sets.items()},
         rows_sha256={subject: parameters.hash_of_rows([table for _, table in rows]) for subject, rows in sets.items()},
         note=campaign.source,
     )
 
 
-def prior_name(kind: str, chip: Accelerator) -> str:
-    """The name of the constants for an operator on a chip: chips with stacked memory have their own."""
+def prior_names(kind: str, dtype: str, chip: Accelerator) -> list[str]:
+    """Names of constants for an operator and element type on a chip, the nearest first. Chips with stacked memory have
+    their own where the form does not tell them apart."""
     memory = chip.dram.kind
-    return f"{kind} hbm" if memory is not None and memory.value.upper().startswith("HBM") else kind
+    stacked = memory is not None and memory.value.upper().startswith("HBM") and kind not in WITH_CLASSES
+    subject = kind if kind in ("collective", *COLLECTIVES) else f"{kind}|{dtype}"
+    return [f"{subject} hbm", subject] if stacked else [subject]
 
 
 @dataclass(frozen=True)
@@ -84,9 +97,36 @@ class _Set:
     machine: Machine
     rows: Table
 
+    def few(self, count: int) -> Table:
+        return self.rows.take(np.sort(np.random.default_rng(0).permutation(len(self.rows))[:count]))
+
+
+def _fit_families(form: Form, sets: list[_Set]) -> dict[str, float]:
+    """One set of constants for chips of several families, each family counting alike. Errors above `PRIOR_CLIP` (as a
+    logarithm) count linearly."""
+    names = list(form.parameters)
+    first, low, high = bounds_of(form)
+    counts = Counter(each.family for each in sets)
+    parts = []
+    for each in sets:
+        few = each.few(PRIOR_ROWS)
+        weight = 20 / np.sqrt(len(few) * counts[each.family] * len(counts))
+        parts.append((each.machine, few, np.log(seconds_of(few)), weight))
+
+    def residual(at: Array) -> Array:
+        values = dict(zip(names, np.exp(at), strict=True))
+        found = [weight * (np.log(form.time(of, values, few).seconds) - known) for of, few, known, weight in parts]
+        return np.concatenate([*found, PRIOR_HOLD * (at - first)])
+
+    clip = PRIOR_CLIP * 20 / np.sqrt(sum(len(few) for _, few, _, _ in parts))
+    fitted = least_squares(residual, first, low, high, steps=PRIOR_STEPS // 2, clip=4 * clip)
+    fitted = least_squares(residual, fitted, low, high, steps=PRIOR_STEPS, clip=clip)
+    return {name: float(f"{value:.4g}") for name, value in zip(names, np.exp(fitted), strict=True)}
+
 
 def fit_priors() -> Mapping[str, Mapping[str, Fitted]]:
-    """Constants of each form over measured chips, and over all but each family; ranges from families left out."""
+    """Constants of each form and element type over measured chips, and over all but each family; ranges from families
+    left out."""
     by_name: dict[str, list[_Set]] = {}
     for name in PRIOR_CAMPAIGNS:
         campaign = measured.campaigns()[name]
@@ -96,30 +136,26 @@ def fit_priors() -> Mapping[str, Mapping[str, Fitted]]:
             if kind.endswith("mla"):
                 continue
             for of, table in pairs:
-                if table.dtype in PRIOR_DTYPES:
-                    for place in dict.fromkeys((kind, prior_name(kind, chip))):
-                        by_name.setdefault(place, []).append(_Set(FAMILIES[campaign.chip], of, table))
+                for place in prior_names(kind, table.dtype, chip):
+                    by_name.setdefault(place, []).append(_Set(FAMILIES[campaign.chip], of, table))
     found: dict[str, dict[str, Fitted]] = {}
-    for name, sets in by_name.items():
-        kind = name.removesuffix(" hbm")
-        form = FORMS[COLLECTIVES[0] if kind == "collective" else kind]
+    for name, sets in sorted(by_name.items()):
+        form = FORMS[sets[0].rows.kind.name]
+        families = sorted({each.family for each in sets})
+        if len(families) < 2:
+            continue
         errors, sizes = [], []
-        for without in sorted({each.family for each in sets}):
-            seen = [(each.machine, each.rows) for each in sets if each.family != without]
-            if not seen:
-                continue
-            values = fit_form(form, seen, rows=PRIOR_ROWS, steps=PRIOR_STEPS)
+        for without in families:
+            seen = [each for each in sets if each.family != without]
+            values = _fit_families(form, seen)
             for each in sets:
                 if each.family == without:
-                    few = each.rows.take(np.arange(len(each.rows))[:: max(1, len(each.rows) // 400)])
-                    assert few.seconds is not None
+                    few = each.few(PRIOR_ROWS)
                     formed = form.time(each.machine, values, few).seconds
-                    errors.append(np.log(few.seconds / formed))
+                    errors.append(np.log(seconds_of(few) / formed))
                     sizes.append(formed)
             found.setdefault(without, {})[name] = Fitted(values, None, {}, (), (1.0, 1.0), 0.0, len(seen))
-        pairs = [(each.machine, each.rows) for each in sets]
-        everything = fit_form(form, pairs, rows=PRIOR_ROWS, steps=PRIOR_STEPS)
-        found.setdefault("", {})[name] = Fitted(everything, None, {}, (), (1.0, 1.0), 0.0, len(sets))
+        found.setdefault("", {})[name] = Fitted(_fit_families(form, sets), None, {}, (), (1.0, 1.0), 0.0, len(sets))
         for kinds in found.values():
             if name in kinds:
                 kinds[name] = ranged(kinds[name], np.concatenate(errors), np.concatenate(sizes))

@@ -34,7 +34,7 @@ class Fitted:
     """Fit of one operator and element type. `spreads`: for each class of size, the ratios to the value that hold LEVEL
     of rows not fitted; `outside` the same for rows beyond the hull. `reach`: for each class of the form's time, the
     least and most that the residual adds to its logarithm. `known`: what the fitted rows have in the form's `novel`
-    fields."""
+    fields. `lowers`: the law of doubled sizes lowers answers (`law.py`)."""
 
     parameters: Mapping[str, float]
     residual: Trees | Neighbours | None
@@ -45,12 +45,21 @@ class Fitted:
     row_count: int
     reach: tuple[tuple[float, float, float], ...] = ((0.0, 0.0, 0.0),)  # seconds from which it counts, low, high
     known: tuple[tuple[float, ...], ...] = ()
+    lowers: bool = False
 
     def reach_of(self, formed: Array) -> tuple[Array, Array]:
         """The least and most that the residual adds where the form says so many seconds."""
         starts, low, high = np.array(self.reach).T
         which = np.maximum(np.searchsorted(starts, formed, side="right") - 1, 0)
         return low[which], high[which]
+
+    def least_from(self, formed: Array) -> Array:
+        """The least that a row can take whose form says so many seconds or more."""
+        starts, low, _ = np.array(self.reach).T
+        later = np.minimum.accumulate(np.append(starts * np.exp(low), np.inf)[::-1])[::-1]
+        which = np.maximum(np.searchsorted(starts, formed, side="right") - 1, 0)
+        least: Array = np.minimum(formed * np.exp(low[which]), later[which + 1])
+        return least
 
 
 def least_squares(
@@ -195,7 +204,7 @@ def fit(sets: list[tuple[Machine, Table]], *, start: Mapping[str, float] | None 
     count = sum(len(table) for _, table in sets)
     parameters = fit_form(form, sets, start=start, spread=None if start is None else 0.5)
     made = [(table, form.time(machine, parameters, table)) for machine, table in sets]
-    measured = np.concatenate([_seconds(table) for table, _ in made])
+    measured = np.concatenate([seconds_of(table) for table, _ in made])
     formed = np.concatenate([parts.seconds for _, parts in made])
     hull = {
         name: (
@@ -212,11 +221,14 @@ def fit(sets: list[tuple[Machine, Table]], *, start: Mapping[str, float] | None 
     if form.novel:
         columns = [np.concatenate([table[name] for table, _ in made]) for name in form.novel]
         known = tuple(tuple(row) for row in np.unique(np.stack(columns, axis=1), axis=0).tolist())
+    # The parameters saw these rows: what they leave is less than what others will leave.
+    free = min(len(parameters), count / 3)
+    optimism = np.sqrt((count + free) / (count - free))
     if count < LEAST_FOR_NEIGHBOURS:
-        # The parameters saw these rows: what they leave is less than what others will leave.
-        unseen = wanted * np.sqrt((count + len(parameters)) / max(count - len(parameters), 1))
+        unseen = wanted * optimism
     elif count < LEAST_FOR_TREES:
         residual, unseen = neighbours.fit(asked, wanted)
+        unseen = unseen * optimism
     else:
         size = {"tree_count": 500, "depth": 6} if count > 600 else {"tree_count": 150, "depth": 4}
         if sets[0][0].is_described and count <= 600:  # simulated times repeat exactly: there is no noise to learn
@@ -261,7 +273,7 @@ def _reach(form: Form, formed: Array, added: Array) -> tuple[tuple[float, float,
     return ((0.0, *found[0][1:]), *found[1:])
 
 
-def _seconds(table: Table) -> Array:
+def seconds_of(table: Table) -> Array:
     assert table.seconds is not None
     return table.seconds
 

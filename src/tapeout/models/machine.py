@@ -8,6 +8,10 @@ from tapeout.models.tables import COLLECTIVES, PEAK_OF_DTYPE, ModelError
 
 CLASS_PRIORS = {"compute_units": 64.0, "last_level_mb": 64.0, "scaleup_gb_per_s": 100.0}
 """Values that `--assume` takes for unpublished figures: middling values of the catalog's data-centre chips."""
+USUAL_CLOCK_HZ = 1.98e9
+"""The boost clock of the chips that most rows are of; taken for chips whose clock was not published."""
+WITHOUT_GRAPHS = ("xpu",)
+"""PyTorch devices whose software captured no graphs when its rows were measured: each operator is a call of its own."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,16 @@ class Machine:
     array_columns: float = 1.0
     is_described: bool = False
     watts_per_tflops: float = 1.0
+    copies_meanwhile: bool = False
+    has_stacks: bool = False
+    clock_hz: float = USUAL_CLOCK_HZ
+    captures_graphs: bool = True
+    widens: bool = False
+
+    @property
+    def slowness(self) -> float:
+        """What a fixed number of cycles takes, over what they take at the usual clock."""
+        return USUAL_CLOCK_HZ / self.clock_hz
 
     @property
     def unit_flop_per_s(self) -> float:
@@ -65,12 +79,13 @@ def machine(chip: Accelerator, dtype: str, kind: str, *, assume: bool = False) -
     operands = PEAK_OF_DTYPE.get(dtype, dtype)
     matrix = kind in ("gemm", "moe", "convolution")
     half = known("half_tflops", _in(chip.peak.get("bfloat16") or chip.peak.get("float16"), "op/s"))
-    peak = half
+    peak, widens = half, False
     if matrix or kind.endswith("attention") or kind.endswith("mla"):
         peak_of = chip.peak.get(operands)
         if peak_of is None and operands in ("float8", "float4", "int8"):
             # Without the narrow type the weights are widened and the product runs at half precision.
             peak_of = chip.peak.get("float8") if operands == "float4" else None
+            widens = peak_of is None
             peak_of = peak_of or chip.peak.get("bfloat16")
         if peak_of is None:
             have = ", ".join(chip.peak)
@@ -95,6 +110,11 @@ def machine(chip: Accelerator, dtype: str, kind: str, *, assume: bool = False) -
         array_rows=chip.design.core.matrix.row_count if chip.design is not None else 1.0,
         array_columns=chip.design.core.matrix.column_count if chip.design is not None else 1.0,
         is_described=chip.design is not None,
+        captures_graphs=chip.software.torch_device is None or chip.software.torch_device.value not in WITHOUT_GRAPHS,
+        widens=widens,
+        clock_hz=chip.boost_clock.to("MHz").value * 1e6 if chip.boost_clock is not None else USUAL_CLOCK_HZ,
+        has_stacks=chip.dram.kind is not None and chip.dram.kind.value.upper().startswith("HBM"),
+        copies_meanwhile=chip.async_copy is not None and chip.async_copy.value,
         watts_per_tflops=chip.tdp.to("W").value / (half / 1e12) if chip.tdp is not None else 1.0,
     )
 

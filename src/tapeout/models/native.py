@@ -21,7 +21,7 @@ def library() -> ctypes.CDLL:
     for name, arguments in (
         ("tapeout_grow_tree", [pointer, word, pointer, pointer] + [word] * 4 + [real] + [pointer] * 3),
         ("tapeout_sum_trees", [pointer, word, word, pointer, word, word] + [pointer] * 4),
-        ("tapeout_gemm", [pointer] * 3 + [word, pointer, word] + [real] * 8 + [pointer] * 3),
+        ("tapeout_gemm", [pointer] * 3 + [word, pointer, word] + [real] * 9 + [pointer] * 3),
     ):
         function = getattr(loaded, name)
         function.restype, function.argtypes = None, arguments

@@ -69,6 +69,8 @@ def written(parameters: Parameters) -> str:
         lines.append(f"outside = {_list(fitted.outside)}")
         lines.append(f"reach = [{', '.join(_list(each) for each in fitted.reach)}]")
         lines.append(f"spreads = [{', '.join(_list(spread) for spread in fitted.spreads)}]")
+        if fitted.lowers:
+            lines.append("lowers = true")
         if fitted.known:
             lines.append(f"known = [{', '.join(_list(each) for each in fitted.known)}]")
         lines.append(f'[subject."{subject}".parameters]')
@@ -114,6 +116,7 @@ def read(text: str, where: str) -> Parameters:
                 row_count=table["rows"],
                 reach=tuple((each[0], each[1], each[2]) for each in table["reach"]),
                 known=tuple(tuple(each) for each in table.get("known", ())),
+                lowers=bool(table.get("lowers", False)),
             )
             for subject, table in kept["subject"].items()
         }

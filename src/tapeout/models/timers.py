@@ -4,12 +4,10 @@ In order of trust: a row the user measured; the form fitted to the user's rows; 
 campaign that ships; the form with parameters of many chips and this one's datasheet. Each has wider ranges than the one
 before.
 
-A doubled size never takes less time: an answer is at least the answer for each size halved, as often as it divides by
-two. Forms obey by construction; residuals may not, so rows whose halves could exceed them are evaluated too.
+A doubled size never takes less time (`law.py`).
 """
 
 import os
-import zlib
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -21,12 +19,13 @@ from tapeout.accelerator import Accelerator
 from tapeout.figures import Estimate, Provenance
 from tapeout.figures import given as figure
 from tapeout.models import parameters
-from tapeout.models.campaigns_fit import FAMILIES, prior_name
-from tapeout.models.fitting import Fitted, correction, fit
-from tapeout.models.forms import Form, Parts, form_of
+from tapeout.models.campaigns_fit import FAMILIES, prior_names
+from tapeout.models.fitting import Fitted, fit
+from tapeout.models.forms import form_of
+from tapeout.models.law import evaluate, lawful
 from tapeout.models.machine import Machine, machine
 from tapeout.models.parameters import SIMULATED, Parameters, subject_of
-from tapeout.models.tables import COLLECTIVES, KINDS, ModelError, Table, joined, numbers_of
+from tapeout.models.tables import COLLECTIVES, KINDS, ModelError, Table
 
 CHUNK = 16384
 REPEAT_SPREAD = 0.03
@@ -48,6 +47,16 @@ _SIBLINGS = {
     "w4a4_mxfp4": ("nvfp4",),
     "fp8_block": ("fp8",),
 }
+_NEAREST = {
+    "int8": ("fp8",),
+    "sq": ("fp8",),
+    "float4": ("fp8",),
+    "nvfp4": ("fp8",),
+    "w4a4_mxfp4": ("fp8",),
+    "w4a16_mxfp4": ("int4_wo",),
+    "w4a8_mxfp4_mxfp8": ("fp8_block", "fp8"),
+}
+"""Element types whose constants serve where no two families were measured with one."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +117,7 @@ class Timer:
             here = slice(start, start + CHUNK)
             part = table.take(np.arange(len(table))[here])
             parts, value, outside = evaluate(form, of, fitted, part)
-            seconds[here] = never_less(form, of, fitted, part, value)
+            seconds[here] = lawful(form, of, fitted, part, value)
             bound[here] = parts.bound()
             starts = np.array([spread[0] for spread in fitted.spreads])
             which = np.maximum(np.searchsorted(starts, seconds[here], side="right") - 1, 0)
@@ -197,13 +206,17 @@ class Timer:
         without = FAMILIES.get(self.chip.name, "") if self.without_family else ""
         kind = "collective" if table.kind.name in COLLECTIVES else table.kind.name
         kind = {"context_mla": "context_attention", "generation_mla": "generation_attention"}.get(kind, kind)
-        known = parameters.priors().get(without, {}) or parameters.priors()[""]
+        known = parameters.priors().get(without, {})
+        everything = parameters.priors()[""]
         form = form_of(table.kind.name, of)
-        name = prior_name(kind, self.chip)
-        name = name if name in known else kind
-        if name in known and set(known[name].parameters) == set(form.parameters):
-            left_out = f", family {without} left out" if without else ""
-            return known[name], f"no rows of {self.chip.name}: datasheet and constants of other chips{left_out}", False
+        near = *_SIBLINGS.get(table.dtype, ()), *_NEAREST.get(table.dtype, ()), "bfloat16"
+        names = [name for dtype in dict.fromkeys((table.dtype, *near)) for name in prior_names(kind, dtype, self.chip)]
+        for name in names:
+            # Constants that are not fitted again without the family never saw it.
+            found = known.get(name) or everything.get(name)
+            if found is not None and set(found.parameters) == set(form.parameters):
+                left_out = f", family {without} left out" if without else ""
+                return found, f"no rows of {self.chip.name}: datasheet and constants of other chips{left_out}", False
         start = {name: limits[0] for name, limits in form.parameters.items()}
         bare = Fitted(start, None, {}, (UNMEASURED_SPREAD,), UNMEASURED_SPREAD[1:], 0.0, 0)
         return bare, f"{table.kind.name} was never measured: datasheet and the form's usual constants", False
@@ -223,92 +236,6 @@ class Timer:
                 found.low[number], found.high[number] = value * (1 - REPEAT_SPREAD), value * (1 + REPEAT_SPREAD)
                 found.provenance[number] = "measured"
         return found
-
-
-def evaluate(
-    form: Form, of: Machine, fitted: Fitted, table: Table
-) -> tuple[Parts, NDArray[np.float64], NDArray[np.bool_]]:
-    """Parts of the form, seconds with the residual, never below the roofline, and which rows lie outside the hull."""
-    parts = form.time(of, fitted.parameters, table)
-    factor, outside = correction(form, of, fitted, table, parts)
-    return parts, np.maximum(parts.seconds * factor, parts.roofline), outside
-
-
-def never_less(
-    form: Form, of: Machine, fitted: Fitted, table: Table, seconds: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """`seconds`, raised to those of every row with sizes halved where these are larger.
-
-    A half whose form, with the most that the correction may add, is below the time of the row it came from cannot
-    matter, nor can what it halves to; nor a size below all that were fitted, where the correction stands still. Rows
-    that several others halve to are evaluated once, for the least of those times (`need`).
-    """
-    if fitted.residual is None:
-        return seconds
-    sizes = [name for name in form.sizes if name in table.columns]
-    front, need = table, seconds
-    tables, values = [table], [seconds]
-    seen, seen_need = _marks(table), seconds
-    while len(front):
-        halves, needs = [], []
-        for name in sizes:
-            halves_count = (front[name] > max(fitted.hull[name][0], 1)) & (front[name] % 2 == 0)
-            if name == "num_heads" and "num_key_value_heads" in front.columns:
-                halves_count &= front[name] >= 2 * front["num_key_value_heads"]  # fewer would be no attention
-            chosen = np.flatnonzero(halves_count)
-            if len(chosen):
-                halved = _halved(front.take(chosen), name)
-                formed = form.time(of, fitted.parameters, halved).seconds
-                kept = np.flatnonzero(formed * np.exp(fitted.reach_of(formed)[1]) > need[chosen])
-                halves.append(halved.take(kept))
-                needs.append(need[chosen][kept])
-        if not halves:
-            break
-        front, need = joined(halves), np.concatenate(needs)
-        least_first = np.argsort(need, kind="stable")
-        front, need = front.take(least_first), need[least_first]
-        marks, first = np.unique(_marks(front), return_index=True)
-        order = np.argsort(seen, kind="stable")
-        place = np.minimum(np.searchsorted(seen[order], marks), len(seen) - 1)
-        known = order[place]
-        is_new = (seen[known] != marks) | (need[first] < seen_need[known])
-        front, need = front.take(first[is_new]), need[first[is_new]]
-        if not len(front):
-            break
-        seen, seen_need = np.concatenate([_marks(front), seen]), np.concatenate([need, seen_need])
-        tables.insert(0, front)
-        values.insert(0, evaluate(form, of, fitted, front)[1])
-    everything, best = joined(tables), np.concatenate(values)
-    order = np.argsort(seen, kind="stable")
-    halves_of = []
-    for name in sizes:
-        rows = np.flatnonzero((everything[name] >= 2) & (everything[name] % 2 == 0))
-        wanted = _marks(_halved(everything.take(rows), name))
-        place = np.minimum(np.searchsorted(seen[order], wanted), len(seen) - 1)
-        known = seen[order][place] == wanted
-        halves_of.append((rows[known], order[place[known]]))
-    while True:
-        before = best.copy()
-        for rows, half in halves_of:
-            best[rows] = np.maximum(best[rows], best[half])
-        if (best == before).all():
-            return best[len(best) - len(table) :]
-
-
-def _halved(table: Table, name: str) -> Table:
-    return Table(table.kind, table.dtype, dict(table.columns) | {name: table[name] / 2}, table.words)
-
-
-def _marks(table: Table) -> NDArray[np.uint64]:
-    """A number for each row that tells it from others."""
-    mark = np.zeros(len(table), np.uint64)
-    columns = [np.ascontiguousarray(values).view(np.uint64) for values in table.columns.values()]
-    for values in table.words.values():
-        columns.append(numbers_of(values, lambda word: zlib.crc32(word.encode())).astype(np.uint64))
-    for column in columns:
-        mark = (mark ^ column) * np.uint64(0x9E3779B97F4A7C15)
-        mark ^= mark >> np.uint64(29)
-    return mark
 
 
 def as_product(table: Table) -> Table:

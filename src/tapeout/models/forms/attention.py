@@ -14,17 +14,17 @@ from tapeout.models.machine import Machine
 from tapeout.models.tables import DTYPE_BYTES, Array, Table, numbers_of
 
 CONTEXT_PARAMETERS = {
-    "rate": (0.75, 0.1, 1.05),  # share of peak inside a tile
-    "exponent": (1.5, 0.05, 20.0),  # exponentials a unit does per thousand operations of its peak
-    "fill": (1.0, 0.02, 30.0),  # µs before a tile's first product
-    "imbalance": (0.3, 0.01, 3.0),  # of causal tiles over units
-    "softness": (0.6, 0.01, 1.0),
-    "bandwidth": (0.7, 0.1, 1.0),
-    "store": (0.5, 0.02, 100.0),  # the same for writing keys and values into the cache
-    "launch": (8.0, 0.5, 200.0),  # µs
-    "sequence": (20.0, 0.01, 2000.0),  # ns a sequence
-    "step": (0.3, 0.005, 10.0),  # µs a unit spends on one block of keys whatever its size
-    "narrow": (1.0, 0.3, 4.0),  # work on keys of an 8-bit cache, over that of others
+    "rate": (0.7, 0.1, 1.05),  # share of peak inside a tile
+    "exponent": (4.0, 0.05, 20.0),  # exponentials a unit does per thousand operations of its peak
+    "fill": (1.5, 0.02, 30.0),  # µs before a tile's first product
+    "imbalance": (1.5, 0.01, 3.0),  # of causal tiles over units
+    "softness": (0.5, 0.01, 1.0),
+    "bandwidth": (0.33, 0.1, 1.0),
+    "store": (0.4, 0.02, 100.0),  # the same for writing keys and values into the cache
+    "launch": (9.5, 0.5, 200.0),  # µs
+    "sequence": (8.0, 0.01, 2000.0),  # ns a sequence
+    "step": (0.15, 0.005, 10.0),  # µs a unit spends on one block of keys whatever its size
+    "narrow": (1.05, 0.3, 4.0),  # work on keys of an 8-bit cache, over that of others
 }
 
 
@@ -99,15 +99,15 @@ def _hints(
 
 GENERATION_PARAMETERS = {
     "bandwidth": (0.85, 0.2, 1.0),
-    "pull": (2.0, 0.3, 20.0),  # bandwidth one unit can draw, in shares of an even one
-    "launch": (7.0, 0.5, 200.0),  # µs
+    "pull": (3.5, 0.3, 20.0),  # bandwidth one unit can draw, in shares of an even one
+    "launch": (9.3, 0.5, 200.0),  # µs
     "combine": (2.0, 0.01, 40.0),  # µs to combine the parts of a cut cache
-    "fill": (0.5, 0.01, 20.0),  # µs a round of pieces
-    "row": (0.5, 0.001, 50.0),  # ns a head of a sequence
-    "reuse": (0.2, 0.01, 2.0),  # share of the last level that still holds the cache
-    "rate": (0.3, 0.01, 1.05),  # share of peak of products with few queries
-    "softness": (0.7, 0.01, 1.0),
-    "narrow": (1.0, 0.3, 4.0),  # the same for pulling an 8-bit cache
+    "fill": (1.7, 0.01, 20.0),  # µs a round of pieces
+    "row": (0.2, 0.001, 50.0),  # ns a head of a sequence
+    "reuse": (0.3, 0.01, 2.0),  # share of the last level that still holds the cache
+    "rate": (0.4, 0.01, 1.05),  # share of peak of products with few queries
+    "softness": (0.35, 0.01, 1.0),
+    "narrow": (2.0, 0.3, 4.0),  # the same for pulling an 8-bit cache
 }
 
 

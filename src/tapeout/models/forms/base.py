@@ -10,6 +10,8 @@ from tapeout.models.machine import Machine
 from tapeout.models.tables import DTYPE_BYTES, Array, Table
 
 MICRO = 1e-6
+WEIGHT_ONLY = ("int8_wo", "int4_wo", "w4a16_mxfp4")
+"""Types whose weights alone are narrow: products run in half precision."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def activation_bytes(dtype: str) -> float:
     """Bytes of an operand that is not a weight: weight-only types keep half precision there."""
     if dtype == "w4a8_mxfp4_mxfp8":
         return 1.03125
-    return 2.0 if dtype in ("int8_wo", "int4_wo", "w4a16_mxfp4") else DTYPE_BYTES[dtype]
+    return 2.0 if dtype in WEIGHT_ONLY else DTYPE_BYTES[dtype]
 
 
 def result_bytes(dtype: str) -> float:

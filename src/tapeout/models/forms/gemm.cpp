@@ -7,7 +7,7 @@
 // `choices` holds, for each choice, its rows, columns and split and its costs (`_Costs` in gemm.py).
 extern "C" void tapeout_gemm(const double* m_, const double* n_, const double* k_, int64_t count, const double* choices,
                              int64_t choice_count, double left, double right, double out, double units,
-                             double bandwidth, double softness, double reuse_bytes, double last_level, double* body,
+                             double bandwidth, double pull, double softness, double reuse_bytes, double last_level, double* body,
                              double* compute_, double* memory_) {
     constexpr int64_t block = 256;
     double a[block], b[block], c[block], spills[block], best[block], best_compute[block], best_memory[block];
@@ -26,12 +26,13 @@ extern "C" void tapeout_gemm(const double* m_, const double* n_, const double* k
             const auto cost = [at, choice_count](int64_t number) { return at[number * choice_count]; };
             const double split = cost(2), step = cost(3), ends = cost(4), operands = cost(5), second = cost(6);
             const double per_row = 1 / cost(0), per_column = 1 / cost(1), per_depth = 1 / split / 64, sums = cost(7);
+            const double first = std::max(operands / pull - step, 0.0);
             for (int64_t row = 0; row < rows_here; ++row) {
                 const double tiles = std::ceil(m[row] * per_row) * std::ceil(n[row] * per_column) * split;
                 const double depth = std::ceil(k[row] * per_depth) * 64;
                 const double rounds = tiles * per_unit;
                 const double waves = std::max(1.0, hard * std::ceil(rounds) + softness * rounds);
-                const double compute = waves * (step * depth + ends);
+                const double compute = waves * (step * depth + ends) + first * depth;
                 const double again = tiles * operands * depth / std::sqrt(std::min(tiles, units));
                 const double once = a[row] + b[row];
                 const double kept = once + spills[row] * std::max(again - once, 0.0) + c[row];

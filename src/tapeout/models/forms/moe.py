@@ -8,23 +8,24 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from tapeout.models.forms.base import MICRO, Form, Parts, activation_bytes, smooth_max, waves, weight_bytes
+from tapeout.models.forms.base import MICRO, WEIGHT_ONLY, Form, Parts, activation_bytes, smooth_max, waves, weight_bytes
 from tapeout.models.machine import Machine
 from tapeout.models.tables import Array, Table, numbers_of
 
 PARAMETERS = {
-    "rate": (0.7, 0.1, 1.05),
+    "rate": (0.6, 0.1, 1.05),
+    "older": (2.0, 0.3, 10.0),  # operations a cycle a unit, in thousands, of kernels that widen weights in registers
     "edge": (20.0, 0.1, 60.0),
-    "load": (0.017, 0.002, 0.2),
+    "load": (0.015, 0.002, 0.2),
     "fill": (1.0, 0.02, 30.0),
-    "bandwidth": (0.8, 0.2, 1.0),
-    "launch": (30.0, 1.0, 500.0),  # µs: routing, sorting and the kernels
-    "softness": (0.5, 0.01, 1.0),
-    "skew": (0.6, 0.05, 1.5),  # exponent of the load over ranks of experts, over the power law's
-    "local": (0.3, 0.001, 4.0),  # how much more than its share the busiest group of experts gets
-    "token": (0.5, 0.001, 20.0),  # ns of routing a token to one expert
+    "bandwidth": (0.88, 0.2, 1.0),
+    "launch": (24.0, 1.0, 500.0),  # µs: routing, sorting and the kernels
+    "softness": (0.12, 0.01, 1.0),
+    "skew": (0.75, 0.05, 1.5),  # exponent of the load over ranks of experts, over the power law's
+    "local": (0.7, 0.001, 4.0),  # how much more than its share the busiest group of experts gets
+    "token": (0.3, 0.001, 20.0),  # ns of routing a token to one expert
     "spread": (0.8, 0.05, 1.5),  # bandwidth of activation and sum, over the products'
-    "expert": (10.0, 0.01, 500.0),  # ns of bookkeeping an expert
+    "expert": (2.0, 0.01, 500.0),  # ns of bookkeeping an expert
 }
 UNGATED = ((2688, 1856), (1024, 2688), (2048, 5120))
 """Hidden and intermediate sizes of published models (Nemotron 3) whose experts have two matrices, not gated three."""
@@ -55,6 +56,8 @@ def time(machine: Machine, p: Mapping[str, float], table: Table) -> Parts:
     weight, act = weight_bytes(table.dtype), activation_bytes(table.dtype)
     unit_rate = machine.unit_flop_per_s
     peak = machine.peak_flop_per_s / machine.unit_count * p["rate"]
+    if table.dtype in WEIGHT_ONLY:  # such kernels do not use what newer units gained
+        peak = min(peak, p["older"] * 1e3 * machine.clock_hz)
     rate = machine.memory_byte_per_s * p["bandwidth"]
 
     def grouped(rows: float, columns: float, out: Array, depth: Array) -> tuple[Array, Array]:
