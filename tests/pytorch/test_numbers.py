@@ -120,6 +120,22 @@ BESIDE_TENSORS = {
     ],
     "bytes added beyond": lambda d: torch.add(t(d, 1, dtype=torch.int8), t(d, 1, dtype=torch.int8), alpha=128),
     "bytes taken away at the end": lambda d: torch.sub(t(d, 1, dtype=torch.int8), t(d, 1, dtype=torch.int8), alpha=128),
+    "truths shifted": lambda d: torch.stack([t(d, *TRUTHS) << 2, t(d, *TRUTHS) >> 1, t(d, *TRUTHS) << t(d, 1, 2)]),
+    "shifted by truths": lambda d: t(d, 5, 6) << t(d, *TRUTHS),
+    "integers by a tenth": lambda d: torch.arange(0, 1, 0.1, dtype=torch.int32, device=d),
+    "long integers by a tenth": lambda d: torch.arange(0, 1, 0.1, dtype=torch.int64, device=d),
+    "halves in line beyond": lambda d: torch.linspace(0, 2**31, 3, dtype=HALF, device=d),
+    "powers of a negative number": lambda d: torch.logspace(0, 4, 5, base=-2, device=d),
+    "labels that end": lambda d: F.multilabel_margin_loss(
+        torch.arange(12.0, device=d).view(3, 4) % 5, t(d, 1, 0, -1, 2, 3, -1, 0, 0, 0, 1, 2, 3).view(3, 4)
+    ),
+    "labels that end, compiled": lambda d: (
+        torch.compile(F.multilabel_margin_loss)(
+            torch.arange(4.0, device="chip"), t("chip", 1, -1, 2, 0), reduction="none"
+        ).cpu()
+        if d == "chip"
+        else F.multilabel_margin_loss(torch.arange(4.0), t(d, 1, -1, 2, 0), reduction="none")
+    ),
     "functions of zeros": lambda d: torch.stack([getattr(t(d, -0.0, 0.0), f)() for f in ("tanh", "expm1", "log1p")]),
 }
 

@@ -95,6 +95,7 @@ def register_interface() -> None:
     backends.setdefault("cpu", Backend(compiler=inert_compiler, driver=inert_driver))
     _let_dropout_return_its_input()
     _tell_how_convolutions_lie()
+    _mend_multilabel_margin_loss()
 
 
 def _let_dropout_return_its_input() -> None:
@@ -115,6 +116,24 @@ def _dropout_returning_its_input(pytorchs: Any) -> Any:
         return result
 
     return dropout
+
+
+def _mend_multilabel_margin_loss() -> None:
+    """PyTorch's decomposition counts the places behind the last label as label 0."""
+    from torch._decomp import decomposition_table
+
+    loss = torch.ops.aten.multilabel_margin_loss_forward.default
+    pytorchs = loss.py_kernels[torch._C.DispatchKey.Autograd]
+
+    def forward(input: torch.Tensor, target: torch.Tensor, reduction: int) -> Any:
+        from tapeout.pytorch.ops.decompositions import multilabel_margin_loss_forward
+
+        function = multilabel_margin_loss_forward if input.device.type == "chip" else pytorchs
+        return function(input, target, reduction)
+
+    loss.py_kernels[torch._C.DispatchKey.Autograd] = forward
+    loss._dispatch_cache.clear()
+    decomposition_table[loss] = forward
 
 
 def _tell_how_convolutions_lie() -> None:

@@ -334,7 +334,8 @@ def _compile(
         DynamicOutputShapeException,
         GuardOnDataDependentSymNode,
     ) as error:
-        return Refusal(f"Inductor refused it: {str(error).strip().splitlines()[0]}")
+        told = str(error).strip() or type(error).__name__
+        return Refusal(f"Inductor refused it: {told.splitlines()[0]}")
     except Exception:  # what the caller gave is wrong, perhaps: then the host says it in torch's words
         refuse_as_the_host_does(operator, *args, **kwargs)
         raise

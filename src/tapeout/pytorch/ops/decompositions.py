@@ -53,7 +53,36 @@ def table() -> dict[Any, Callable[..., Any]]:
         aten.special_zeta.default: _zeta,
         aten.special_ndtri.default: _normal_quantile,
         aten.var_mean.correction: _variance_and_mean_of_nothing,
+        aten.multilabel_margin_loss_forward.default: multilabel_margin_loss_forward,
+        aten.__lshift__.Scalar: functools.partial(_shift, torch.bitwise_left_shift),
+        aten.__lshift__.Tensor: functools.partial(_shift, torch.bitwise_left_shift),
+        aten.__rshift__.Scalar: functools.partial(_shift, torch.bitwise_right_shift),
+        aten.__rshift__.Tensor: functools.partial(_shift, torch.bitwise_right_shift),
     }
+
+
+def _shift(function: Callable[..., Tensor], self: Tensor, other: Tensor | int) -> Any:
+    """Shifts of truth values by integers, or the other way round, in the integers' type; the others are Inductor's."""
+    if torch.bool not in (self.dtype, getattr(other, "dtype", None)):
+        return NotImplemented
+    dtype = torch.result_type(self, other)
+    return function(self.to(dtype), other.to(dtype) if isinstance(other, Tensor) else other)
+
+
+def multilabel_margin_loss_forward(input: Tensor, target: Tensor, reduction: int) -> tuple[Tensor, Tensor]:
+    """Labels end at the first -1. PyTorch's own decomposition counts those behind it as label 0."""
+    scores, labels = torch.atleast_2d(input), torch.atleast_2d(target)
+    count = scores.shape[1]
+    place = torch.arange(count, device=target.device)
+    end = torch.where(labels == -1, place, count).amin(-1, keepdim=True)
+    is_label = place < end
+    at_labels = scores.gather(1, torch.where(is_label, labels, 0))
+    is_target = (place == torch.where(is_label, labels, -1).unsqueeze(-1)).any(1)
+    margins = (1 - at_labels.unsqueeze(2) + scores.unsqueeze(1)).clamp_min(0) / count
+    counts = is_label.unsqueeze(2) & ~is_target.unsqueeze(1)
+    losses = torch.where(counts, margins, 0).sum((1, 2))
+    loss = losses.mean() if reduction == 1 else losses.sum() if reduction == 2 else losses.reshape(target.shape[:-1])
+    return loss, is_target.to(input.dtype).reshape(target.shape)
 
 
 def _variance_and_mean_of_nothing(

@@ -323,9 +323,9 @@ def arange_out(start: float, end: float, step: float = 1, *, out: torch.Tensor) 
     size = math.ceil((float(end) - float(start)) / float(step))
     if integral:
         start, end, step = int(start), int(end), int(step)
-        if step == 0:
-            raise ValueError("step must be nonzero")
         if out.dtype == torch.int64:
+            if step == 0:
+                raise ValueError("step must be nonzero")
             size = -((start - end) // step)
     _fit_vector(out, size)
     if size == 0:
@@ -352,6 +352,9 @@ def arange_out(start: float, end: float, step: float = 1, *, out: torch.Tensor) 
 def linspace_out(start: float, end: float, steps: int, *, out: torch.Tensor) -> torch.Tensor:
     """Compute ranges of integers in exact arithmetic."""
     operator = aten.linspace.out
+    if out.dtype in (torch.float16, torch.bfloat16):
+        for value in (start, end):
+            scalars.element(value, out.dtype)
     _fit_vector(out, steps)
     if out.dtype not in RANGES_OF_INTEGERS or steps < 2 or not out.is_contiguous():
         return otherwise(operator, start, end, steps, out=out)
