@@ -195,3 +195,15 @@ def test_one_query_a_sequence_whose_keys_are_divided_and_shared(heads, groups, k
         results.append([t.detach().cpu() for t in (out, query.grad, key.grad, value.grad)])
     for on_cpu, on_chip in zip(*results, strict=True):
         torch.testing.assert_close(on_chip, on_cpu, rtol=1e-4, atol=1e-5)
+
+
+def test_an_encoder_in_evaluation_takes_padding():
+    """nn.TransformerEncoder would make a nested tensor of it."""
+    torch.manual_seed(0)
+    layer = torch.nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    encoder = torch.nn.TransformerEncoder(layer, 1).eval()
+    x, padding = torch.randn(2, 5, 8), torch.tensor([[False] * 5, [False] * 3 + [True] * 2])
+    with torch.no_grad():
+        expected = encoder(x, src_key_padding_mask=padding)
+        found = encoder.to("chip")(x.to("chip"), src_key_padding_mask=padding.to("chip")).cpu()
+    torch.testing.assert_close(found[~padding], expected[~padding], rtol=1e-4, atol=1e-5)

@@ -261,3 +261,18 @@ def test_new_memory_is_filled_where_determinism_is_asked_for(dtype):
         assert repr(made("chip")) == repr(made("cpu"))
     finally:
         torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("step", [2, 1])
+def test_what_is_no_number_stays_in_its_windows(step):
+    """A gradient of NaN or infinity goes to the inputs of its window only."""
+
+    def gradient(device):
+        x = torch.arange(24.0).view(1, 2, 3, 4).to(device).requires_grad_()
+        out = F.avg_pool2d(x, 2, step, ceil_mode=True)
+        given = torch.arange(float(out.numel())).view(out.shape)
+        given[0, 0, 0, 0], given[0, 1, 1, 1] = NAN, INF
+        out.backward(given.to(device))
+        return x.grad.cpu()
+
+    torch.testing.assert_close(gradient("chip"), gradient("cpu"), equal_nan=True)

@@ -184,6 +184,7 @@ IMPLEMENTATIONS = {
     "_amp_foreach_non_finite_check_and_unscale_": "optimizers.unscale",
     "_amp_update_scale_": "optimizers.update_scale",
     "record_stream": "streams.record_stream",
+    "_nested_tensor_from_mask_left_aligned": "attention.may_be_nested",
     "uniform_": "random.uniform_",
     "normal_": "random.normal_",
     "normal.Tensor_float": "random.normal_tensor_float",

@@ -318,3 +318,9 @@ def fused_attention_backward(
     return *(
         t if t.stride() == like.stride() else like.copy_(t) for t, like in zip(found, gradients, strict=True)
     ), None
+
+
+def may_be_nested(tensor: torch.Tensor, mask: torch.Tensor) -> bool:
+    """Return whether nn.TransformerEncoder may drop padding by a nested tensor: the chip has no operators for these, so
+    it computes padded sequences as in training."""
+    return False

@@ -312,27 +312,42 @@ def _average_pool_backward(
     count_include_pad: bool,
     divisor_override: int | None,
 ) -> Tensor:
-    """Multiply by 0/1 matrices that say which input is in which window, one for each of the `space` dimensions.
+    """Add what the windows give that an input is in, one of the `space` dimensions after the other.
 
     Inductor's own takes windows that `ceil_mode` lets stand over the edge for whole ones when it divides.
     """
-    members = []
+    windows = []
     divisor = torch.ones((1,) * space, dtype=torch.int64, device=self.device)
     for place, size in enumerate(self.shape[-space:]):
         kernel, pad = kernel_size[min(place, len(kernel_size) - 1)], padding[min(place, len(padding) - 1)]
         step = stride[min(place, len(stride) - 1)] if stride else kernel
         start = torch.arange(grad_output.shape[place - space], device=self.device) * step - pad
         end = (start + kernel).clamp(max=size + pad)
-        inside = torch.arange(size, device=self.device)
         first, last = start.clamp(min=0), end.clamp(max=size)
-        member = (inside >= first.unsqueeze(1)) & (inside < last.unsqueeze(1))
-        members.append(member.to(_wide(self).dtype))
+        windows.append((kernel, step, pad, first, last))
         counted = end - start if count_include_pad else last - first
         divisor = divisor * counted.reshape(-1, *(1,) * (space - 1 - place))
     gradient = _wide(grad_output) / (divisor if divisor_override is None else divisor_override)
-    for place, member in enumerate(members):
-        gradient = (gradient.movedim(place - space, -1) @ member).movedim(-1, place - space)
+    for place, (kernel, step, pad, first, last) in enumerate(windows):
+        inside = torch.arange(self.shape[place - space], device=self.device)
+        count = -(-kernel // step)  # windows that an input is in
+        if count > MOST_WINDOWS:
+            member = (inside >= first.unsqueeze(1)) & (inside < last.unsqueeze(1))
+            gradient = (gradient.movedim(place - space, -1) @ member.to(gradient.dtype)).movedim(-1, place - space)
+            continue
+        parts = []
+        for earlier in range(count):
+            window = (inside + pad) // step - earlier
+            chosen = window.clamp(0, first.shape[0] - 1)
+            is_in = (window == chosen) & (inside >= first[chosen]) & (inside < last[chosen])
+            shape = (-1, *(1,) * (space - 1 - place))
+            parts.append(torch.where(is_in.reshape(shape), gradient.index_select(place - space, chosen), 0))
+        gradient = functools.reduce(torch.add, parts)
     return gradient.to(self.dtype)
+
+
+MOST_WINDOWS = 8
+"""Windows of an average pool that are added one by one; more are a product with a 0/1 matrix, in which NaN spreads."""
 
 
 def _weight_norm_backward(
