@@ -204,6 +204,30 @@ print("objects", len(gathered), gathered[-1])
 """
 
 
+DATA_PARALLEL = """
+import torch
+import torch.distributed as dist
+
+dist.init_process_group()
+model = torch.nn.Sequential(*(torch.nn.Linear(2048, 2048, bias=False) for _ in range(3))).to("chip")
+model = torch.nn.parallel.DistributedDataParallel(model)
+for step in range(3):
+    model(torch.ones(16, 2048, device="chip")).sum().backward()
+    model.zero_grad()
+"""
+
+
+def test_one_process_stands_for_the_ranks_of_data_parallel(tmp_path):
+    (tmp_path / "train.py").write_text(DATA_PARALLEL)
+    options = ["--timing-only", "--cluster", "rail10k", "--as-rank", "3", "--of", "512"]
+    command = [sys.executable, "-m", "tapeout", "run", "--chip", "training", *options, "train.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr, done.stderr  # torch's, of a device without a timer
+    hidden = re.search(r"communication: [\d.]+ .s exposed, ([\d.]+) .s hidden", done.stderr)
+    assert hidden and float(hidden[1]) > 0, done.stderr
+
+
 def test_one_process_stands_for_ten_thousand_ranks(tmp_path):
     (tmp_path / "train.py").write_text(ONE_OF_MANY)
     options = ["--timing-only", "--cluster", "rail10k", "--as-rank", "0", "--of", "10000"]

@@ -20,6 +20,7 @@
 #include <torch/csrc/distributed/c10d/Backend.hpp>
 #include <torch/csrc/distributed/c10d/Types.hpp>
 #include <torch/csrc/distributed/c10d/Work.hpp>
+#include <torch/csrc/distributed/c10d/reducer_timer.hpp>
 #include <torch/csrc/utils/pybind.h>
 
 #include <atomic>
@@ -42,6 +43,14 @@ using Milliseconds = std::chrono::milliseconds;
 constexpr auto kChip = c10::DeviceType::PrivateUse1;
 constexpr int64_t kMessageBytes = 4096;
 constexpr int64_t kNoClock = -1;
+
+// DistributedDataParallel warns of a device without a timer. This one knows no durations: the host's would say how long
+// the simulation took, and the chip's are in the summary of a run.
+class NoTimer : public c10d::Timer {
+ public:
+  explicit NoTimer(c10::Device) {}
+  std::optional<int64_t> measureDifference(Event, Event) override { return std::nullopt; }
+};
 
 bool on_chip(const Tensor& tensor) { return tensor.device().type() == kChip; }
 
@@ -1195,6 +1204,10 @@ class ChipBackend final : public c10d::Backend {
 };
 
 }  // namespace
+
+namespace c10d {
+C10_REGISTER_TYPED_CLASS(TimerRegistry, kChip, NoTimer)
+}  // namespace c10d
 
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, module) {
   py::module_::import("torch.distributed");

@@ -5,9 +5,11 @@ import os
 import sys
 from typing import Any
 
+import torch
 from torch.distributed import distributed_c10d
 
 from tapeout.pytorch.program import names_the_chip
+from tapeout.runtime import session
 
 BACKEND = "tccl"
 DEVICES = ["cpu", "chip"]
@@ -53,6 +55,53 @@ def one_chip_a_rank() -> None:
             check(self, hook)
 
     distributed.DistributedDataParallel._check_comm_hook = check_hook  # type: ignore[method-assign]
+    _agree_without_values(distributed)
+
+
+def _agree_without_values(distributed: Any) -> None:
+    """Leave out, in timing alone, what DistributedDataParallel reads back from its peers: whether they have the same
+    parameters, and the order in which the first rank's gradients came. There are no values then, and every rank runs
+    one script. The buckets are from the start those that torch makes after the first step of a model whose gradients
+    come in the reverse order of its parameters."""
+    wrapped = distributed.DistributedDataParallel
+    verify, rebuild = (
+        distributed._verify_param_shape_across_processes,
+        torch._C._distributed_c10d.Reducer._rebuild_buckets,
+    )
+    start, assign = wrapped._ddp_init_helper, torch.distributed._compute_bucket_assignment_by_size
+
+    @functools.wraps(verify)
+    def verified(*arguments: Any) -> Any:
+        return None if session.timing_only else verify(*arguments)
+
+    @functools.wraps(rebuild)
+    def rebuilt(reducer: Any) -> bool:
+        return False if session.timing_only else bool(rebuild(reducer))
+
+    @functools.wraps(start)
+    def started(self: Any, parameters: Any, expect_sparse: Any, names: Any, static_graph: bool) -> None:
+        if not session.timing_only:
+            return start(self, parameters, expect_sparse, names, static_graph)
+        sizes = self._bucket_config
+        first = min(sizes.first_bucket_bytes_cap, sizes.bucket_bytes_cap)
+        limits = (
+            list(sizes.per_bucket_bytes_caps) if sizes.has_custom_per_bucket_caps else [first, sizes.bucket_bytes_cap]
+        )
+
+        def as_rebuilt(tensors: Any, _: Any, sparse: Any) -> tuple[list[list[int]], list[int]]:
+            buckets, caps = assign(tensors[::-1], limits, sparse[::-1])
+            places = [[len(tensors) - 1 - place for place in bucket] for bucket in buckets]
+            return places[::-1], caps[::-1]
+
+        torch.distributed._compute_bucket_assignment_by_size = as_rebuilt  # type: ignore[assignment]
+        try:
+            return start(self, parameters, expect_sparse, names, static_graph)
+        finally:
+            torch.distributed._compute_bucket_assignment_by_size = assign
+
+    distributed._verify_param_shape_across_processes = verified
+    torch._C._distributed_c10d.Reducer._rebuild_buckets = rebuilt  # type: ignore[method-assign,assignment]
+    wrapped._ddp_init_helper = started
 
 
 _takes_nccl = False
