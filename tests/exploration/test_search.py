@@ -116,3 +116,12 @@ def test_rank_correlation():
     assert search.spearman([1, 2, 3], [3, 2, 1]) == -1
     assert search.spearman([1, 2, 2, 4], [1, 3, 2, 4]) == pytest.approx(0.9487, abs=1e-4)
     assert math.isnan(search.spearman([1, 1], [1, 2]))
+
+
+def test_a_second_round_fits_the_forms_to_what_the_first_checked(tmp_path):
+    limits = search.Limits(candidates=24, fitted=6, checked=4, rounds=2)
+    result = made_up.explored(tmp_path, limits)
+    assert result.front and result.judged >= 20
+    assert len(result.checked) >= 2 and all(each.simulated for each in result.checked)
+    assert result.simulated_chips > 1 + 6 + len(result.checked)  # the base, those drawn, and the first round's
+    assert set(result.correlation) == {"decode", "speed"}

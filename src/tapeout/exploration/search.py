@@ -122,7 +122,8 @@ def explore(
             raise SpaceError(_nothing(space, [each.figures.violations for each in trials.judged]))
         front = _front(space, feasible)
         seen = {_place(space, each.design) for each in accelerators if each.design is not None}
-        checked, more = _check(simulator, judge, _to_check(feasible, front, limits.checked), progress)
+        strangers = [each for each in feasible if _place(space, space.chip(each.chosen, "candidate")) not in seen]
+        checked, more = _check(simulator, judge, _to_check(strangers, front, limits.checked), progress)
         for each, rows in zip(checked, more, strict=True):
             chip = space.chip(each.chosen, f"candidate-{each.number}")
             if _place(space, chip) not in seen:
@@ -388,10 +389,12 @@ def _front(space: Space, feasible: Sequence[Candidate]) -> list[Candidate]:
     return sorted(kept, key=lambda each: -sign * each.figures.values[figure])
 
 
-def _to_check(feasible: Sequence[Candidate], front: Sequence[Candidate], count: int) -> list[Candidate]:
-    """The best of the front, and others spread evenly over the ranking by speed; fewer where both are the same."""
-    ranked = sorted(feasible, key=lambda each: each.figures.values["speed"])
-    places = np.linspace(0, len(ranked) - 1, max(count - min(len(front), count // 2), 0)).round().astype(int)
+def _to_check(strangers: Sequence[Candidate], front: Sequence[Candidate], count: int) -> list[Candidate]:
+    """The best of the front, and candidates the forms were not fitted to, spread evenly over the ranking by speed; fewer
+    where both are the same."""
+    ranked = sorted(strangers, key=lambda each: each.figures.values["speed"])
+    wanted = max(count - min(len(front), count // 2), 0) if ranked else 0
+    places = np.linspace(0, len(ranked) - 1, wanted).round().astype(int)
     spread = {each.number: each for each in front[: count // 2]}
     for place in places:
         spread.setdefault(ranked[place].number, ranked[place])
