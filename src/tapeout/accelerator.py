@@ -7,13 +7,13 @@ catalog, `tapeout.silicon.described.of_chip` from a description.
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 
 from tapeout.chip.catalog import COLUMNS, PEAK_BITS, CataloguedChip
 from tapeout.chip.description import Chip
 from tapeout.errors import TapeoutError
-from tapeout.figures import Estimate, Provenance, Stated, given, number
+from tapeout.figures import Estimate, Provenance, Stated, given, notebook, number
 
 PEAK_DTYPES = {
     "float64_tflops": ("float64",),
@@ -113,6 +113,16 @@ class Accelerator:
     notes: str = ""
     evidence: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     missing: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+    def _repr_html_(self) -> str:
+        levels = (("scratchpad", self.scratchpad), ("last level", self.last_level), ("DRAM", self.dram))
+        found = [(each.name.replace("_", " "), getattr(self, each.name)) for each in fields(self)]
+        found += [
+            (f"{name} {each.name}", getattr(level, each.name)) for name, level in levels for each in fields(level)
+        ]
+        found += [(f"peak {dtype}", figure) for dtype, figure in self.peak.items()]
+        rows = [(name, each.in_words(), str(each.provenance)) for name, each in found if isinstance(each, Estimate)]
+        return notebook.table(self.name, rows, ("figure", "value", "provenance"))
 
     def figure(self, column: str) -> Estimate | None:
         """A figure by the catalog's name of it, in the catalog's unit. Raises MissingFigure for a name that is not a

@@ -20,6 +20,7 @@ from functools import cached_property
 from typing import Any, ClassVar, NoReturn, get_args
 
 from tapeout.errors import ChipError
+from tapeout.figures import notebook
 
 KiB = 1 << 10
 MiB = 1 << 20
@@ -609,6 +610,27 @@ class Chip(Part):
             self.refuse("package", "needs a network whose links can cross from die to die; a mesh or a ring does")
         if network.kind == "mesh" and network.column_count % package.die_count:
             self.refuse("package", f"cuts a mesh of {network.column_count} columns into {package.die_count} dies")
+
+    def _repr_html_(self) -> str:
+        matrix, memory = self.core.matrix, self.global_memory
+        rows = [
+            ("process node", self.process_node),
+            ("cores", str(self.core_count)),
+            ("clock", f"{self.clock_hz / 1e9:g} GHz"),
+            ("matrix engine", f"{matrix.row_count} x {matrix.column_count}"),
+            ("vector lanes a core", str(self.core.vector.lane_count)),
+            ("scratchpad a core", f"{self.core.scratchpad.size_bytes / 2**20:g} MiB"),
+            (
+                "memory",
+                f"{memory.size_bytes / 2**30:.4g} GiB {memory.kind}, {memory.bandwidth_bytes_per_s / 1e12:.4g} TB/s",
+            ),
+        ]
+        rows += [
+            (f"peak {dtype}", f"{rate / 1e12:.4g} TFLOP/s")
+            for dtype in BITS_OF_DTYPE
+            if (rate := self.peak_flops_per_s(dtype))
+        ]
+        return notebook.table(self.name, rows)
 
     @property
     def memories(self) -> tuple[Hbm, ...]:

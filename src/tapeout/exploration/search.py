@@ -390,8 +390,8 @@ def _front(space: Space, feasible: Sequence[Candidate]) -> list[Candidate]:
 
 
 def _to_check(strangers: Sequence[Candidate], front: Sequence[Candidate], count: int) -> list[Candidate]:
-    """The best of the front, and candidates the forms were not fitted to, spread evenly over the ranking by speed; fewer
-    where both are the same."""
+    """The best of the front, and candidates the forms were not fitted to, evenly over the ranking by speed; fewer where
+    both are the same."""
     ranked = sorted(strangers, key=lambda each: each.figures.values["speed"])
     wanted = max(count - min(len(front), count // 2), 0) if ranked else 0
     places = np.linspace(0, len(ranked) - 1, wanted).round().astype(int)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from tapeout.errors import InternalError
+from tapeout.figures import notebook
 from tapeout.figures.provenance import EstimateError, Provenance
 from tapeout.figures.units import Unit
 
@@ -65,6 +66,17 @@ class Estimate:
         for operand in self.operands:
             found.update(operand.inputs)
         return found
+
+    def _repr_html_(self) -> str:
+        told = (("value", self.in_words()), ("provenance", str(self.provenance)))
+        more = (("bound", self.bound), ("source", self.source))
+        return notebook.table(self.name, [*told, *(row for row in more if row[1])])
+
+    def in_words(self) -> str:
+        """Value, range and unit, as "412 mm² (371-455)"."""
+        low, high = self.interval()
+        spread = f" ({low:.3g}-{high:.3g})" if low < high else ""
+        return f"{self.value:.4g} {self.unit}".rstrip() + spread
 
     def interval(self, *, seed: int = 0, count: int = 2000, level: float = 0.9) -> tuple[float, float]:
         """The middle `level` of `count` samples. Equal seed, equal answer, whatever else is sampled beside it."""

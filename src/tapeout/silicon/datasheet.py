@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from tapeout.chip.description import Chip
-from tapeout.figures import Estimate, Provenance, given, number
+from tapeout.figures import Estimate, Provenance, given, notebook, number
 from tapeout.silicon.activity import at_tdp, workloads
 from tapeout.silicon.area import approximated_transistor_count, die_area, transistor_count
 from tapeout.silicon.die import Die, of_chip
@@ -48,6 +48,14 @@ class Datasheet:
     no_manufacturing: str = ""
     known_costs: tuple[Estimate, ...] = ()
     implausible: tuple[str, ...] = ()
+
+    def _repr_html_(self) -> str:
+        figures = [self.area, self.transistors, self.tdp, *self.workloads]
+        rows = [(each.name, each.in_words(), str(each.provenance)) for each in figures]
+        rows += [
+            (f"limit: {each.name}", each.limit.in_words(), "holds" if each.holds else "broken") for each in self.limits
+        ]
+        return notebook.table(f"{self.chip.name}: datasheet", rows, ("figure", "value", "provenance"))
 
     @property
     def is_sound(self) -> bool:

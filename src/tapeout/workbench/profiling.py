@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from tapeout.chip import Chip
+from tapeout.figures import notebook
 from tapeout.isa import Unit
 from tapeout.numerics.dtypes import BY_LABEL, DType
 from tapeout.runtime.clock import PICOSECONDS_PER_NANOSECOND, Activity, Kind, Launch, kernel_ps
@@ -108,6 +109,14 @@ class Profile:
     cores_idle_ps: int
     energy: EnergyRow | None
     at_work: "AtWork | None"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (row.name, str(row.launches), f"{row.total_ps / 1e6:.4g} µs", f"{row.share:.1%}", row.bound)
+            for row in self.kernels
+        ]
+        title = f"{self.run.chip}: {self.run.total_ps / 1e6:.4g} µs of simulated time"
+        return notebook.table(title, rows, ("kernel", "launches", "time", "share", "bound"))
 
     def to_json(self) -> str:
         return json.dumps({"format": FORMAT, **asdict(self)}, indent=2)
