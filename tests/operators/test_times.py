@@ -120,6 +120,27 @@ def test_constants_over_chips_are_those_of_the_element_type_without_the_family()
     assert h100.parameters_for(table("gemm", "nvfp4", m=64, n=512, k=4096)) == found["fp8"]
 
 
+def test_types_that_few_families_have_take_constants_from_rows_of_others():
+    b200 = Timer(chip=accelerator("B200", FIGURES), without_family=True)
+    sizes = {"num_tokens": 64, "hidden_size": 4096, "inter_size": 1536, "topk": 8, "num_experts": 128}
+    found = [b200.parameters_for(table("moe", dtype, **sizes)) for dtype in ("bfloat16", "fp8", "nvfp4")]
+    assert found[0] == found[1] == found[2]
+    # Only the host's part is the type's own, and lies between the form's usual one and those of measured families.
+    known = parameters.priors()["blackwell"]
+    block, plain = known["gemm|fp8_block"].parameters, known["gemm|fp8"].parameters
+    assert {name for name in plain if plain[name] != block[name]} == {"call"}
+    assert gemm.PARAMETERS["call"][0] < block["call"] < 200
+
+
+def test_a_product_that_the_host_starts_takes_what_the_host_or_the_device_takes():
+    of = machine(H100.chip, "fp8_block", "gemm")
+    p = {name: limits[0] for name, limits in gemm.PARAMETERS.items()}
+    rows = table("gemm", "fp8_block", m=np.array([1.0, 16384.0]), n=8192, k=8192)
+    without, slow = (gemm.time(of, p | {"call": call}, rows) for call in (0.3, 100.0))
+    assert slow.seconds[0] == pytest.approx(200e-6, rel=0.02) and slow.bound()[0] == "launch"
+    assert slow.seconds[1] == pytest.approx(without.seconds[1], rel=0.01)
+
+
 def test_narrow_products_pay_for_narrowing_their_input_where_the_chip_has_the_type():
     def narrowing(name, dtype):
         chip = accelerator(name, FIGURES)

@@ -5,6 +5,8 @@
     memory    = (operands once, or again where neither fits the last level) / (bandwidth x share)
     time      = launch + (compute^4 + memory^4)^(1/4) x throttle + cost of a split + quantising the input
 
+Where the host starts each kernel, the time is the host's or the device's, whichever is longer.
+
 Rounds, loads and shares never fall as a size grows, so neither does the least over the choices.
 """
 
@@ -37,6 +39,12 @@ _OWN_CHOICES = np.array(
     [(2.0**rows, 2.0**columns, 1.0) for rows in range(9) for columns in range(4, 9)], float
 ).T.copy()
 """Tiles of the compiler of described chips, which splits no reduction."""
+BLOCK_SCALED = ("fp8_block", "nvfp4", "w4a4_mxfp4", "float4")
+"""Types whose scales belong to blocks of a row: narrowing needs no pass over the row first, but lays out the scales."""
+CALLED = ("fp8_block",)
+"""Types whose products the measured software starts from the host, also where it captures graphs of others."""
+CALLED_KERNELS = 2
+"""Kernels of such a product: one narrows the input, one multiplies."""
 
 
 PARAMETERS = {
@@ -47,7 +55,7 @@ PARAMETERS = {
     "store": (0.0055, 0.001, 0.5),  # bytes a unit stores per operation of its peak
     "bandwidth": (0.82, 0.3, 1.0),  # share of DRAM bandwidth
     "launch": (2.3, 0.3, 200.0),  # µs
-    "call": (20.0, 0.3, 200.0),  # the same where the software captures no graphs
+    "call": (20.0, 0.3, 200.0),  # the same where the host starts the kernel
     "split": (2.5, 0.05, 30.0),  # µs of the second pass over a split reduction
     "softness": (0.05, 0.01, 1.0),  # 0: a round waits for its slowest tile
     "flow": (0.95, 0.01, 1.0),  # the same on chips whose units copy and compute at once
@@ -74,14 +82,21 @@ def time(machine: Machine, p: Mapping[str, float], table: Table, *, choose: "Cho
     if left < 2:
         passed = m * k * (2 + left) / drawn(machine, p)
         worked = m * (p["token"] + p["element"] * 1e-3 * k) * 1e-9 / machine.unit_count
-        narrow = p["quantise"] * MICRO + smooth_max(passed, worked)
+        if table.dtype in BLOCK_SCALED:
+            narrow = 2 * p["quantise"] * MICRO + passed
+        else:
+            narrow = p["quantise"] * MICRO + smooth_max(passed, worked)
     start = p["launch"] * machine.slowness if machine.captures_graphs else p["call"]
     launch = np.full(len(table), start * MICRO)
     moved = m * k * left + n * k * right + m * n * out
+    device = launch + body + narrow
+    seconds = device
+    if table.dtype in CALLED and not machine.is_described:
+        seconds = smooth_max(device, np.full(len(table), CALLED_KERNELS * p["call"] * MICRO))
     return Parts(
-        seconds=launch + body + narrow,
+        seconds=seconds,
         roofline=np.maximum(2 * m * n * k / machine.peak_flop_per_s, moved / machine.memory_byte_per_s),
-        bounds={"matrix": compute, "memory": memory, "launch": launch + narrow},
+        bounds={"matrix": compute, "memory": memory, "launch": launch + narrow + (seconds - device)},
         hints=_hints(machine, table, compute / memory),
     )
 
