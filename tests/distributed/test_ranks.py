@@ -252,7 +252,8 @@ def test_one_process_stands_for_ten_thousand_ranks(tmp_path):
         ),
         (
             ["--cluster", "bord8", "--ranks", "2"],
-            "unknown cluster 'bord8'; did you mean 'board8'? Known: board8, rack72, torus4x4x4, rail10k. "
+            "unknown cluster 'bord8'; did you mean 'board8'? Known: board8, rack72, torus4x4x4, rail10k, "
+            "a100x8, h100x8, h200x8, b200x8. "
             "Your own: a path that ends in .toml",
         ),
     ],

@@ -295,8 +295,9 @@ def reduce_into(name: str, source: torch.Tensor, dims: Sequence[int], out: torch
         compute = source.dtype
     else:
         compute = torch.int32 if name in ("any", "all") else COMPUTE_DTYPES.get(out.dtype, out.dtype)
-    divisor = math.prod(source.shape[dim] for dim in dims)
-    _reduce_dims(name, source, {dim % source.dim() for dim in dims} if source.dim() else set(), out, divisor, compute)
+    reduced = {dim % source.dim() for dim in dims} if source.dim() else set()  # a number has no dimension to reduce
+    divisor = math.prod(source.shape[dim] for dim in reduced)
+    _reduce_dims(name, source, reduced, out, divisor, compute)
     return True
 
 

@@ -160,7 +160,7 @@ SCRIPTS = (
     _nano_gpt("nanoGPT", data.tokens("data/openwebtext"), "--n_embd=64 --gradient_accumulation_steps=2"),
     _nano_gpt(
         "nanoGPT, characters, not compiled", data.tokens("data/shakespeare_char"),
-        "config/train_shakespeare_char.py --n_embd=48 --dropout=0 --compile=False",
+        "config/train_shakespeare_char.py --n_embd=48 --dropout=0.0 --compile=False",
     ),
     Script(
         "minGPT, adder", "karpathy/minGPT", "projects/adder/adder.py",
@@ -168,7 +168,7 @@ SCRIPTS = (
     ),
     Script(
         "timm", "huggingface/pytorch-image-models", "train.py",
-        ("--data-dir", "data", "--model", "test_vit", "--epochs", "1", "-b", "2", "-j", "0", "--num-classes", "2",
+        ("--data-dir", "data", "--model", "test_vit", "--epochs", "1", "-b", "2", "-j", "1", "--num-classes", "2",
          "--log-interval", "1", "--no-prefetcher"),
         lay=data.pictures(*(f"data/{folder}" for folder in _BY_CLASS)), needs=("timm", "torchvision"),
         on_chip=("--device", "cuda"), on_cpu=("--device", "cpu"), is_random=True,
