@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from tapeout.accelerator import of_catalogued
 from tapeout.chip.catalog import CataloguedChip, Fact
+from tapeout.cli import app
 from tapeout.figures import Provenance
 from tapeout.models import (
     measure,
@@ -274,12 +276,20 @@ WHOLE = "it is a whole number from 1 to 1e+15"
         ),
         (lambda: questions.table_of("gemm", list("1234"), "bfloat16"), "gemm has 3 sizes, m, n, k; '4' is one more"),
         (lambda: questions.table_of("gemm", ["1", "two", "3"], "bfloat16"), "gemm n='two' is not a number"),
+        (lambda: questions.table_of("gemm", ["-1", "2", "3"], "bfloat16"), "gemm m=-1 is not a size; " + WHOLE),
+        (lambda: questions.table_of("gemm", ["1", "--onn"], "bfloat16"), "there is no option '--onn'"),
     ],
 )  # fmt: skip
 def test_an_operator_that_cannot_be_is_one_sentence(ask, message):
     with pytest.raises(ModelError) as caught:
         ask()
     assert str(caught.value) == message
+
+
+def test_a_negative_size_on_the_command_line_is_a_size():
+    answer = CliRunner().invoke(app, ["time", "gemm", "-1", "2", "3"])
+    assert answer.exit_code != 0
+    assert " ".join(answer.output.split()) == "error: gemm m=-1 is not a size; " + WHOLE
 
 
 def test_a_type_the_chip_lacks_is_refused():

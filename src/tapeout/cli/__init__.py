@@ -130,5 +130,6 @@ app.command("serve-sim")(serve_sim.serve_sim)
 app.command("studio")(studio.studio)
 app.command("study")(study.study)
 app.command("synth")(synth.synth)
-app.command("time")(time.time)
+# Negative numbers are sizes, refused as such, not options.
+app.command("time", context_settings={"ignore_unknown_options": True})(time.time)
 app.command("traffic")(traffic.traffic)

@@ -80,6 +80,8 @@ def fit(
     if priors or campaign is not None:
         if output is None:
             raise ModelError("name the file to write with --output")
+        if not output.parent.is_dir():
+            raise ModelError(f"there is no folder {str(output.parent)!r} to write {output.name} in")
         if priors:
             output.write_text(parameters.written_priors(campaigns_fit.fit_priors()), "utf-8")
         else:

@@ -77,6 +77,8 @@ def table_of(operator: str, sizes: Sequence[str], dtype: str) -> Table:
     values: dict[str, float | str] = {}
     order = iter(kind.fields)
     for text in sizes:
+        if text.startswith("--"):
+            raise ModelError(f"there is no option {text!r}")
         name, is_named, value = text.rpartition("=")
         if not is_named:
             name = next(order, "")

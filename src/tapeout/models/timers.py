@@ -27,7 +27,8 @@ from tapeout.models.machine import Machine, machine
 from tapeout.models.parameters import SIMULATED, Parameters, subject_of
 from tapeout.models.tables import COLLECTIVES, KINDS, ModelError, Table
 
-CHUNK = 16384
+CHUNK = 262144
+"""Rows answered together: rows of a table share halves and doubles, which are then evaluated once."""
 REPEAT_SPREAD = 0.03
 """Difference between one measured row and its repetition: campaigns of the same chip and software differ by 3 % and
 more."""
