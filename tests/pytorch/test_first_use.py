@@ -63,7 +63,7 @@ def test_a_program_that_imports_tapeout_and_leaves_the_chip_alone_is_told():
     line = 'tapeout: nothing ran on the chip; tensors and modules go there with .to("chip")'
     assert said("import torch, tapeout; print(torch.ones(2) + 1)") == [line]
     assert said("import torch; print(torch.ones(2) + 1)") == []
-    assert said("from tapeout.chip import load; load('tiny')") == []
+    assert said("import torch; from tapeout.chip import load; load('tiny')") == []
     assert said("import torch, tapeout; raise ValueError('mine')")[-1] == "ValueError: mine"
 
 

@@ -9,7 +9,6 @@ import atexit
 import functools
 import sys
 from collections.abc import Callable
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -50,20 +49,11 @@ def install() -> None:
 
 def _say_if_never_used() -> None:
     """A program that imports tapeout means to use the chip: one that ends well and never did is told so."""
-    program = sys.modules.get("__main__")
+    program, package = sys.modules.get("__main__"), sys.modules.get("tapeout")
     if device_runtime.is_initialized() or program is None or hasattr(sys, "last_type"):
         return
-    homes = [_home(value) for value in list(vars(program).values())]
-    if any(home == "tapeout" or home.startswith("tapeout.") for home in homes) and not any(
-        home.startswith("tapeout.cli") for home in homes
-    ):
+    if any(value is package for value in list(vars(program).values())):
         print('tapeout: nothing ran on the chip; tensors and modules go there with .to("chip")', file=sys.stderr)
-
-
-def _home(value: Any) -> str:
-    """Name of the module that a value is, or that a function or class comes from."""
-    name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", "")
-    return name if isinstance(name, str) else ""
 
 
 def _using_the_chip(function: Callable[..., Any]) -> Callable[..., Any]:
