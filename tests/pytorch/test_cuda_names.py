@@ -43,3 +43,9 @@ def test_the_habits_of_scripts_for_a_gpu():
     environment = {**os.environ, "TAPEOUT_STARTUP": "tapeout.report.child_processes"}
     done = subprocess.run([sys.executable, str(habits)], env=environment, capture_output=True, text=True)
     assert done.stdout == "done\n", done.stderr
+
+
+def test_memory_is_pinned_before_the_chip_was_used():
+    made = "torch.empty(2, pin_memory=True), torch.zeros(2, pin_memory=True), torch.randn(2, pin_memory=True)"
+    done = run(RUN + f"print([each.is_pinned() for each in ({made})])")
+    assert done.stdout == "[True, True, True]\n", done.stderr

@@ -18,7 +18,7 @@ import torch
 
 from tapeout.errors import TapeoutError
 from tapeout.pytorch import device as chip_device
-from tapeout.pytorch import graphs, streams
+from tapeout.pytorch import device_runtime, graphs, streams
 from tapeout.pytorch.import_hooks import when_imported
 
 # What scripts conclude from it (bfloat16 and TF32 are there) holds of the chip.
@@ -251,10 +251,12 @@ def _memory_summary(device: Any = None, abbreviated: bool = False) -> str:
 
 
 def _taking_devices(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, with the chip for CUDA in any of its arguments."""
+    """The function, with the chip for CUDA in any of its arguments. Pinned memory is for a chip that is there."""
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
+        if kwargs.get("pin_memory"):
+            device_runtime.shim()
         if "device" in kwargs:
             kwargs["device"] = on_chip(kwargs["device"])
         return function(*map(_on_chip_if_named, args), **kwargs)
