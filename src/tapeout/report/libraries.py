@@ -5,7 +5,7 @@ import importlib.metadata
 from collections.abc import Sequence
 
 from tapeout import chip as chips
-from tapeout.report.units import decimal
+from tapeout.report.run_time import seconds
 from tapeout.workbench.scoreboard.libraries import ABSOLUTE_TOLERANCE, RELATIVE_TOLERANCE, Result
 from tapeout.workbench.scoreboard.verdicts import Verdict
 
@@ -51,7 +51,7 @@ def page(results: Sequence[Result]) -> str:
 def _row(result: Result) -> str:
     library = result.library
     told = f": {result.cause}".replace("|", "\\|") if result.cause else ""
-    time = decimal(result.chip_ps * 1e-12, "s") if result.chip_ps else "-"
+    time = seconds(result.chip_ps) if result.chip_ps else "-"
     return (
         f"| {library.name} | {result.version} | {library.title} | `{library.way}` | {result.verdict}{told} "
         f"| {result.processor_s:.0f} | {time} |"

@@ -5,7 +5,7 @@ import importlib.metadata
 from collections.abc import Sequence
 
 from tapeout import chip as chips
-from tapeout.report.units import decimal
+from tapeout.report.run_time import seconds
 from tapeout.workbench.scoreboard.scripts import ABSOLUTE_TOLERANCE, RELATIVE_TOLERANCE, Result
 from tapeout.workbench.scoreboard.verdicts import Verdict
 
@@ -49,6 +49,6 @@ def _row(result: Result) -> str:
     random = ", *random*" if script.is_random else ""
     told = f": {result.cause}".replace("|", "\\|") if result.cause else ""
     on_the_chip = result.chip_ps or result.verdict not in RIGHT
-    time = decimal(result.chip_ps * 1e-12, "s") if result.chip_ps else "-"
+    time = seconds(result.chip_ps) if result.chip_ps else "-"
     outcome = f"{result.verdict}{random}{told}" if on_the_chip else "right, uses no accelerator"
     return f"| {script.name} | {source} | `{script.command}` | {outcome} | {result.processor_s:.0f} | {time} |"
