@@ -31,7 +31,16 @@ def register() -> None:
             "use the two packages in separate processes (or environments)"
         )
     _registered = True
-    from tapeout.pytorch import before_first_use, data_parallel, device, lightning, moving_modules, printing, sharing
+    from tapeout.pytorch import (
+        before_first_use,
+        data_parallel,
+        device,
+        leaving,
+        lightning,
+        moving_modules,
+        printing,
+        sharing,
+    )
 
     torch.utils.rename_privateuse1_backend(DEVICE_TYPE)
     torch._register_device_module(DEVICE_TYPE, device)
@@ -44,6 +53,7 @@ def register() -> None:
     when_imported("safetensors", sharing.open_safetensors_on_chip)
     when_imported("accelerate.utils.modeling", _offer_memory)
     before_first_use.install()
+    leaving.install()
     lightning.install()
     if module := os.environ.get(STARTUP_VARIABLE):
         importlib.import_module(module).install()

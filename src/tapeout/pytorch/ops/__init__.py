@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from tapeout.errors import LaunchError, SanitizerError
-from tapeout.pytorch import device_runtime
+from tapeout.pytorch import device_runtime, leaving
 
 # Which function of which module here implements an overload of aten.
 IMPLEMENTATIONS = {
@@ -281,6 +281,8 @@ def _resolve_at_first_call(path: str, overload: str | None = None) -> Callable[.
         if function is None:
             module, name = path.split(".")
             function = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+        if leaving.begun:
+            leaving.park()
         try:
             return function(*args, **kwargs)
         except LaunchError as error:
