@@ -26,7 +26,17 @@ SILENT = '"""x: y."""\nimport torch\nx = torch.ones(3)\nprint("sum", x.sum().ite
 RAISES = 'import sys\nif sys.argv[1] != "cpu":\n    raise ValueError("no such device")\nprint("sum 3.0")\n'
 
 
-@pytest.mark.parametrize(("program", "cause"), [(SILENT, "silently on cpu"), (RAISES, "ValueError: no such device")])
+MUTE = '"""x: y."""\nprint("sum 3.0")\n'
+
+
+@pytest.mark.parametrize(
+    ("program", "cause"),
+    [
+        (SILENT, "silently on cpu"),
+        (RAISES, "ValueError: no such device"),
+        (MUTE, "it does not say where its tensors are"),
+    ],
+)
 def test_a_program_that_stays_on_the_cpu_or_fails_is_broken(monkeypatch, tmp_path, program, cause):
     (tmp_path / "one.py").write_text(program)
     monkeypatch.setattr(libraries, "PROGRAMS", tmp_path)

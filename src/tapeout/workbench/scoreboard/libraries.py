@@ -7,17 +7,15 @@ of devices runs by `tapeout run`, where the chip stands for CUDA. What ran silen
 
 import importlib.metadata
 import math
-import os
 import re
-import resource
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tapeout.errors import TapeoutError
+from tapeout.workbench.scoreboard import programs
 from tapeout.workbench.scoreboard.verdicts import Verdict
 from tapeout.workbench.script import RunTime
 
@@ -105,54 +103,34 @@ def judge(library: Library, time_limit_s: float) -> Result:
     program = str(PROGRAMS / f"{library.program}.py")
     on_host = _execute([program, "cpu"], time_limit_s, TORCH_DEVICE_BACKEND_AUTOLOAD="0")
     if on_host.returncode:
-        return Result(library, version, Verdict.SKIPPED, f"the CPU does not run it: {last_line(on_host)}")
+        return Result(library, version, Verdict.SKIPPED, f"the CPU does not run it: {programs.last_line(on_host)}")
     with tempfile.TemporaryDirectory() as scratch:
         times = Path(scratch) / "times.json"
         if library.takes_devices:
             command = ["-m", "tapeout.workbench.scoreboard.watched", str(times), program, "chip"]
         else:
             command = ["-m", "tapeout", "run", "--result", str(times), program, "--", "cuda"]
-        before_s = _processor_s()
+        before_s = programs.processor_s()
         on_chip = _execute(command, time_limit_s)
-        spent_s = _processor_s() - before_s
+        spent_s = programs.processor_s() - before_s
         if on_chip.returncode or not times.exists():
-            verdict = Verdict.REFUSED if "UnsupportedError" in last_line(on_chip) else Verdict.BROKEN
-            return Result(library, version, verdict, last_line(on_chip), spent_s)
+            verdict = Verdict.REFUSED if "UnsupportedError" in programs.last_line(on_chip) else Verdict.BROKEN
+            return Result(library, version, verdict, programs.last_line(on_chip), spent_s)
         time = RunTime.from_json(times.read_text("utf-8"))
     operators = ", ".join(sorted(time.host_operators))
     cause = difference(on_chip.stdout, on_host.stdout)
     verdict = Verdict.WRONG if cause else Verdict.FALLBACK if operators else Verdict.NATIVE
-    if elsewhere := _devices(on_chip.stdout) - {"chip", "cuda"}:
+    devices = _devices(on_chip.stdout)
+    if elsewhere := devices - {"chip", "cuda"}:
         verdict, cause = Verdict.BROKEN, f"silently on {', '.join(sorted(elsewhere))}"
+    if not devices:
+        verdict, cause = Verdict.BROKEN, "it does not say where its tensors are"
     return Result(library, version, verdict, cause or operators, spent_s, time.total_ps)
 
 
 def _execute(arguments: Sequence[str], time_limit_s: float, **variables: str) -> subprocess.CompletedProcess[str]:
-    limit = math.ceil(time_limit_s)
     with tempfile.TemporaryDirectory() as folder:
-        return subprocess.run(
-            [sys.executable, *arguments],
-            cwd=folder,
-            env=dict(os.environ, HF_HUB_OFFLINE="1", **variables),
-            capture_output=True,
-            text=True,
-            check=False,
-            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CPU, (limit, limit)),
-        )
-
-
-def _processor_s() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
-
-
-def last_line(run: subprocess.CompletedProcess[str]) -> str:
-    """What a failed run said last, an exception's own line before anything that was logged after it."""
-    if run.returncode < 0:
-        return f"ended by signal {-run.returncode}"
-    lines = [line.strip() for line in run.stderr.splitlines() if line.strip()]
-    raised = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Unsupported)\b", line)]
-    return (raised or lines or [f"exit status {run.returncode}"])[-1][:300]
+        return programs.execute(arguments, Path(folder), time_limit_s, {"HF_HUB_OFFLINE": "1", **variables})
 
 
 def _devices(text: str) -> set[str]:

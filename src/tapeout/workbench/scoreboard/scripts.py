@@ -9,10 +9,8 @@ random numbers on the device, or with no seed, differ from run to run: they must
 import math
 import os
 import re
-import resource
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -20,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tapeout.errors import TapeoutError
+from tapeout.workbench.scoreboard import programs
 from tapeout.workbench.scoreboard import script_data as data
 from tapeout.workbench.scoreboard.verdicts import Verdict
 from tapeout.workbench.script import RunTime
@@ -204,14 +203,14 @@ def _judge(script: Script, sources: Path, scratch: Path, time_limit_s: float) ->
     alone = [script.path, *script.arguments, *script.on_cpu]
     on_host = _execute(alone, script, sources, scratch / "cpu", time_limit_s, is_on_chip=False)
     if on_host.returncode:
-        return Result(script, version, Verdict.SKIPPED, f"the CPU does not run it: {_last_line(on_host)}")
+        return Result(script, version, Verdict.SKIPPED, f"the CPU does not run it: {programs.last_line(on_host)}")
     times = scratch / "times.json"
-    before_s = _processor_s()
+    before_s = programs.processor_s()
     command = ["-m", "tapeout", "run", "--result", str(times), script.path, "--", *script.arguments, *script.on_chip]
     on_chip = _execute(command, script, sources, scratch / "chip", time_limit_s, is_on_chip=True)
-    spent_s = _processor_s() - before_s
+    spent_s = programs.processor_s() - before_s
     if on_chip.returncode or not times.exists():
-        return Result(script, version, Verdict.BROKEN, _last_line(on_chip), spent_s)
+        return Result(script, version, Verdict.BROKEN, programs.last_line(on_chip), spent_s)
     time = RunTime.from_json(times.read_text("utf-8"))
     cause = _difference(script, on_chip.stdout, on_host.stdout)
     operators = ", ".join(sorted(time.host_operators))
@@ -225,31 +224,10 @@ def _execute(
     shutil.copytree(_folder(sources, script), copy, ignore=shutil.ignore_patterns(".git"))
     at = copy / script.at
     script.lay(at)
-    environment = dict(os.environ, PYTHONPATH=os.pathsep.join([os.environ.get("PYTHONPATH", ""), str(copy)]))
+    variables = {"PYTHONPATH": os.pathsep.join([os.environ.get("PYTHONPATH", ""), str(copy)])}
     if not is_on_chip:
-        environment["TORCH_DEVICE_BACKEND_AUTOLOAD"] = "0"
-    limit = math.ceil(time_limit_s)
-    return subprocess.run(
-        [sys.executable, *arguments],
-        cwd=at,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CPU, (limit, limit)),
-    )
-
-
-def _processor_s() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
-
-
-def _last_line(run: subprocess.CompletedProcess[str]) -> str:
-    if run.returncode < 0:
-        return f"ended by signal {-run.returncode}"
-    lines = [line.strip() for line in run.stderr.splitlines() if line.strip()]
-    return (lines or [f"exit status {run.returncode}"])[-1][:300]
+        variables["TORCH_DEVICE_BACKEND_AUTOLOAD"] = "0"
+    return programs.execute(arguments, at, time_limit_s, variables)
 
 
 def _difference(script: Script, got: str, expected: str) -> str:
