@@ -148,7 +148,7 @@ def described(name: str, system: System, rows: Sequence[Row]) -> Cluster:
 
 
 def errors(cluster: Cluster, rows: Sequence[Row]) -> np.ndarray:
-    """Of each row, how far the cluster's time is from the measured one, relative to that."""
+    """Relative error of the cluster's time for each measured row."""
     predicted = np.array(
         [
             clusters.collective_time(cluster, row.operation, row.size_bytes, range(row.ranks)).time_ps * 1e-12

@@ -49,7 +49,7 @@ class Lookups(torch.nn.Module):
 
 
 class Dense(torch.nn.Module):
-    """What is left of the model without its tables."""
+    """The model without its tables."""
 
     def __init__(self, whole: films.DLRM):
         super().__init__()

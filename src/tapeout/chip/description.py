@@ -58,7 +58,7 @@ taken as GDDR6's, and those of DRAM bonded onto the die (3D-DRAM) as a DDR4 bank
 
 MEMORY_PLACES = ("on package", "beside", "stacked")
 PLACE_OF_KIND = {"LPDDR5": "beside", "GDDR6": "beside", "GDDR7": "beside", "3D-DRAM": "stacked"}
-"""Of the kinds that do not stand on the package, on an interposer with the die."""
+"""Place of each kind of memory that does not stand on an interposer with the die."""
 
 MATRIX_KINDS = ("outer-product", "systolic", "analogue")
 ANALOGUE_FIGURES = (
@@ -447,7 +447,7 @@ class Hbm(Part):
 CONTROLLER_LINES = 16
 CONTROLLER_LINE_BYTES = 64
 CONTROLLER_LATENCY_CYCLES = 20
-"""Of a memory controller's buffers, where no last-level SRAM stands before it."""
+"""A memory controller's buffers on a chip without last-level SRAM: lines, bytes of a line, latency."""
 
 
 @dataclass(frozen=True)
@@ -462,13 +462,13 @@ class GlobalMemory:
 
     @property
     def name(self) -> str:
-        """What messages call it."""
+        """Name in messages."""
         return "HBM" if self.kind.startswith("HBM") else "last-level SRAM" if self.kind == "SRAM" else self.kind
 
 
 @dataclass(frozen=True, kw_only=True)
 class Network(Part):
-    """What joins the cores with the slices of the last-level SRAM or the memory controllers.
+    """Network between the cores and the slices of the last-level SRAM or the memory controllers.
 
     Requests and data of stores go one way, data of loads the other, on wires of their own. On a mesh core n stands in
     row n // column_count; paths go along the row first. The hop itself and the time on the wires are the network's; the

@@ -1,4 +1,4 @@
-"""Where cores and memory stand on a described network, and the links a request takes between them.
+"""Places of cores and memory on a described network, and the links a request takes between them.
 
 Takes a `Chip` with a network, gives a `Layout`: stations are numbered along rows, links by station and direction. The
 timing model charges time to these links, the power model energy to the hops.
@@ -120,7 +120,7 @@ class Layout:
 
     @property
     def mean_hops(self) -> float:
-        """Of all pairs of a core and a slice."""
+        """Mean over all pairs of a core and a slice."""
         if self.kind == "crossbar":
             return 2.0
         if self.kind == "ring":  # all slices see the same distances

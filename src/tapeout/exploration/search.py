@@ -408,7 +408,7 @@ def _digest(space: Space, chips: Sequence[Accelerator]) -> str:
 
 
 def _place(space: Space, chip: Chip) -> tuple[Any, ...]:
-    """Where a chip lies in the space."""
+    """Coordinates of a chip in the space."""
     return tuple(value_of(chip, place) for place in space.fields)
 
 

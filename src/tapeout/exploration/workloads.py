@@ -24,7 +24,7 @@ CANDIDATES = 4096
 
 @dataclass(frozen=True)
 class Workload:
-    """What a chip does once. `memory_bytes` must fit its main memory."""
+    """One piece of work of a chip. `memory_bytes` must fit its main memory."""
 
     name: str
     operations: tuple[Operation, ...]

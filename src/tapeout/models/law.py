@@ -39,7 +39,7 @@ def lawful(form: Form, of: Machine, fitted: Fitted, table: Table, seconds: NDArr
 
 
 def is_lowered_better(form: Form, fitted: Fitted, sets: list[tuple[Machine, Table]]) -> bool:
-    """Whether lowering leaves a smaller error on rows than raising."""
+    """Return whether lowering leaves a smaller error on rows than raising."""
     if fitted.residual is None:
         return False
     errors = {never_less: 0.0, never_more: 0.0}

@@ -29,7 +29,7 @@ class Neighbours:
     base: float
 
     def predict(self, features: Array) -> Array:
-        """What is added to the logarithm of each row's form."""
+        """Correction added to the logarithm of each row's form."""
         asked = features / self.lengths.astype(np.float64)
         points, weights = self.points.astype(np.float64), self.weights.astype(np.float64)
         parts = [

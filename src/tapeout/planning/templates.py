@@ -17,7 +17,7 @@ from tapeout.planning.settings import Question
 from tapeout.training.plan import Mesh, Pipeline
 
 STEPS = 20
-"""Of bisections on a time: one part in a million is left."""
+"""Number of bisections on a time: one part in a million is left."""
 
 
 @dataclass(frozen=True)

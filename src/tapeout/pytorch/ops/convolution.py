@@ -23,7 +23,7 @@ from tapeout.pytorch.ops.launch import INTEGERS, POINTER, ceil_div, count, kerne
 from tapeout.pytorch.ops.matmul import MATRIX_DTYPES, add_parts, has_products, is_multiplied, multiply
 
 PACKED_ELEMENTS = 16_384
-"""Of a tile of filters that are packed."""
+"""Elements of a tile of filters that are packed."""
 
 MOST_SKIPPED = 16
 
@@ -183,7 +183,7 @@ def _depthwise(
     source: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, out: torch.Tensor, step: Triple,
     start: Triple, tap_step: Triple,
 ) -> None:  # fmt: skip
-    """What `_correlation` does for filters of one channel and one output."""
+    """Do what `_correlation` does, for filters of one channel and one output."""
     is_whole = out.shape[2] == 1 and out.stride(4) == 1
     shape = (out.shape[0] * out.shape[2], out.shape[1], *out.shape[3:])
     target = out.select(2, 0) if is_whole else torch.empty(shape, dtype=out.dtype, device=out.device)
